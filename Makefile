@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Entry points; `make` alone prints them.
+
+# Without this GNU make would run our targets in parallel; they use all processors themselves.
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+# Command line variables reach the scripts through the environment.
+export ARCH DRIVER MODULE SAN KDIR JOBS COPY FORCE TRANSPORT TOOLCHAIN DEBIAN_MIRROR
+unexport MAKEFLAGS MAKELEVEL
+
+help:
+	@echo "Targets:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@echo "Variables:"
+	@sed -n 's/^#: \([A-Z|_]*\) \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+#: ARCH x86_64 or um (User-Mode Linux)
+#: DRIVER rust or c (the kernel's own driver)
+#: MODULE 1 builds the driver as a module
+#: SAN 1 builds with KASAN, UBSAN and lockdep
+#: KDIR a kernel tree of your own
+#: COPY 1 grafts copies instead of links
+#: FORCE 1 tries a kernel tree of another version
+#: TOOLCHAIN host uses the tools of this host instead of a toolchain root
+
+toolchain: ## make the toolchain root
+	@scripts/toolchain
+
+source: ## fetch the reference kernel and unpack it
+	@scripts/source
+
+graft: ## put the driver into a kernel tree, or refresh it
+	@scripts/graft
+
+ungraft: ## restore a grafted kernel tree byte for byte
+	@scripts/graft ungraft
+
+kernel: ## build a guest kernel
+	@scripts/kernel
+
+.PHONY: help toolchain source graft ungraft kernel

@@ -1,0 +1,379 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Puts this repository into a kernel tree, and takes it out again.
+
+    graft.py graft [--copy] [--force] KDIR     put it in, or refresh it
+    graft.py ungraft KDIR                      restore the tree byte for byte
+    graft.py series KDIR DIRECTORY             write it as patches against the tree
+
+New files become links (or copies) at the same path in the tree; edits of the tree's own
+files are inserted lines, declared in graft.toml. All is checked before anything is
+changed. What the tree was like is kept in KDIR/.graft: `original/` holds the edited files,
+`state.json` says, path by path, what was there and what we may have put there. That file
+is written before the tree is touched, so an interrupted run is finished, or undone, by the
+next one.
+"""
+
+import argparse
+import contextlib
+import difflib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+TABLE = REPO / "scripts" / "graft.toml"
+ABSENT = "absent"
+
+
+class Refusal(Exception):
+    """The one line that tells why nothing was done."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a path of the tree is to be: a link to `target`, or a file of `content`."""
+
+    content: bytes = b""
+    target: str = ""
+    mode: int = 0o644
+
+    def fingerprint(self):
+        return f"link {self.target}" if self.target else fingerprint_of(self.content)
+
+
+def fingerprint_of(content):
+    return f"file {hashlib.sha256(content).hexdigest()}"
+
+
+def fingerprint(path):
+    if path.is_symlink():
+        return f"link {os.readlink(path)}"
+    if path.is_file():
+        return fingerprint_of(path.read_bytes())
+    return "something else" if path.exists() else ABSENT
+
+
+def put(path, wanted):
+    """Replaces `path` in one step: never writes through a hard link or a symlink."""
+    fd, name = tempfile.mkstemp(prefix=".graft-", dir=path.parent)
+    part = Path(name)
+    try:
+        with os.fdopen(fd, "wb") as out:
+            out.write(wanted.content)
+        if wanted.target:
+            part.unlink()
+            part.symlink_to(wanted.target)
+        else:
+            part.chmod(wanted.mode)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def mode_of(path):
+    return path.stat().st_mode & 0o777
+
+
+def insert(name, text, edits):
+    """Applies the edits of one file; each anchor is looked up in the original text."""
+    pieces = []
+    for edit in edits:
+        found = list(re.finditer(edit["anchor"], text, re.MULTILINE))
+        if len(found) != 1:
+            often = "is not in it" if not found else f"is in it {len(found)} times"
+            raise Refusal(f"{name} does not fit: the anchor '{edit['anchor']}' {often}")
+        start = text.rfind("\n", 0, found[0].start()) + 1
+        end = text.find("\n", max(found[0].end() - 1, start)) + 1 or len(text)
+        where = edit["where"]
+        cut = {"before": (start, start), "after": (end, end), "replace": (start, end)}[where]
+        pieces.append((*cut, edit["text"]))
+    at = 0
+    out = []
+    for start, end, new in sorted(pieces, key=lambda piece: piece[0]):
+        if start < at:
+            raise Refusal(f"{TABLE.name}: two edits of {name} overlap")
+        out += text[at:start], new
+        at = end
+    return "".join(out) + text[at:]
+
+
+class Overlay:
+    """What the repository adds to a kernel tree, read from the table and the work tree."""
+
+    def __init__(self):
+        try:
+            table = tomllib.loads(TABLE.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as err:
+            raise Refusal(f"cannot read {TABLE}: {err}") from err
+        self.versions = table["versions"]
+        self.patches = table.get("patch", [])
+        self.edits = {}
+        for edit in table.get("edit", []):
+            self.edits.setdefault(edit["file"], []).append(edit)
+        self.new = {}
+        for entry in table["new"]:
+            self.add(REPO / entry["from"], entry.get("to", entry["from"]))
+
+    def add(self, source, to):
+        if source.is_file():
+            self.new[to] = source
+        elif source.is_dir():
+            for child in sorted(source.iterdir()):
+                # What editors and interpreters leave lying about is not ours.
+                if not re.search(r"^\.|~$|\.orig$|\.rej$|^__pycache__$", child.name):
+                    self.add(child, f"{to}/{child.name}")
+
+    def wanted(self, original, copy):
+        """All paths and what they are to be; `original(path)` reads the tree's own text."""
+        result = {}
+        for path, source in self.new.items():
+            if copy:
+                result[path] = Wanted(source.read_bytes(), mode=mode_of(source))
+            else:
+                result[path] = Wanted(target=str(source))
+        for path, edits in self.edits.items():
+            content, mode = original(path)
+            text = insert(path, content.decode(), edits)
+            result[path] = Wanted(text.encode(), mode=mode)
+        return result
+
+
+class Tree:
+    """A kernel tree, locked against a second run for as long as this object is used."""
+
+    def __init__(self, kdir):
+        self.root = Path(kdir).absolute()
+        self.keep = self.root / ".graft"
+        self.state_file = self.keep / "state.json"
+        self.state = {"checkout": str(REPO), "copy": False, "paths": {}, "directories": []}
+
+    @contextlib.contextmanager
+    def locked(self):
+        try:
+            fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as err:
+            raise Refusal(f"KDIR={self.root}: {err.strerror}") from err
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if self.state_file.exists():
+                self.state = json.loads(self.state_file.read_text())
+            yield self
+        finally:
+            os.close(fd)
+
+    def grafted(self):
+        return self.state_file.exists()
+
+    def check_owner(self):
+        owner = self.state["checkout"]
+        if owner != str(REPO) and Path(owner).exists():
+            raise Refusal(f"KDIR={self.root} is grafted from {owner}: run 'make ungraft' there first")
+
+    def check_version(self, versions, force):
+        try:
+            head = (self.root / "Makefile").read_text()[:2000]
+            (self.root / "Kbuild").stat()
+        except (OSError, UnicodeDecodeError):
+            head = ""
+        level = dict(re.findall(r"^(VERSION|PATCHLEVEL) = (\d+)$", head, re.MULTILINE))
+        if len(level) != 2:
+            raise Refusal(f"KDIR={self.root} is not a Linux kernel source tree")
+        version = f"{level['VERSION']}.{level['PATCHLEVEL']}"
+        if version not in versions and not force:
+            raise Refusal(
+                f"KDIR={self.root} is Linux {version}, this fits {' and '.join(versions)}: "
+                "take another tree, or try it with FORCE=1"
+            )
+
+    def original(self, path):
+        """Content and mode that the tree's own file has without us."""
+        here = self.root / path
+        if self.state["paths"].get(path, {}).get("original", ABSENT) != ABSENT:
+            saved = self.keep / "original" / path
+            if saved.exists():
+                here = saved
+        if here.is_symlink() or not here.is_file():
+            raise Refusal(f"KDIR={self.root} does not fit: it has no file {path}")
+        return here.read_bytes(), mode_of(here)
+
+    def check(self, path, may_be):
+        if fingerprint(self.root / path) in may_be:
+            return
+        if path in self.state["paths"]:
+            raise Refusal(
+                f"{self.root / path} was changed since the graft: "
+                "move your change elsewhere, then undo it there and try again"
+            )
+        raise Refusal(f"KDIR={self.root} already has {path}, which is not ours: nothing was changed")
+
+    def known(self, path):
+        entry = self.state["paths"][path]
+        return [entry["original"], *entry["ours"]]
+
+    def save_state(self):
+        self.keep.mkdir(exist_ok=True)
+        put(self.state_file, Wanted(json.dumps(self.state, indent=1).encode()))
+
+    def make_parents(self, path):
+        for parent in reversed(Path(path).parents):
+            here = self.root / parent
+            if not here.is_dir():
+                # Noted first: a directory that an interrupted run made is removed as well.
+                if str(parent) not in self.state["directories"]:
+                    self.state["directories"].append(str(parent))
+                    self.save_state()
+                here.mkdir()
+
+    def graft(self, overlay, copy):
+        wanted = overlay.wanted(self.original, copy)
+        paths = self.state["paths"]
+        for path in {**paths, **wanted}:
+            if path in paths:
+                self.check(path, self.known(path))
+            elif path in overlay.edits:
+                self.check(path, [fingerprint_of(self.original(path)[0])])
+            else:
+                self.check(path, [ABSENT])
+
+        gone = [path for path in paths if path not in wanted]
+        for path, want in wanted.items():
+            if path not in paths:
+                original = ABSENT
+                if path in overlay.edits:
+                    content, mode = self.original(path)
+                    saved = self.keep / "original" / path
+                    saved.parent.mkdir(parents=True, exist_ok=True)
+                    put(saved, Wanted(content, mode=mode))
+                    original = fingerprint_of(content)
+                paths[path] = {"original": original, "ours": []}
+            if want.fingerprint() not in paths[path]["ours"]:
+                paths[path]["ours"].append(want.fingerprint())
+        self.state.update(checkout=str(REPO), copy=copy)
+        self.save_state()
+
+        changed = 0
+        for path, want in wanted.items():
+            if fingerprint(self.root / path) != want.fingerprint():
+                self.make_parents(path)
+                put(self.root / path, want)
+                changed += 1
+        changed += self.restore(gone)
+        for path, want in wanted.items():
+            paths[path]["ours"] = [want.fingerprint()]
+        self.save_state()
+        return changed
+
+    def ungraft(self):
+        for path in self.state["paths"]:
+            self.check(path, self.known(path))
+        changed = self.restore(list(self.state["paths"]))
+        # The state goes last: as long as it is there, an interrupted run can be repeated.
+        shutil.rmtree(self.keep / "original", ignore_errors=True)
+        self.state_file.unlink()
+        self.keep.rmdir()
+        return changed
+
+    def restore(self, gone):
+        for path in gone:
+            here = self.root / path
+            if self.state["paths"][path]["original"] == ABSENT:
+                here.unlink(missing_ok=True)
+            elif fingerprint(here) != self.state["paths"][path]["original"]:
+                content, mode = self.original(path)
+                if fingerprint_of(content) != self.state["paths"][path]["original"]:
+                    raise Refusal(f"{self.keep}/original/{path} was changed, {path} cannot be restored from it")
+                put(here, Wanted(content, mode=mode))
+        for directory in sorted(self.state["directories"], reverse=True):
+            with contextlib.suppress(OSError):
+                (self.root / directory).rmdir()
+                self.state["directories"].remove(directory)
+        for path in gone:
+            del self.state["paths"][path]
+            (self.keep / "original" / path).unlink(missing_ok=True)
+        if gone:
+            self.save_state()
+        return len(gone)
+
+
+def patch_of(path, before, after, mode):
+    head = [f"diff --git a/{path} b/{path}\n"]
+    if before is None:
+        head.append(f"new file mode 100{mode:o}\n")
+    old = "/dev/null" if before is None else f"a/{path}"
+    lines = difflib.unified_diff(
+        (before or b"").decode().splitlines(True), after.decode().splitlines(True), old, f"b/{path}"
+    )
+    return head + [line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines]
+
+
+def write_series(tree, overlay, directory):
+    """One patch for each [[patch]] of the table, each path in the first one that names it."""
+    rest = overlay.wanted(tree.original, copy=True)
+    out = Path(directory)
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("[0-9]*.patch"):
+        old.unlink()
+    patches = []
+    for entry in overlay.patches:
+        paths = [path for path in rest if re.match(entry["paths"], path)]
+        diff = []
+        for path in sorted(paths):
+            want = rest.pop(path)
+            before = None if path in overlay.new else tree.original(path)[0]
+            diff += patch_of(path, before, want.content, want.mode)
+        if diff:
+            patches.append((entry, diff))
+    if rest:
+        raise Refusal(f"{TABLE.name}: no [[patch]] names {', '.join(sorted(rest))}")
+    for number, (entry, diff) in enumerate(patches, 1):
+        slug = re.sub(r"[^a-z0-9]+", "-", entry["subject"].lower()).strip("-")
+        subject = f"Subject: [PATCH {number}/{len(patches)}] {entry['subject']}\n\n"
+        body = f"{entry['description'].strip()}\n---\n"
+        (out / f"{number:04}-{slug}.patch").write_text(subject + body + "".join(diff))
+    return len(patches)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    graft = commands.add_parser("graft", help="put the overlay into a tree, or refresh it")
+    graft.add_argument("--copy", action="store_true", help="copy files instead of linking them")
+    graft.add_argument("--force", action="store_true", help="try a tree of another version")
+    ungraft = commands.add_parser("ungraft", help="restore a tree byte for byte")
+    series = commands.add_parser("series", help="write the overlay as patches")
+    for command in graft, ungraft, series:
+        command.add_argument("kdir", metavar="KDIR")
+    series.add_argument("directory", metavar="DIRECTORY")
+    args = parser.parse_args()
+
+    with Tree(args.kdir).locked() as tree:
+        if args.command == "ungraft":
+            if not tree.grafted():
+                raise Refusal(f"KDIR={tree.root} is not grafted")
+            tree.check_owner()
+            print(f"{tree.root}: {tree.ungraft()} paths restored")
+            return
+        overlay = Overlay()
+        tree.check_version(overlay.versions, getattr(args, "force", True))
+        if args.command == "series":
+            print(f"{args.directory}: {write_series(tree, overlay, args.directory)} patches")
+            return
+        tree.check_owner()
+        print(f"{tree.root}: {tree.graft(overlay, args.copy)} paths changed")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (Refusal, OSError) as err:
+        sys.exit(f"error: {err}")

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# What every script here shares: where things are kept, how an error is told, how a
+# long step shows that it lives, and how two runs keep out of each other's way.
+
+set -euo pipefail
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/gpio-virtio-rust
+
+# What depends on the checkout (grafted tree, builds) is kept apart from what does not.
+own=$cache/checkouts/$(printf %s "$repo" | sha256sum | cut -c 1-12)
+
+# The one line that a failure gives: what failed, where, and what to do about it.
+die() {
+	printf 'error: %s\n' "$*" >&2
+	exit 1
+}
+
+note() {
+	printf '%s\n' "$*" >&2
+}
+
+# Fails early, while nothing is half-done, unless DIRECTORY has room for MIB mebibytes.
+need_space() { # DIRECTORY MIB
+	local free
+
+	mkdir -p "$1" 2>/dev/null || die "cannot create $1: check its permissions, or set XDG_CACHE_HOME"
+	free=$(df -Pm "$1" | awk 'NR == 2 { print $4 }')
+	((free >= $2)) || die "$1 has $free MiB free, $2 MiB are needed: free some space, or set XDG_CACHE_HOME"
+}
+
+# Holds the named lock until the script ends; a second run waits and says so.
+lock() { # NAME
+	local fd
+
+	mkdir -p "$cache" 2>/dev/null || die "cannot create $cache: check its permissions, or set XDG_CACHE_HOME"
+	exec {fd}>"$cache/$1.lock"
+	flock -n "$fd" || {
+		note "waiting for another run to finish with $1 ..."
+		flock "$fd"
+	}
+}
+
+# Runs a command with its output in LOG. Shows progress meanwhile, counted in lines of
+# the log of about TOTAL; on failure the end of the log, and one line that says so.
+run_logged() { # LABEL LOG TOTAL COMMAND...
+	local label=$1 log=$2 total=$3 start=$SECONDS pid status=0 shown=-10
+	shift 3
+
+	mkdir -p "$(dirname "$log")"
+	: >"$log"
+	"$@" >"$log" 2>&1 </dev/null &
+	pid=$!
+	# Interrupted, the job must not go on behind the user's back.
+	trap 'kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; exit 130' INT TERM
+	while kill -0 "$pid" 2>/dev/null; do
+		if [[ -t 2 ]]; then
+			progress '\r%s: %s\e[K' "$label" "$log" "$total" $((SECONDS - start))
+		elif ((SECONDS - shown >= 10)); then
+			progress '%s: %s\n' "$label" "$log" "$total" $((SECONDS - start))
+			shown=$SECONDS
+		fi
+		sleep 0.3
+	done
+	wait "$pid" || status=$?
+	trap - INT TERM
+	[[ ! -t 2 ]] || printf '\r\e[K' >&2
+	if ((status)); then
+		tail -n 30 "$log" >&2
+		die "$label failed (status $status) after $((SECONDS - start)) s, the whole log is $log"
+	fi
+	note "$label: done in $((SECONDS - start)) s"
+}
+
+progress() { # FORMAT LABEL LOG TOTAL ELAPSED
+	local steps
+
+	steps=$(wc -l <"$3")
+	((!$4)) || steps="$steps of about $4"
+	# shellcheck disable=SC2059 # the two formats are in run_logged
+	printf "$1" "$2" "$5 s, $steps steps" >&2
+}
