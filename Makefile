@@ -18,6 +18,7 @@ help:
 
 #: ARCH x86_64 or um (User-Mode Linux)
 #: DRIVER rust or c (the kernel's own driver)
+#: TRANSPORT pci or mmio, of a QEMU guest
 #: MODULE 1 builds the driver as a module
 #: SAN 1 builds with KASAN, UBSAN and lockdep
 #: KDIR a kernel tree of your own
@@ -40,4 +41,10 @@ ungraft: ## restore a grafted kernel tree byte for byte
 kernel: ## build a guest kernel
 	@scripts/kernel
 
-.PHONY: help toolchain source graft ungraft kernel
+vgpio: ## build the device of the host's side
+	@scripts/vgpio-program
+
+run: ## boot a guest and leave you at its shell
+	@scripts/run
+
+.PHONY: help toolchain source graft ungraft kernel vgpio run

@@ -10,7 +10,12 @@ repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/gpio-virtio-rust
 
 # What depends on the checkout (grafted tree, builds) is kept apart from what does not.
+# shellcheck disable=SC2034 # for those that source this
 own=$cache/checkouts/$(printf %s "$repo" | sha256sum | cut -c 1-12)
+
+# The control socket of the device that `make run` starts: short, as a socket's path must be.
+# shellcheck disable=SC2034 # for those that source this
+control_dir=/tmp/gpio-virtio-rust-$(basename "$own")
 
 # The one line that a failure gives: what failed, where, and what to do about it.
 die() {
@@ -43,8 +48,9 @@ lock() { # NAME
 	}
 }
 
-# Runs a command with its output in LOG. Shows progress meanwhile, counted in lines of
-# the log of about TOTAL; on failure the end of the log, and one line that says so.
+# Runs a command with its output in LOG. Shows progress meanwhile, where the command is a
+# kernel build in its steps of about TOTAL; on failure what the log says of it, and one
+# line that says so.
 run_logged() { # LABEL LOG TOTAL COMMAND...
 	local label=$1 log=$2 total=$3 start=$SECONDS pid status=0 shown=-10
 	shift 3
@@ -68,7 +74,7 @@ run_logged() { # LABEL LOG TOTAL COMMAND...
 	trap - INT TERM
 	[[ ! -t 2 ]] || printf '\r\e[K' >&2
 	if ((status)); then
-		tail -n 30 "$log" >&2
+		why "$log" >&2
 		die "$label failed (status $status) after $((SECONDS - start)) s, the whole log is $log"
 	fi
 	note "$label: done in $((SECONDS - start)) s"
@@ -77,8 +83,29 @@ run_logged() { # LABEL LOG TOTAL COMMAND...
 progress() { # FORMAT LABEL LOG TOTAL ELAPSED
 	local steps
 
-	steps=$(wc -l <"$3")
-	((!$4)) || steps="$steps of about $4"
+	steps=$(steps_of "$3")
+	case $steps,$4 in
+	0,*) steps= ;;
+	*,0) steps=", $steps steps" ;;
+	*) steps=", $steps of about $4 steps" ;;
+	esac
 	# shellcheck disable=SC2059 # the two formats are in run_logged
-	printf "$1" "$2" "$5 s, $steps steps" >&2
+	printf "$1" "$2" "$5 s$steps" >&2
+}
+
+# How many objects a kernel build's log tells of.
+steps_of() { # LOG
+	grep -c '^  [A-Z]' "$1" || true
+}
+
+# The first error in a log with what is around it, else the log's end.
+why() { # LOG
+	local line
+
+	line=$(grep -n -m 1 -E '(^|[^A-Za-z_])(error(\[E[0-9]+\])?:|undefined symbol)' "$1" | cut -d : -f 1)
+	if [[ -n $line ]]; then
+		tail -n "+$((line > 3 ? line - 3 : 1))" "$1" | head -n 30
+	else
+		tail -n 30 "$1"
+	fi
 }

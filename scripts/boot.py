@@ -1,0 +1,359 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Boots a guest with virtual GPIO controllers, runs a command in it, and ends with the
+command's exit status. Without a command the terminal is the guest's console.
+
+Starts the devices (vgpio), the guest (QEMU or User-Mode Linux), and serves what the guest
+asks of the host over its second serial port, see tools/testing/guest/host.sh. Whatever
+ends it, guest and devices end with it.
+"""
+
+import argparse
+import contextlib
+import os
+import selectors
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from pathlib import Path
+
+VIRTIO_ID_GPIO = 41
+PROBE_SECONDS = 30
+POWER_OFF_SECONDS = 20
+
+
+class Failure(Exception):
+    """The one line that tells what went wrong, other than in the command itself."""
+
+
+class Device:
+    """The vgpio daemon, with one device for each controller of the guest."""
+
+    def __init__(self, vgpio, run, control, specs):
+        self.vgpio = vgpio
+        self.control = control
+        self.sockets = [run / f"gpio{n}.sock" for n in range(len(specs))]
+        self.log = run / "vgpio.log"
+        self.args = [vgpio, "--control", control, "serve"]
+        for path, spec in zip(self.sockets, specs):
+            self.args += ["--device", f"socket={path},{spec}"]
+        self.daemon = None
+        self.jobs = {}
+
+    def start(self):
+        with self.log.open("ab") as log:
+            self.daemon = subprocess.Popen(
+                self.args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        if not self.daemon.stdout.readline():
+            self.daemon.wait()
+            lines = self.log.read_text(errors="replace").strip().splitlines()
+            raise Failure(f"vgpio did not start: {lines[-1] if lines else 'it said nothing'}")
+
+    def kill(self):
+        if self.daemon:
+            self.daemon.kill()
+            self.daemon.wait()
+            self.daemon = None
+
+    def stop(self):
+        for job in self.jobs.values():
+            job.kill()
+        if self.daemon:
+            self.daemon.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.daemon.wait(5)
+        self.kill()
+
+    def request(self, words):
+        """What the guest may ask for; nothing but vgpio is ever run, and without a shell."""
+        if not self.sockets:
+            return "this guest was started without a GPIO device\n", 2
+        match words:
+            case ["vgpio", *args]:
+                return self.finish(self.client(args))
+            case ["start", name, "vgpio", *args] if name not in self.jobs:
+                self.jobs[name] = self.client(args)
+                return "", 0
+            case ["finish", name] if name in self.jobs:
+                return self.finish(self.jobs.pop(name))
+            case ["stop", name] if name in self.jobs:
+                self.jobs[name].send_signal(signal.SIGINT)
+                return self.finish(self.jobs.pop(name))
+            case ["vgpio-kill"]:
+                self.kill()
+                return "", 0
+            case ["vgpio-start"] if not self.daemon:
+                self.start()
+                return "", 0
+            case ["vgpio-restart"]:
+                self.kill()
+                self.start()
+                return "", 0
+        return f"not a request: {shlex.join(words)}\n", 2
+
+    def client(self, args):
+        return subprocess.Popen(
+            [self.vgpio, "--control", self.control, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    @staticmethod
+    def finish(job):
+        try:
+            output, _ = job.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            job.kill()
+            output, _ = job.communicate()
+            return f"{output}no end after 60 s\n", 124
+        # As a shell has it: killed by a signal is 128 and its number.
+        return output, job.returncode if job.returncode >= 0 else 128 - job.returncode
+
+
+class Channel:
+    """Our end of the guest's second serial port."""
+
+    def __init__(self, end, device, command):
+        self.end = end
+        self.device = device
+        self.command = command
+        self.pending = b""
+        self.status = None
+
+    def serve(self):
+        """Handles what has arrived; False once the guest has closed its end."""
+        try:
+            data = self.end.recv(65536)
+        except ConnectionError:
+            data = b""
+        *lines, self.pending = (self.pending + data).split(b"\n")
+        for line in lines:
+            self.line(line.decode(errors="replace").rstrip("\r"))
+        return bool(data)
+
+    def line(self, line):
+        if line.startswith("> "):
+            print(line[2:], flush=True)
+            return
+        try:
+            output, status = self.request(shlex.split(line))
+        except (ValueError, Failure, OSError) as err:
+            output, status = f"{err}\n", 2
+        answer = [f"| {text}\n" for text in output.splitlines()] + [f"= {status}\n"]
+        with contextlib.suppress(OSError):
+            self.end.sendall("".join(answer).encode())
+
+    def request(self, words):
+        """What init asks for; the rest is the device's business."""
+        match words:
+            case ["command"]:
+                return "".join(f"{word}\n" for word in self.command), 0
+            case ["exit", status] if status.isdecimal():
+                self.status = int(status)
+                return "", 0
+        return self.device.request(words)
+
+
+def qemu(args, device, accel):
+    """The command line of a QEMU guest; the channel is to be its descriptor 3."""
+    memory = f"{args.memory}M"
+    machine = {"pci": "q35", "mmio": "microvm,rtc=on"}[args.transport]
+    command = [
+        "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-accel", "tcg,thread=multi" if accel == "tcg" else accel,
+        "-M", f"{machine},memory-backend=memory", "-m", memory,
+        # vhost-user: the device reads and writes the guest's memory.
+        "-object", f"memory-backend-memfd,id=memory,size={memory},share=on",
+        "-smp", str(args.smp),
+        "-kernel", f"{args.build}/arch/x86/boot/bzImage", "-initrd", str(args.initrd),
+        "-add-fd", "fd=3,set=1", "-chardev", "socket,id=channel,fd=3",
+    ]  # fmt: skip
+    if accel == "kvm":
+        command += ["-cpu", "host"]
+    command += ["-chardev", f"stdio,id=console,signal=off,mux={'on' if args.interactive else 'off'}"]
+    if args.interactive:
+        command += ["-mon", "chardev=console,mode=readline"]
+    # microvm has one serial port of its own, for the console.
+    command += ["-serial", "chardev:console", "-device", "isa-serial,chardev=channel,index=1"]
+    for n, path in enumerate(device.sockets):
+        command += ["-chardev", f"socket,id=gpio{n},path={path},reconnect-ms=100"]
+        if args.transport == "pci":
+            # Behind a port of its own each can be unplugged.
+            command += ["-device", f"pcie-root-port,id=port{n},chassis={n + 1}"]
+            command += ["-device", f"vhost-user-gpio-pci,id=gpio{n},chardev=gpio{n},bus=port{n}"]
+        else:
+            command += ["-device", f"vhost-user-gpio-device,id=gpio{n},chardev=gpio{n}"]
+    if args.transport == "mmio":
+        command += ["-global", "virtio-mmio.force-legacy=false"]
+    return [*command, "-append", " ".join(["console=ttyS0", "panic=-1", *args.append])]
+
+
+def uml(args, device, run):
+    command = [f"{args.build}/linux", f"mem={args.memory}M", f"initrd={args.initrd}", f"uml_dir={run}/"]
+    command += ["panic=-1", "ssl1=fd:3"]
+    command += ["con=null", "con0=fd:0,fd:1"]
+    for path in device.sockets:
+        command.append(f"virtio_uml.device={path}:{VIRTIO_ID_GPIO}")
+    return [*command, *args.append]
+
+
+def accelerator(args):
+    """`kvm` where it really boots this kernel, else `tcg`; found out once per host boot."""
+    if args.accel != "auto":
+        return args.accel
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    known = args.cache / f"accel-{boot_id}"
+    if not known.exists():
+        probe = [
+            sys.executable, __file__, "--build", args.build, "--initrd", args.initrd, "--cache", args.cache,
+            "--accel", "kvm", "--timeout", str(PROBE_SECONDS), "--log", os.devnull, "--", "true",
+        ]  # fmt: skip
+        done = subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        known.write_text("tcg" if done.returncode else "kvm")
+    return known.read_text()
+
+
+@contextlib.contextmanager
+def terminal_restored():
+    """A guest on our terminal puts it into raw mode, and may not live to restore it."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    saved = termios.tcgetattr(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, saved)
+
+
+def wait_for(guest, channel, log, seconds):
+    """Serves the guest until it has ended; kills it when its time is over."""
+    selector = selectors.DefaultSelector()
+    selector.register(channel.end, selectors.EVENT_READ, channel.serve)
+    if log:
+        selector.register(guest.stdout, selectors.EVENT_READ, lambda: log.write(guest.stdout.read1()))
+    exited = os.pidfd_open(guest.pid)
+    selector.register(exited, selectors.EVENT_READ, lambda: True)
+    deadline = time.monotonic() + seconds if seconds else None
+    try:
+        while guest.poll() is None:
+            rest = None if deadline is None else deadline - time.monotonic()
+            if rest is not None and rest <= 0:
+                raise Failure(f"the guest did not end within {seconds:g} s")
+            for key, _ in selector.select(rest):
+                if not key.data():
+                    selector.unregister(key.fileobj)
+            if channel.status is not None and (deadline is None or deadline > time.monotonic() + POWER_OFF_SECONDS):
+                deadline, seconds = time.monotonic() + POWER_OFF_SECONDS, POWER_OFF_SECONDS
+        # What it said last.
+        channel.end.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while channel.serve():
+                pass
+        if log:
+            log.write(guest.stdout.read())
+    finally:
+        os.close(exited)
+        if guest.poll() is None:
+            guest.kill()
+        guest.wait()
+
+
+def boot(args, run):
+    control = args.control or run / "control.sock"
+    device = Device(args.vgpio, run, control, args.gpio)
+    ours, theirs = socket.socketpair()
+    # UML closes no descriptors and may be given any; 3 is what both command lines say.
+    if args.arch == "um":
+        command = uml(args, device, run)
+    else:
+        command = qemu(args, device, accelerator(args))
+    try:
+        if args.gpio:
+            device.start()
+        with contextlib.ExitStack() as stack:
+            streams = {}
+            log = None
+            if not args.interactive:
+                log = stack.enter_context(open(args.log, "wb", buffering=0))
+                # Pipes, as UML wants to poll its console.
+                streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            guest = subprocess.Popen(
+                [sys.executable, "-c", EXEC_WITH_CHANNEL, str(theirs.fileno()), *map(str, command)],
+                pass_fds=[theirs.fileno()],
+                **streams,
+            )
+            theirs.close()
+            channel = Channel(ours, device, args.command)
+            wait_for(guest, channel, log, args.timeout)
+    finally:
+        device.stop()
+    if args.interactive:
+        return 0
+    if channel.status is None:
+        raise Failure(f"the guest ended before the command did, its kernel log is {args.log}")
+    return channel.status
+
+
+# Makes the channel descriptor 3 and becomes the guest.
+EXEC_WITH_CHANNEL = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
+    parser.add_argument("--arch", choices=["x86_64", "um"], default="x86_64")
+    parser.add_argument("--transport", choices=["pci", "mmio"], default="pci")
+    parser.add_argument("--build", type=Path, required=True, help="kernel build directory")
+    parser.add_argument("--initrd", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True, help="where to note what accelerator works")
+    parser.add_argument("--vgpio", type=Path, help="the vgpio program")
+    parser.add_argument("--gpio", action="append", default=[], metavar="SPEC",
+                        help="a controller, as in 'vgpio serve --device' but without the socket; repeatable")  # fmt: skip
+    parser.add_argument("--control", type=Path, help="control socket of vgpio")
+    parser.add_argument("--smp", type=int, default=2)
+    parser.add_argument("--memory", type=int, default=256, help="in MiB")
+    parser.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto")
+    parser.add_argument("--append", action="append", default=[], help="kernel parameter; repeatable")
+    parser.add_argument("--timeout", type=float, default=0, help="in seconds; none by default")
+    parser.add_argument("--log", type=Path, default=os.devnull, help="file for the kernel's log")
+    parser.add_argument("command", nargs="*", help="to run in the guest")
+    args = parser.parse_args()
+    args.interactive = not args.command
+    if args.gpio and not args.vgpio:
+        parser.error("--gpio needs --vgpio")
+    return args
+
+
+def main():
+    args = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    run = Path(tempfile.mkdtemp(prefix="gpio-virtio-"))
+    try:
+        with terminal_restored():
+            return boot(args, run)
+    except KeyboardInterrupt:
+        return 130
+    except Failure as err:
+        print(f"error: {err}", file=sys.stderr)
+        return 125
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

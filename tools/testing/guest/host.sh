@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh
+#
+# The way from the guest to the host, for test scripts to source. A second serial port
+# carries requests, one line each; the host answers with lines that begin with `| `, then
+# with `= STATUS`.
+
+CHANNEL=/dev/ttyS1
+stty -F "$CHANNEL" raw -echo 2>/dev/null
+
+# Has the host run a request; its output becomes ours, its status is returned. Requests:
+#   vgpio ARGUMENTS...               run a vgpio command on the device
+#   start NAME vgpio ARGUMENTS...    the same in the background
+#   finish NAME, stop NAME           wait for it, or interrupt it, and get its output
+#   vgpio-kill, vgpio-start, vgpio-restart    the device itself
+host() {
+	(
+		flock 9
+		printf '%s\n' "$*" >"$CHANNEL"
+		while IFS= read -r answer; do
+			case $answer in
+			'| '*) printf '%s\n' "${answer#| }" ;;
+			'= '*) exit "${answer#= }" ;;
+			esac
+		done <"$CHANNEL"
+	) 9>/tmp/channel.lock
+}
+
+vgpio() {
+	host vgpio "$@"
+}
