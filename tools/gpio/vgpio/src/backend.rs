@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The vhost-user side: what a front end sees of a device during one connection.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex};
+
+use log::warn;
+use vhost::vhost_user::{Listener, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringMutex};
+use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::bindings::virtio_ring::{
+    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
+};
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{
+    new_event_consumer_and_notifier, EventConsumer, EventFlag, EventNotifier,
+};
+
+use crate::device::Device;
+use crate::ring::{Memory, Ring};
+use crate::wire::F_IRQ;
+
+const QUEUES: usize = 2;
+
+/// A device as one front end knows it.
+struct Backend {
+    device: Arc<Device>,
+    mem: Memory,
+    /// The end of the exit event that the ring thread reads.
+    exit: Mutex<Option<RawFd>>,
+}
+
+/// Serves one front end, from its connection to its end.
+pub fn serve(
+    device: &Arc<Device>,
+    listener: &mut Listener,
+) -> Result<(), vhost_user_backend::Error> {
+    let mem = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+    let backend = Arc::new(Backend {
+        device: device.clone(),
+        mem: mem.clone(),
+        exit: Mutex::new(None),
+    });
+    let label = &device.description().label;
+    let mut daemon = VhostUserDaemon::new(label.clone(), backend.clone(), mem)?;
+    daemon.start(listener)?;
+    device.connect(daemon.shutdown_handle());
+    let result = daemon.wait();
+    // Joins the ring thread.
+    drop(daemon);
+    device.disconnect();
+    if let Some(fd) = backend.exit.lock().expect("a thread panicked").take() {
+        // SAFETY: The library took the descriptor out of its owner when it registered it with the
+        // ring thread, never closes it, and nothing refers to it after that thread has ended.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+    result
+}
+
+impl VhostUserBackend for Backend {
+    type Bitmap = ();
+    type Vring = VringMutex<Memory>;
+
+    fn num_queues(&self) -> usize {
+        QUEUES
+    }
+
+    fn max_queue_size(&self) -> usize {
+        self.device.description().queue_size.into()
+    }
+
+    fn features(&self) -> u64 {
+        let bits = (1 << VIRTIO_F_VERSION_1)
+            | (1 << VIRTIO_RING_F_INDIRECT_DESC)
+            | (1 << VIRTIO_RING_F_EVENT_IDX)
+            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+        bits | (u64::from(self.device.description().irq) << F_IRQ)
+    }
+
+    fn acked_features(&self, features: u64) {
+        self.device.negotiate(features & (1 << F_IRQ) != 0);
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::REPLY_ACK
+    }
+
+    fn set_event_idx(&self, _enabled: bool) {
+        // The rings know.
+    }
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        // Reads beyond the end find zeroes.
+        let config = self.device.description().config();
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let beyond = config.into_iter().chain(std::iter::repeat(0));
+        beyond
+            .skip(from.min(config.len()))
+            .take(size as usize)
+            .collect()
+    }
+
+    fn set_config(&self, _offset: u32, _buf: &[u8]) -> io::Result<()> {
+        // Nothing in there is for the driver to write. An error would end the connection.
+        warn!(device = self.device.description().label.as_str(); "write to config space ignored");
+        Ok(())
+    }
+
+    fn update_memory(&self, _mem: Memory) -> io::Result<()> {
+        // The rings share the atomic that has just been updated.
+        Ok(())
+    }
+
+    fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
+        let event = new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC);
+        let (consumer, notifier) = event.ok()?;
+        *self.exit.lock().expect("a thread panicked") = Some(consumer.as_raw_fd());
+        Some((consumer, notifier))
+    }
+
+    fn stop_vring(&self, queue: u32) -> io::Result<()> {
+        self.device.stop(queue as usize);
+        Ok(())
+    }
+
+    fn handle_event(
+        &self,
+        queue: u16,
+        _events: EventSet,
+        vrings: &[Self::Vring],
+        _thread: usize,
+    ) -> io::Result<()> {
+        // An error would end the ring thread and leave the guest without a device.
+        if let [requests, events] = vrings {
+            self.device.kick(queue.into(), || {
+                [requests, events].map(|vring| Ring::new(vring.clone(), self.mem.clone()))
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Descriptor chains: what the guest wrote for us, and where we may write.
+//!
+//! Everything comes from guest memory and may be nonsense. Parsing never fails; it says what it
+//! found, and the caller decides whether that is a message.
+
+use smallvec::SmallVec;
+use virtio_queue::DescriptorChain;
+use vm_memory::{Bytes, GuestAddress, GuestMemory};
+
+/// The device-writable memory of a chain, in order. Linux uses one piece.
+pub type Pieces = SmallVec<[(GuestAddress, u32); 2]>;
+
+/// A chain with the first `N` bytes of its device-readable part.
+#[derive(Debug)]
+pub struct Chain<const N: usize> {
+    /// What identifies the chain when it is handed back.
+    pub head: u16,
+    /// The device-readable bytes, if there are exactly `N` of them, in the right place.
+    pub request: Option<[u8; N]>,
+    /// The device-writable memory.
+    pub writable: Pieces,
+}
+
+impl<const N: usize> Chain<N> {
+    /// Walks a chain. Allocates only if the writable part is in more than two pieces.
+    pub fn parse<M: GuestMemory>(mem: &M, chain: DescriptorChain<&M>) -> Self {
+        let head = chain.head_index();
+        let mut request = [0; N];
+        let mut filled = 0_usize;
+        let mut intact = true;
+        let mut writable = Pieces::new();
+        for descriptor in chain {
+            let len = descriptor.len();
+            if descriptor.is_write_only() {
+                writable.push((descriptor.addr(), len));
+                continue;
+            }
+            // All readable descriptors come before the first writable one.
+            intact &= writable.is_empty();
+            match request.get_mut(filled..filled.saturating_add(len as usize)) {
+                Some(slot) if intact => {
+                    intact = mem.read_slice(slot, descriptor.addr()).is_ok();
+                    filled += slot.len();
+                }
+                _ => intact = false,
+            }
+        }
+        Self {
+            head,
+            request: (intact && filled == N).then_some(request),
+            writable,
+        }
+    }
+}
+
+/// Bytes of device-writable memory.
+pub fn capacity(pieces: &Pieces) -> u64 {
+    pieces.iter().map(|&(_, len)| u64::from(len)).sum()
+}
+
+/// Writes as much of `bytes` as fits and returns how much that was. A piece outside guest memory
+/// ends the matter.
+pub fn write<M: GuestMemory>(mem: &M, pieces: &Pieces, mut bytes: &[u8]) -> u32 {
+    let mut written = 0;
+    for &(address, len) in pieces {
+        let (now, later) = bytes.split_at(bytes.len().min(len as usize));
+        if now.is_empty() {
+            continue;
+        }
+        if mem.write_slice(now, address).is_err() {
+            break;
+        }
+        written += now.len() as u32;
+        bytes = later;
+    }
+    written
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The command line.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{ensure, Result};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::client::{self, Client, Style, Until};
+use crate::config;
+use crate::control::Request;
+use crate::duration;
+use crate::serve;
+use crate::socket;
+use crate::watch::Topic;
+
+const LINES: &str = "Lines, by offset or name; all if none is given";
+
+/// A vhost-user GPIO device for virtual machines, and its other end: read, drive and watch a guest's
+/// GPIO lines from the host.
+#[derive(Parser)]
+#[command(name = "vgpio", version, max_term_width = 100)]
+pub struct Cli {
+    /// The daemon's control socket [default: $XDG_RUNTIME_DIR/vgpio.sock, or
+    /// /tmp/vgpio-<uid>/control.sock]
+    #[arg(long, value_name = "PATH", global = true)]
+    control: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which of several devices a command is about.
+#[derive(Args, Clone)]
+struct Target {
+    /// The device, by label or index; needed only if a line cannot be told without
+    #[arg(id = "target", short, long = "device", value_name = "LABEL|INDEX")]
+    device: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve devices to virtual machines, until SIGTERM or SIGINT
+    #[command(after_help = SERVE_HELP)]
+    Serve {
+        /// A device: socket=PATH,lines=N and more, separated by commas; may be repeated
+        #[arg(short, long = "device", value_name = "KEY=VALUE,...")]
+        devices: Vec<config::Device>,
+        /// A TOML file with [[device]] tables of the same keys
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// List the devices
+    Detect,
+    /// Show what lines are configured for, and their levels
+    Info {
+        #[command(flatten)]
+        target: Target,
+        #[arg(value_name = "LINE", help = LINES)]
+        lines: Vec<String>,
+    },
+    /// Read the levels on the wire, whoever drives it
+    Get {
+        #[command(flatten)]
+        target: Target,
+        /// Print 0 and 1 only
+        #[arg(long)]
+        numeric: bool,
+        /// Do not quote line names
+        #[arg(long)]
+        unquoted: bool,
+        /// Lines, by offset or name
+        #[arg(value_name = "LINE", required = true)]
+        lines: Vec<String>,
+    },
+    /// Set the host's levels: what the guest reads from its inputs
+    ///
+    /// A level set for a line that the guest drives is remembered and comes into effect when the
+    /// guest stops driving. Several lines are set in order and in one go.
+    Set {
+        #[command(flatten)]
+        target: Target,
+        /// Lines with 0, 1, inactive or active
+        #[arg(value_name = "LINE=VALUE", required = true, value_parser = line_value)]
+        values: Vec<(String, bool)>,
+    },
+    /// Invert the host's levels
+    Toggle {
+        #[command(flatten)]
+        target: Target,
+        /// How often
+        #[arg(short, long, default_value_t = 1)]
+        count: u64,
+        /// Time from one to the next, like 5ms or 200us
+        #[arg(short, long, value_name = "TIME", default_value = "0", value_parser = duration::parse)]
+        interval: Duration,
+        /// Lines, by offset or name
+        #[arg(value_name = "LINE", required = true)]
+        lines: Vec<String>,
+    },
+    /// Watch edges on the wire, made by the guest and by the host
+    ///
+    /// Prints time (monotonic), edge, line with its level, and who made it. `driven` is a guest that
+    /// begins to drive the level that was there anyway.
+    Mon {
+        #[command(flatten)]
+        watch: Watch,
+        /// Only these edges
+        #[arg(short, long, default_value = "both")]
+        edges: Edges,
+    },
+    /// Watch the guest configure lines: direction, interrupt type, and masking
+    Notify {
+        #[command(flatten)]
+        watch: Watch,
+    },
+    /// Show counters: messages, notifications, interrupts and what went wrong
+    Stats {
+        #[command(flatten)]
+        target: Target,
+        /// Start again from zero after this
+        #[arg(long)]
+        reset: bool,
+        /// Print JSON, an object with one member per device
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a device misbehave
+    Fault {
+        #[command(flatten)]
+        target: Target,
+        #[command(subcommand)]
+        command: Fault,
+    },
+    /// End the connection to the virtual machine, as a daemon that dies does
+    Disconnect {
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+#[derive(Args)]
+struct Watch {
+    #[command(flatten)]
+    target: Target,
+    /// Exit after so many events
+    #[arg(short, long, value_name = "NUM")]
+    num_events: Option<u64>,
+    /// Exit when nothing has happened for so long, like 5s
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    idle_timeout: Option<Duration>,
+    /// Print a line when watching has begun
+    #[arg(long)]
+    banner: bool,
+    #[arg(value_name = "LINE", help = LINES)]
+    lines: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Edges {
+    Rising,
+    Falling,
+    Both,
+}
+
+#[derive(Subcommand)]
+enum Fault {
+    /// Add faults
+    #[command(after_help = FAULT_HELP)]
+    Set {
+        #[arg(value_name = "KIND[=ARG][,FILTER=VALUE]...", required = true)]
+        faults: Vec<String>,
+    },
+    /// Show the faults that are set
+    List,
+    /// Remove faults, by the number that `list` shows, or all
+    Clear { ids: Vec<u32> },
+}
+
+const SERVE_HELP: &str = "\
+Device keys:
+  socket=PATH       where the virtual machine connects (required)
+  lines=N           number of lines, 1 to 65535 (required)
+  label=NAME        what to call the device [default: vgpio0, vgpio1, ...]
+  names=A:B::D      line names, colon-separated; empty or missing means unnamed
+  names-file=FILE   line names, one per line
+  values=0101...    the host's levels at the start [default: all 0]
+  irq=off           do not offer interrupts
+  queue-size=N      most entries in a ring, a power of two up to 1024 [default: 1024]
+  irq-needs-input   refuse an interrupt on a line that was not made an input
+  strict            refuse whatever the specification forbids to drivers
+
+Prints \"ready\" when all sockets are open. RUST_LOG=debug shows more of what happens.";
+
+const FAULT_HELP: &str = "\
+Faults of answers to requests:
+  delay=TIME             answer later; other lines go on
+  silent                 do not carry out, do not answer
+  status=err|N           do not carry out, answer with this status
+  value=N                answer with this value
+  used-len=short|long|zero|N  claim a false length
+  stale                  claim the right length, write nothing
+  reorder[=N]            reverse the answers of a batch, or every N answers
+  disconnect             end the connection (once, unless count= says otherwise)
+Faults of event buffers:
+  silent-events          never return them
+  event-status=N         return interrupts with this status
+  invalid-events         return every buffer at once, as if the interrupt were disabled
+  hold-irq-buffer=TIME   return buffers of disabled interrupts later
+  delay, silent, used-len, stale, disconnect with type=event
+Filters:
+  type=get-line-names|get-direction|set-direction|get-value|set-value|set-irq-type|event
+  line=LINE  count=N (only the next N)  probability=P (0 to 1)  seed=N
+
+All faults that match apply together. Answers for one line always stay in order.";
+
+impl std::str::FromStr for Edges {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        ValueEnum::from_str(text, false)
+    }
+}
+
+fn line_value(text: &str) -> Result<(String, bool)> {
+    let (line, value) = text.rsplit_once('=').unwrap_or((text, ""));
+    let value = match value {
+        "1" | "active" => true,
+        "0" | "inactive" => false,
+        _ => anyhow::bail!("use LINE=VALUE with 0, 1, inactive or active"),
+    };
+    ensure!(!line.is_empty(), "use LINE=VALUE with an offset or a name");
+    Ok((line.to_owned(), value))
+}
+
+/// Runs the command that the user gave.
+pub fn run(cli: Cli) -> Result<()> {
+    let control = cli.control.unwrap_or_else(socket::default_control);
+    let before = cli.target.device;
+    // The device may be given before the command or after it.
+    let device = |target: Target| target.device.or_else(|| before.clone());
+    let connect = || Client::connect(&control);
+    let mut out = std::io::stdout().lock();
+    match cli.command {
+        Command::Serve {
+            mut devices,
+            config,
+        } => {
+            ensure!(
+                before.is_none(),
+                "--device of serve goes after the word serve"
+            );
+            if let Some(path) = config {
+                devices.extend(config::read(&path)?);
+            }
+            drop(out);
+            return serve::serve(&devices, &control);
+        }
+        Command::Detect => client::detect(&mut connect()?, &mut out)?,
+        Command::Info { target, lines } => {
+            client::info(&mut connect()?, device(target), lines, &mut out)?;
+        }
+        Command::Get {
+            target,
+            numeric,
+            unquoted,
+            lines,
+        } => {
+            let style = Style { numeric, unquoted };
+            client::get(&mut connect()?, device(target), lines, style, &mut out)?;
+        }
+        Command::Set { target, values } => connect()?.order(&Request::Set {
+            device: device(target),
+            values,
+        })?,
+        Command::Toggle {
+            target,
+            count,
+            interval,
+            lines,
+        } => connect()?.order(&Request::Toggle {
+            device: device(target),
+            lines,
+            count,
+            interval_us: u64::try_from(interval.as_micros()).unwrap_or(u64::MAX),
+        })?,
+        Command::Mon { watch, edges } => {
+            let edges = match edges {
+                Edges::Rising => Some(true),
+                Edges::Falling => Some(false),
+                Edges::Both => None,
+            };
+            let device = device(watch.target.clone());
+            watch.run(&mut connect()?, device, Topic::Levels, edges, &mut out)?;
+        }
+        Command::Notify { watch } => {
+            let device = device(watch.target.clone());
+            watch.run(&mut connect()?, device, Topic::Setup, None, &mut out)?;
+        }
+        Command::Stats {
+            target,
+            reset,
+            json,
+        } => client::stats(&mut connect()?, device(target), reset, json, &mut out)?,
+        Command::Fault { target, command } => {
+            let device = device(target);
+            let mut client = connect()?;
+            match command {
+                Fault::Set { faults } => client.order(&Request::FaultSet { device, faults })?,
+                Fault::List => client::fault_list(&mut client, device, &mut out)?,
+                Fault::Clear { ids } => client.order(&Request::FaultClear { device, ids })?,
+            }
+        }
+        Command::Disconnect { target } => connect()?.order(&Request::Disconnect {
+            device: device(target),
+        })?,
+    }
+    out.flush()?;
+    Ok(())
+}
+
+impl Watch {
+    fn run(
+        self,
+        client: &mut Client,
+        device: Option<String>,
+        topic: Topic,
+        edges: Option<bool>,
+        out: &mut impl Write,
+    ) -> Result<()> {
+        let request = Request::Watch {
+            device,
+            lines: self.lines,
+            topic,
+        };
+        let until = Until {
+            events: self.num_events,
+            idle: self.idle_timeout.filter(|time| !time.is_zero()),
+            edges,
+        };
+        client::watch(client, &request, until, self.banner, out)
+    }
+}

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The commands that talk to a daemon, and what they print.
+
+use std::io::{BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{bail, Context, Result};
+
+use crate::control::{self, Line, Reply, Request};
+use crate::model::{Change, Direction, IrqType};
+use crate::watch::Event;
+
+/// A connection to a daemon.
+pub struct Client {
+    replies: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the daemon behind `path`.
+    pub fn connect(path: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(path).with_context(|| {
+            format!(
+                "no vgpio daemon at {}: start one with `vgpio serve` or use --control",
+                path.display()
+            )
+        })?;
+        Ok(Self {
+            replies: BufReader::new(stream),
+        })
+    }
+
+    /// Asks, and returns the answer unless it is an error.
+    pub fn ask(&mut self, request: &Request) -> Result<Reply> {
+        let sent = control::send(self.replies.get_ref(), request);
+        sent.map_err(|e| anyhow::anyhow!("the daemon hung up: {e}"))?;
+        match self.next()? {
+            Some(Reply::Error(e)) => bail!(e),
+            Some(reply) => Ok(reply),
+            None => bail!("the daemon hung up"),
+        }
+    }
+
+    /// Asks for something that has no answer but success.
+    pub fn order(&mut self, request: &Request) -> Result<()> {
+        match self.ask(request)? {
+            Reply::Done => Ok(()),
+            other => unexpected(&other),
+        }
+    }
+
+    /// The next change after a `watch` request. `None` if none came within `patience`.
+    pub fn change(&mut self, patience: Option<Duration>) -> Result<Option<Event>> {
+        self.replies.get_ref().set_read_timeout(patience)?;
+        match self.next() {
+            Ok(Some(Reply::Change(event))) => Ok(Some(event)),
+            Ok(Some(other)) => unexpected(&other),
+            Ok(None) => bail!("the daemon hung up"),
+            Err(e) if timed_out(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Reply>> {
+        control::receive(&mut self.replies)
+    }
+}
+
+fn unexpected<T>(reply: &Reply) -> Result<T> {
+    bail!("unexpected answer from the daemon (another version?): {reply:?}")
+}
+
+fn timed_out(error: &anyhow::Error) -> bool {
+    let kind = error
+        .downcast_ref::<std::io::Error>()
+        .map(std::io::Error::kind);
+    matches!(
+        kind,
+        Some(std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+    )
+}
+
+/// How `get` prints.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    pub numeric: bool,
+    pub unquoted: bool,
+}
+
+pub fn detect(client: &mut Client, out: &mut impl Write) -> Result<()> {
+    match client.ask(&Request::Detect)? {
+        Reply::Devices(devices) => {
+            for it in devices {
+                let guest = if it.connected { "connected" } else { "waiting" };
+                let irq = if it.irq { "" } else { ", no interrupts" };
+                let (label, socket, lines) = (it.label, it.socket, it.lines);
+                writeln!(out, "{label} [{socket}] ({lines} lines{irq}) {guest}")?;
+            }
+            Ok(())
+        }
+        other => unexpected(&other),
+    }
+}
+
+fn lines(client: &mut Client, device: Option<String>, lines: Vec<String>) -> Result<Vec<Line>> {
+    match client.ask(&Request::Info { device, lines })? {
+        Reply::Lines(lines) => Ok(lines),
+        other => unexpected(&other),
+    }
+}
+
+pub fn info(
+    client: &mut Client,
+    device: Option<String>,
+    wanted: Vec<String>,
+    out: &mut impl Write,
+) -> Result<()> {
+    let all = wanted.is_empty();
+    let lines = lines(client, device, wanted)?;
+    for (index, line) in lines.iter().enumerate() {
+        let new = index == 0 || lines[index - 1].device != line.device;
+        if all && new {
+            let count = lines.iter().filter(|it| it.device == line.device).count();
+            writeln!(out, "{} - {count} lines:", line.device)?;
+        }
+        let name = match &line.name {
+            Some(name) => format!("{name:?}"),
+            None => "unnamed".into(),
+        };
+        let place = if all {
+            format!("\tline {:3}:\t", line.line)
+        } else {
+            format!("{} {}\t", line.device, line.line)
+        };
+        writeln!(out, "{place}{name:<16}\t{}", attributes(line))?;
+    }
+    Ok(())
+}
+
+fn attributes(line: &Line) -> String {
+    let mut words = vec![match line.direction {
+        Direction::None => "unused".to_owned(),
+        Direction::Out => "output".to_owned(),
+        Direction::In => "input".to_owned(),
+    }];
+    words.push(active(line.level).to_owned());
+    let driver = match line.direction {
+        Direction::Out => "guest",
+        Direction::None | Direction::In => "host",
+    };
+    words.push(format!("driven-by={driver}"));
+    if line.direction == Direction::Out {
+        words.push(format!("host={}", active(line.host)));
+    }
+    if line.irq != IrqType::None {
+        words.push(format!("irq={}", trigger(line.irq)));
+        words.push(if line.armed { "armed" } else { "masked" }.to_owned());
+        if line.latched {
+            words.push("latched".to_owned());
+        }
+    }
+    words.join(" ")
+}
+
+fn trigger(irq: IrqType) -> &'static str {
+    match irq {
+        IrqType::None => "none",
+        IrqType::Rising => "rising",
+        IrqType::Falling => "falling",
+        IrqType::Both => "both",
+        IrqType::High => "level-high",
+        IrqType::Low => "level-low",
+    }
+}
+
+fn active(level: bool) -> &'static str {
+    if level {
+        "active"
+    } else {
+        "inactive"
+    }
+}
+
+pub fn get(
+    client: &mut Client,
+    device: Option<String>,
+    wanted: Vec<String>,
+    style: Style,
+    out: &mut impl Write,
+) -> Result<()> {
+    let lines = lines(client, device, wanted.clone())?;
+    let words = lines.iter().zip(&wanted).map(|(line, asked)| {
+        if style.numeric {
+            u8::from(line.level).to_string()
+        } else if style.unquoted {
+            format!("{asked}={}", active(line.level))
+        } else {
+            format!("\"{asked}\"={}", active(line.level))
+        }
+    });
+    writeln!(out, "{}", words.collect::<Vec<_>>().join(" "))?;
+    Ok(())
+}
+
+/// What ends `mon` and `notify`, and what they leave out.
+#[derive(Clone, Copy, Debug)]
+pub struct Until {
+    pub events: Option<u64>,
+    pub idle: Option<Duration>,
+    /// Only edges to this level.
+    pub edges: Option<bool>,
+}
+
+pub fn watch(
+    client: &mut Client,
+    request: &Request,
+    until: Until,
+    banner: bool,
+    out: &mut impl Write,
+) -> Result<()> {
+    client.order(request)?;
+    if banner {
+        writeln!(out, "Watching lines...")?;
+        out.flush()?;
+    }
+    let mut left = until.events;
+    while left != Some(0) {
+        let Some(event) = client.change(until.idle)? else {
+            return Ok(());
+        };
+        if let Some(wanted) = until.edges {
+            if !matches!(event.change, Change::Level { level, .. } if level == wanted) {
+                continue;
+            }
+        }
+        let who = match &event.name {
+            Some(name) => format!("{} {} {name:?}", event.device, event.line),
+            None => format!("{} {}", event.device, event.line),
+        };
+        let what = match event.change {
+            Change::Level { level, by } => {
+                let edge = if level { "rising" } else { "falling" };
+                let by = serde_json::to_value(by)?;
+                format!(
+                    "{edge}\t{who}={}\t{}",
+                    active(level),
+                    by.as_str().unwrap_or_default()
+                )
+            }
+            Change::Driven { level } => format!("driven\t{who}={}\tguest", active(level)),
+            Change::Direction { direction } => {
+                let direction = match direction {
+                    Direction::None => "unused",
+                    Direction::Out => "output",
+                    Direction::In => "input",
+                };
+                format!("direction\t{who}\t{direction}")
+            }
+            Change::Irq { irq } => format!("irq\t{who}\t{}", trigger(irq)),
+            Change::Armed { armed } => {
+                format!("mask\t{who}\t{}", if armed { "armed" } else { "masked" })
+            }
+        };
+        let (seconds, nanos) = (event.time / 1_000_000_000, event.time % 1_000_000_000);
+        writeln!(out, "{seconds}.{nanos:09}\t{what}")?;
+        // Whoever reads this wants to know now.
+        out.flush()?;
+        left = left.map(|left| left - 1);
+    }
+    Ok(())
+}
+
+pub fn stats(
+    client: &mut Client,
+    device: Option<String>,
+    reset: bool,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<()> {
+    let stats = match client.ask(&Request::Stats { device, reset })? {
+        Reply::Stats(stats) => stats,
+        other => return unexpected(&other),
+    };
+    if json {
+        let map: serde_json::Map<_, _> = stats
+            .into_iter()
+            .map(|(label, stats)| Ok((label, serde_json::to_value(stats)?)))
+            .collect::<Result<_>>()?;
+        writeln!(out, "{}", serde_json::to_string_pretty(&map)?)?;
+        return Ok(());
+    }
+    for (label, stats) in stats {
+        writeln!(out, "{label}:")?;
+        let serde_json::Value::Object(fields) = serde_json::to_value(stats)? else {
+            continue;
+        };
+        for (name, value) in fields {
+            match value {
+                serde_json::Value::Object(group) => {
+                    for (part, value) in group {
+                        writeln!(out, "\t{name}.{part}: {value}")?;
+                    }
+                }
+                value => writeln!(out, "\t{name}: {value}")?,
+            }
+        }
+    }
+    Ok(())
+}
+
+pub fn fault_list(client: &mut Client, device: Option<String>, out: &mut impl Write) -> Result<()> {
+    match client.ask(&Request::FaultList { device })? {
+        Reply::Faults(faults) => {
+            for it in faults {
+                writeln!(out, "{} {}: {}", it.device, it.id, it.fault)?;
+            }
+            Ok(())
+        }
+        other => unexpected(&other),
+    }
+}

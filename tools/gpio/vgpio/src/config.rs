@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! How a user describes devices: `--device KEY=VALUE,...` or `[[device]]` tables in a TOML file.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure, Context, Result};
+use serde::Deserialize;
+
+use crate::device::Description;
+use crate::names::Names;
+
+/// The most entries that a ring may have, if the user does not say less.
+pub const QUEUE_SIZE: u16 = 1024;
+
+/// A device as the user wrote it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Device {
+    pub socket: PathBuf,
+    pub lines: u32,
+    pub label: Option<String>,
+    pub names: Vec<String>,
+    pub names_file: Option<PathBuf>,
+    pub values: String,
+    pub irq: Option<bool>,
+    pub irq_needs_input: bool,
+    pub strict: bool,
+    pub queue_size: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    device: Vec<Device>,
+}
+
+/// Reads the devices in a TOML file.
+pub fn read(path: &Path) -> Result<Vec<Device>> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+    let file: File = toml::from_str(&text).map_err(|e| {
+        let line = e
+            .span()
+            .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        anyhow::anyhow!("{shown}:{line}: {}", e.message().replace('\n', "; "))
+    })?;
+    Ok(file.device)
+}
+
+impl std::str::FromStr for Device {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut device = Self::default();
+        let mut seen = HashSet::new();
+        for word in text.split(',') {
+            let (key, value) = match word.split_once('=') {
+                Some((key, value)) => (key, Some(value)),
+                None => (word, None),
+            };
+            ensure!(seen.insert(key), "{key} is given twice");
+            let required = || value.with_context(|| format!("{key} needs a value: {key}=..."));
+            let number = || -> Result<u32> {
+                let value = required()?;
+                value
+                    .parse()
+                    .with_context(|| format!("bad {key} {value:?}: use a number"))
+            };
+            let switch = || match value {
+                None | Some("on") => Ok(true),
+                Some("off") => Ok(false),
+                Some(value) => bail!("bad {key} {value:?}: use on or off"),
+            };
+            match key {
+                "socket" => device.socket = required()?.into(),
+                "lines" => device.lines = number()?,
+                "label" => device.label = Some(required()?.into()),
+                "names" => device.names = required()?.split(':').map(str::to_owned).collect(),
+                "names-file" => device.names_file = Some(required()?.into()),
+                "values" => device.values = required()?.into(),
+                "irq" => device.irq = Some(switch()?),
+                "irq-needs-input" => device.irq_needs_input = switch()?,
+                "strict" => device.strict = switch()?,
+                "queue-size" => device.queue_size = Some(number()?),
+                _ => bail!(
+                    "unknown key {key:?}: use socket, lines, label, names, names-file, values, irq, \
+                     irq-needs-input, strict or queue-size"
+                ),
+            }
+        }
+        Ok(device)
+    }
+}
+
+impl Device {
+    /// Checks the description; `index` makes a label if the user gave none.
+    pub fn describe(&self, index: usize) -> Result<Description> {
+        ensure!(
+            !self.socket.as_os_str().is_empty(),
+            "no socket: add socket=PATH"
+        );
+        ensure!(
+            (1..=0xffff).contains(&self.lines),
+            "cannot have {} lines: use lines=1 to lines=65535",
+            self.lines
+        );
+        let lines = self.lines as u16;
+        let label = self
+            .label
+            .clone()
+            .unwrap_or_else(|| format!("vgpio{index}"));
+        ensure!(
+            !label.is_empty() && label.parse::<usize>().is_err(),
+            "bad label {label:?}: use a word that is not a number"
+        );
+        Ok(Description {
+            label,
+            lines,
+            names: Names::new(self.names()?, lines)?,
+            values: self.values(lines)?,
+            irq: self.irq.unwrap_or(true),
+            irq_needs_input: self.irq_needs_input,
+            strict: self.strict,
+            queue_size: self.queue_size()?,
+        })
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        let Some(path) = &self.names_file else {
+            return Ok(self.names.clone());
+        };
+        ensure!(
+            self.names.is_empty(),
+            "names and names-file exclude each other"
+        );
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read names-file {}", path.display()))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    fn values(&self, lines: u16) -> Result<Vec<bool>> {
+        let lines = usize::from(lines);
+        let count = self.values.chars().count();
+        ensure!(
+            count <= lines,
+            "{count} values for {lines} lines: give at most one digit per line"
+        );
+        let mut values = self
+            .values
+            .chars()
+            .map(|digit| match digit {
+                '0' => Ok(false),
+                '1' => Ok(true),
+                _ => bail!("bad values {:?}: use the digits 0 and 1", self.values),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        values.resize(lines, false);
+        Ok(values)
+    }
+
+    fn queue_size(&self) -> Result<u16> {
+        let Some(size) = self.queue_size else {
+            return Ok(QUEUE_SIZE);
+        };
+        u16::try_from(size)
+            .ok()
+            .filter(|size| size.is_power_of_two() && (2..=QUEUE_SIZE).contains(size))
+            .with_context(|| format!("bad queue-size {size}: use a power of two from 2 to 1024"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn describe(text: &str) -> Result<Description> {
+        text.parse::<Device>()?.describe(3)
+    }
+
+    #[test]
+    fn all_keys() {
+        let text = "socket=/a b,lines=5,label=panel,names=a::c,values=011,irq=off,\
+                    irq-needs-input,strict,queue-size=64";
+        let it = describe(text).unwrap();
+        assert_eq!(it.label, "panel");
+        assert_eq!(it.lines, 5);
+        assert_eq!(it.names.block(), b"a\0\0c\0\0\0");
+        assert_eq!(it.values, [false, true, true, false, false]);
+        assert!(!it.irq && it.irq_needs_input && it.strict);
+        assert_eq!(it.queue_size, 64);
+    }
+
+    #[test]
+    fn defaults() {
+        let it = describe("socket=s,lines=1").unwrap();
+        assert_eq!(it.label, "vgpio3");
+        assert!(it.irq && !it.irq_needs_input && !it.strict);
+        assert_eq!(it.queue_size, 1024);
+        assert!(it.names.block().is_empty());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, part) in [
+            ("lines=1", "no socket"),
+            ("socket=s", "cannot have 0 lines"),
+            ("socket=s,lines=0", "cannot have 0 lines"),
+            ("socket=s,lines=65536", "cannot have 65536 lines"),
+            ("socket=s,lines=x", "bad lines"),
+            ("socket=s,lines=2,lines=3", "given twice"),
+            ("socket=s,lines=2,names=a:b:c", "3 names for 2 lines"),
+            ("socket=s,lines=2,names=a:a", "must be unique"),
+            ("socket=s,lines=2,values=010", "3 values for 2 lines"),
+            ("socket=s,lines=2,values=2", "digits 0 and 1"),
+            ("socket=s,lines=2,irq=maybe", "bad irq"),
+            ("socket=s,lines=2,queue-size=100", "bad queue-size"),
+            ("socket=s,lines=2,queue-size=2048", "bad queue-size"),
+            ("socket=s,lines=2,label=7", "bad label"),
+            ("socket=s,lines=2,colour=red", "unknown key"),
+            (
+                "socket=s,lines=2,names-file=/nonexistent",
+                "cannot read names-file",
+            ),
+        ] {
+            let error = format!("{:#}", describe(text).unwrap_err());
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn toml_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("devices.toml");
+        std::fs::write(
+            &path,
+            "[[device]]\nsocket = '/s'\nlines = 3\nnames = ['a,b', '', 'c']\nirq = false\n",
+        )
+        .unwrap();
+        let devices = read(&path).unwrap();
+        let it = devices[0].describe(0).unwrap();
+        assert_eq!(it.names.get(0), Some("a,b"));
+        assert!(!it.irq);
+
+        std::fs::write(&path, "[[device]]\nsocket = '/s'\nlimes = 3\n").unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("devices.toml:3: unknown field"), "{error}");
+    }
+}

@@ -1,0 +1,640 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! One device: the lines, what the guest says on the queues, and what the host does.
+//!
+//! Everything is under one lock, taken before that of a ring. The guest's side calls in from the
+//! thread of the connection and that of the rings, the host's side from the control socket, and a
+//! thread of our own hands back what had to wait.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
+
+use log::{error, info};
+use smallvec::SmallVec;
+use vhost_user_backend::ShutdownHandle;
+use virtio_queue::Error;
+
+use crate::chain::{self, Chain, Pieces};
+use crate::fault::{Faults, Verdict};
+use crate::limit::Limit;
+use crate::model::{Effects, Forgotten, Model, Rules, View};
+use crate::names::Names;
+use crate::outbox::{Completion, Outbox};
+use crate::ring::{Position, Ring};
+use crate::stats::Stats;
+use crate::watch::{Event, Watchers};
+use crate::wire::{
+    self, Message, Request, EVENT_INVALID, EVENT_QUEUE, EVENT_REQUEST_SIZE, EVENT_RESPONSE_SIZE,
+    EVENT_VALID, REQUEST_QUEUE, REQUEST_SIZE, RESPONSE_SIZE, STATUS_ERR, STATUS_OK,
+};
+
+/// What a device is; never changes.
+#[derive(Clone, Debug)]
+pub struct Description {
+    pub label: String,
+    pub lines: u16,
+    pub names: Names,
+    /// The host's levels at the start, one per line.
+    pub values: Vec<bool>,
+    /// Whether interrupts are offered.
+    pub irq: bool,
+    pub irq_needs_input: bool,
+    pub strict: bool,
+    /// The most entries that a ring may have.
+    pub queue_size: u16,
+}
+
+/// A device.
+pub struct Device {
+    description: Description,
+    state: Mutex<State>,
+    /// Something waits in the outbox.
+    wake: Condvar,
+}
+
+/// A chain of the event queue that waits for an interrupt.
+#[derive(Debug)]
+struct EventBuffer {
+    head: u16,
+    pieces: Pieces,
+}
+
+/// A guest that the front end has stopped: gone, or only paused.
+struct Paused {
+    position: Position,
+    forgotten: Forgotten<EventBuffer>,
+    outbox: Outbox,
+}
+
+struct State {
+    model: Model<EventBuffer>,
+    effects: Effects<EventBuffer>,
+    rules: Rules,
+    faults: Faults,
+    stats: Stats,
+    watchers: Watchers,
+    outbox: Outbox,
+    rings: Option<[Ring; 2]>,
+    /// Rings with chains handed back since the last interrupt.
+    dirty: [bool; 2],
+    /// Rings whose content makes no sense, left alone until they are set up again.
+    broken: [bool; 2],
+    paused: Option<Paused>,
+    connection: Option<ShutdownHandle>,
+    connected: bool,
+    limit: Limit,
+}
+
+impl Device {
+    /// Creates a device that no front end has connected to.
+    pub fn new(description: Description) -> std::io::Result<Arc<Self>> {
+        let rules = Rules {
+            irq: false,
+            irq_needs_input: description.irq_needs_input,
+            strict: description.strict,
+        };
+        let device = Arc::new(Self {
+            state: Mutex::new(State {
+                model: Model::new(description.values.iter().copied()),
+                effects: Effects::default(),
+                rules,
+                faults: Faults::default(),
+                stats: Stats::default(),
+                watchers: Watchers::default(),
+                outbox: Outbox::default(),
+                rings: None,
+                dirty: [false; 2],
+                broken: [false; 2],
+                paused: None,
+                connection: None,
+                connected: false,
+                limit: Limit::default(),
+            }),
+            description,
+            wake: Condvar::new(),
+        });
+        let courier = device.clone();
+        std::thread::Builder::new()
+            .name("courier".into())
+            .spawn(move || courier.deliver_forever())?;
+        Ok(device)
+    }
+
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// Takes the lock and says whose state it is.
+    fn lock(&self) -> Locked<'_> {
+        Locked {
+            device: self,
+            state: self.state.lock().expect("a thread panicked"),
+        }
+    }
+
+    // The guest's side.
+
+    /// A front end has connected.
+    pub fn connect(&self, connection: Option<ShutdownHandle>) {
+        let mut locked = self.lock();
+        locked.state.stats.connections += 1;
+        locked.state.connection = connection;
+        locked.state.connected = true;
+        info!(device = self.description.label.as_str(); "front end connected");
+    }
+
+    /// The front end has gone, and its guest with it.
+    pub fn disconnect(&self) {
+        let mut locked = self.lock();
+        locked.reset();
+        locked.state.paused = None;
+        locked.state.rings = None;
+        locked.state.connection = None;
+        locked.state.connected = false;
+        info!(device = self.description.label.as_str(); "front end disconnected");
+    }
+
+    /// A driver has negotiated features, that is, starts from scratch, or a paused guest is on its
+    /// way back.
+    pub fn negotiate(&self, irq: bool) {
+        let mut locked = self.lock();
+        if locked.state.paused.is_none() {
+            locked.reset();
+        }
+        locked.state.rules.irq = irq;
+    }
+
+    /// The front end has stopped a ring. That of requests stands for the guest as a whole.
+    pub fn stop(&self, queue: usize) {
+        let mut locked = self.lock();
+        if queue != REQUEST_QUEUE || locked.state.paused.is_some() {
+            return;
+        }
+        let Some([ring, _]) = &locked.state.rings else {
+            return;
+        };
+        let position = ring.position();
+        let state = &mut *locked.state;
+        let forgotten = state.model.forget(&mut state.effects);
+        let outbox = std::mem::take(&mut state.outbox);
+        locked.state.paused = Some(Paused {
+            position,
+            forgotten,
+            outbox,
+        });
+        locked.settle();
+    }
+
+    /// The guest has notified us of `queue`, or the queue has just been started.
+    pub fn kick(&self, queue: usize, rings: impl FnOnce() -> [Ring; 2]) {
+        let mut locked = self.lock();
+        locked.state.stats.queue(queue).kicks += 1;
+        let [requests, _] = locked.state.rings.get_or_insert_with(rings);
+        let may_resume = requests.is_running();
+        let mut queues = [queue == REQUEST_QUEUE, queue == EVENT_QUEUE];
+        if locked.state.paused.is_some() {
+            if !may_resume {
+                return;
+            }
+            locked.resume();
+            // A notification of the other queue may have been passed over meanwhile.
+            queues = [true; 2];
+        }
+        for completion in locked.state.outbox.take_stalled() {
+            locked.hand_back(completion);
+        }
+        locked.settle();
+        drop(locked);
+
+        for queue in [REQUEST_QUEUE, EVENT_QUEUE] {
+            let mut first = true;
+            // The lock is dropped now and then: a busy guest must not lock out the host.
+            while queues[queue] && self.lock().drain(queue, std::mem::take(&mut first)) {}
+        }
+    }
+
+    /// Hands back what had to wait, for ever.
+    fn deliver_forever(&self) {
+        let mut locked = self.lock();
+        loop {
+            while let Some(completion) = locked.state.outbox.due() {
+                locked.hand_back(completion);
+            }
+            locked.signal();
+            let state = locked.state;
+            let state = match state.outbox.next_due() {
+                None => self.wake.wait(state).expect("a thread panicked"),
+                Some(due) => {
+                    let patience = due.saturating_duration_since(Instant::now());
+                    let woken = self.wake.wait_timeout(state, patience);
+                    woken.expect("a thread panicked").0
+                }
+            };
+            locked = Locked {
+                device: self,
+                state,
+            };
+        }
+    }
+
+    // The host's side.
+
+    /// Whether a front end is connected.
+    pub fn is_connected(&self) -> bool {
+        self.lock().state.connected
+    }
+
+    /// Ends the connection of the front end, if there is one.
+    pub fn hang_up(&self) {
+        if let Some(connection) = &self.lock().state.connection {
+            connection.shutdown();
+        }
+    }
+
+    /// The state of these lines, all at one moment.
+    pub fn views(&self, lines: &[u16]) -> Vec<(u16, View)> {
+        let locked = self.lock();
+        let view = |&line| Some((line, locked.state.model.view(line)?));
+        lines.iter().filter_map(view).collect()
+    }
+
+    /// Sets the host's levels, in order and in one go.
+    pub fn set(&self, levels: impl IntoIterator<Item = (u16, bool)>) {
+        let mut locked = self.lock();
+        for (line, level) in levels {
+            locked.set_host(line, level);
+        }
+        locked.settle();
+    }
+
+    /// Inverts the host's levels, in order and in one go.
+    pub fn toggle(&self, lines: &[u16]) {
+        let mut locked = self.lock();
+        for &line in lines {
+            if let Some(view) = locked.state.model.view(line) {
+                locked.set_host(line, !view.host);
+            }
+        }
+        locked.settle();
+    }
+
+    /// Gives access to the faults.
+    pub fn faults<T>(&self, f: impl FnOnce(&mut Faults) -> T) -> T {
+        f(&mut self.lock().state.faults)
+    }
+
+    /// Gives access to the observers.
+    pub fn watchers<T>(&self, f: impl FnOnce(&mut Watchers) -> T) -> T {
+        f(&mut self.lock().state.watchers)
+    }
+
+    /// The counters, which start again from zero if asked to.
+    pub fn stats(&self, reset: bool) -> Stats {
+        let stats = &mut self.lock().state.stats;
+        if reset {
+            std::mem::take(stats)
+        } else {
+            stats.clone()
+        }
+    }
+}
+
+/// A device's state together with what it needs to know about the device.
+struct Locked<'a> {
+    device: &'a Device,
+    state: MutexGuard<'a, State>,
+}
+
+impl Locked<'_> {
+    fn label(&self) -> &str {
+        &self.device.description.label
+    }
+
+    /// Forgets the guest.
+    fn reset(&mut self) {
+        let state = &mut *self.state;
+        state.model.forget(&mut state.effects);
+        state.outbox = Outbox::default();
+        state.dirty = [false; 2];
+        state.broken = [false; 2];
+        self.settle();
+    }
+
+    /// Finds out whether a stopped guest was only paused, and takes up where it was if so.
+    fn resume(&mut self) {
+        self.state.broken = [false; 2];
+        let Some(paused) = self.state.paused.take() else {
+            return;
+        };
+        let now = self.state.rings.as_ref().map(|[ring, _]| ring.position());
+        // A fresh ring starts at zero, and a used one may have come round to it.
+        if now == Some(paused.position) && !paused.position.is_start() {
+            let state = &mut *self.state;
+            state.model.restore(paused.forgotten, &mut state.effects);
+            state.outbox = paused.outbox;
+            info!(device = self.label(); "guest resumed");
+        }
+    }
+
+    /// Carries out what is in a queue. Returns whether there may be more.
+    fn drain(&mut self, queue: usize, first: bool) -> bool {
+        if self.state.broken[queue] || self.state.paused.is_some() {
+            return false;
+        }
+        let Some(rings) = self.state.rings.clone() else {
+            return false;
+        };
+        let result = self.drain_ring(queue, &rings[queue], first);
+        self.state.outbox.end_of_batch();
+        self.settle();
+        match result.and_then(|()| rings[queue].listen()) {
+            Ok(more) => more,
+            Err(e) => {
+                self.give_up(queue, &e);
+                false
+            }
+        }
+    }
+
+    /// Takes all chains there are.
+    fn drain_ring(&mut self, queue: usize, ring: &Ring, first: bool) -> Result<(), Error> {
+        ring.quiet()?;
+        let mut chains = 0;
+        if queue == REQUEST_QUEUE {
+            while let Some(chain) = ring.pop()? {
+                chains += 1;
+                self.request(chain);
+                self.dispatch();
+            }
+        } else {
+            while let Some(chain) = ring.pop()? {
+                chains += 1;
+                self.event_buffer(chain);
+                self.dispatch();
+            }
+        }
+        let stats = self.state.stats.queue(queue);
+        stats.chains += chains;
+        stats.batches += u64::from(first && chains > 0);
+        Ok(())
+    }
+
+    /// Leaves a queue alone until it is set up again.
+    fn give_up(&mut self, queue: usize, why: &dyn std::fmt::Display) {
+        self.state.broken[queue] = true;
+        error!(
+            device = self.label();
+            "queue {queue} makes no sense, ignored until the driver starts again: {why}"
+        );
+    }
+
+    fn malformed(&mut self, queue: usize, head: u16) {
+        self.state.stats.queue(queue).malformed += 1;
+        let label = &self.device.description.label;
+        self.state.limit.warn(
+            label,
+            format_args!("queue {queue}: chain {head} is not a message"),
+        );
+    }
+
+    /// Carries out one request.
+    fn request(&mut self, chain: Chain<REQUEST_SIZE>) {
+        let capacity = chain::capacity(&chain.writable);
+        let request = chain.request.map(Request::from_bytes);
+        let message = request.and_then(|request| Message::from_wire(request.kind));
+        let names = &self.device.description.names;
+        let size = match message {
+            Some(Message::GetLineNames) => 1 + names.block().len(),
+            _ => RESPONSE_SIZE,
+        }
+        .max(RESPONSE_SIZE);
+
+        let mut completion = Completion {
+            queue: REQUEST_QUEUE,
+            line: request.map_or(0, |request| request.line),
+            head: chain.head,
+            pieces: chain.writable,
+            bytes: SmallVec::from_elem(0, size),
+            used: None,
+        };
+        let Some(request) = request.filter(|_| capacity >= size as u64) else {
+            self.malformed(REQUEST_QUEUE, chain.head);
+            completion.bytes[0] = STATUS_ERR;
+            self.state.stats.answered_err += 1;
+            self.hand_back(completion);
+            return;
+        };
+        self.state.stats.requests.count(message);
+        let verdict = self.state.faults.on_request(message, request.line);
+        if verdict.silent {
+            self.complete(completion, verdict);
+            return;
+        }
+
+        let value = match (message, verdict.status) {
+            (None, _) | (_, Some(_)) => None,
+            (Some(Message::GetLineNames), _) => {
+                let block = names.block();
+                (!block.is_empty()).then(|| {
+                    completion.bytes[1..].copy_from_slice(block);
+                    block[0]
+                })
+            }
+            (Some(message), _) => {
+                let state = &mut *self.state;
+                state.model.request(
+                    message,
+                    request.line,
+                    request.value,
+                    state.rules,
+                    &mut state.effects,
+                )
+            }
+        };
+        completion.bytes[0] = match value {
+            Some(_) => STATUS_OK,
+            None => verdict.status.unwrap_or(STATUS_ERR),
+        };
+        completion.bytes[1] = verdict.value.or(value).unwrap_or(0);
+        if value.is_some() {
+            self.state.stats.answered_ok += 1;
+        } else {
+            self.state.stats.answered_err += 1;
+        }
+        self.complete(completion, verdict);
+    }
+
+    /// Takes one chain of the event queue.
+    fn event_buffer(&mut self, chain: Chain<EVENT_REQUEST_SIZE>) {
+        let line = chain.request.map(u16::from_le_bytes);
+        let line = line.filter(|_| chain::capacity(&chain.writable) >= EVENT_RESPONSE_SIZE as u64);
+        let buffer = EventBuffer {
+            head: chain.head,
+            pieces: chain.writable,
+        };
+        let Some(line) = line else {
+            self.malformed(EVENT_QUEUE, chain.head);
+            self.hand_back(event(0, buffer, EVENT_INVALID));
+            return;
+        };
+        if self.state.faults.refuses_buffer(line) {
+            self.state.stats.faults += 1;
+            self.state.stats.events_invalid += 1;
+            self.hand_back(event(line, buffer, EVENT_INVALID));
+            return;
+        }
+        let state = &mut *self.state;
+        state.model.arm(line, buffer, &mut state.effects);
+    }
+
+    fn set_host(&mut self, line: u16, level: bool) {
+        let state = &mut *self.state;
+        state.stats.host_changes += 1;
+        state.model.set_host(line, level, &mut state.effects);
+        self.dispatch();
+    }
+
+    /// Passes on what the model brought about, then interrupts the guest if there is a reason.
+    fn settle(&mut self) {
+        self.dispatch();
+        self.signal();
+        if self.state.outbox.next_due().is_some() {
+            self.device.wake.notify_one();
+        }
+    }
+
+    /// Passes on what the model brought about.
+    fn dispatch(&mut self) {
+        let mut effects = std::mem::take(&mut self.state.effects);
+        self.state.stats.edges_latched += std::mem::take(&mut effects.latched);
+        self.state.stats.edges_merged += std::mem::take(&mut effects.merged);
+        for returned in effects.returned.drain(..) {
+            let verdict = self.state.faults.on_event(returned.line, returned.valid);
+            let status = if returned.valid {
+                self.state.stats.events_valid += 1;
+                EVENT_VALID
+            } else {
+                self.state.stats.events_invalid += 1;
+                EVENT_INVALID
+            };
+            let status = verdict.status.unwrap_or(status);
+            self.complete(event(returned.line, returned.buffer, status), verdict);
+        }
+        self.report(&effects);
+        effects.changes.clear();
+        self.state.effects = effects;
+    }
+
+    /// Tells the observers.
+    fn report(&mut self, effects: &Effects<EventBuffer>) {
+        if self.state.watchers.is_empty() || effects.changes.is_empty() {
+            return;
+        }
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let time = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        let description = &self.device.description;
+        for &(line, change) in &effects.changes {
+            self.state.watchers.tell(line, &change, || Event {
+                time,
+                device: description.label.clone(),
+                line,
+                name: description.names.get(line).map(str::to_owned),
+                change,
+            });
+        }
+    }
+
+    /// Hands a chain back the way that the faults want it.
+    fn complete(&mut self, mut completion: Completion, verdict: Verdict) {
+        if verdict != Verdict::default() {
+            self.state.stats.faults += 1;
+        }
+        if verdict.disconnect {
+            if let Some(connection) = &self.state.connection {
+                connection.shutdown();
+            }
+        }
+        if verdict.silent {
+            return;
+        }
+        if verdict.stale || verdict.used_len.is_some() {
+            let capacity = chain::capacity(&completion.pieces);
+            let written = capacity.min(completion.bytes.len() as u64) as u32;
+            let lie = verdict.used_len.map(|len| len.of(written, capacity));
+            completion.used = Some(lie.unwrap_or(written));
+            if verdict.stale {
+                completion.bytes.clear();
+            }
+        }
+        let Verdict { delay, reorder, .. } = verdict;
+        let outbox = &mut self.state.outbox;
+        if let Some(completion) = outbox.submit(completion, delay, reorder, Instant::now) {
+            self.hand_back(completion);
+        }
+    }
+
+    /// Hands a chain back at once, or as soon as its ring runs.
+    fn hand_back(&mut self, completion: Completion) {
+        let queue = completion.queue;
+        let Some(rings) = &self.state.rings else {
+            return;
+        };
+        let Completion { head, used, .. } = completion;
+        match rings[queue].push(head, &completion.pieces, &completion.bytes, used) {
+            Ok(true) => {
+                self.state.stats.queue(queue).returned += 1;
+                self.state.dirty[queue] = true;
+            }
+            Ok(false) => self.state.outbox.stall(completion),
+            Err(Error::InvalidDescriptorIndex) => {
+                let label = &self.device.description.label;
+                self.state.limit.warn(
+                    label,
+                    format_args!("queue {queue}: chain {head} is beyond the ring"),
+                );
+            }
+            Err(e) => self.give_up(queue, &e),
+        }
+    }
+
+    /// Interrupts the guest, at most once per queue.
+    fn signal(&mut self) {
+        for queue in [REQUEST_QUEUE, EVENT_QUEUE] {
+            if !std::mem::take(&mut self.state.dirty[queue]) {
+                continue;
+            }
+            let Some(rings) = &self.state.rings else {
+                return;
+            };
+            match rings[queue].signal() {
+                Ok(sent) => self.state.stats.queue(queue).signals += u64::from(sent),
+                Err(e) => {
+                    let label = &self.device.description.label;
+                    self.state.limit.warn(
+                        label,
+                        format_args!("queue {queue}: cannot interrupt the guest: {e}"),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// An event buffer with its answer.
+fn event(line: u16, buffer: EventBuffer, status: u8) -> Completion {
+    Completion {
+        queue: EVENT_QUEUE,
+        line,
+        head: buffer.head,
+        pieces: buffer.pieces,
+        bytes: SmallVec::from_slice(&[status]),
+        used: None,
+    }
+}
+
+impl Description {
+    /// The config space.
+    pub fn config(&self) -> [u8; wire::CONFIG_SIZE] {
+        wire::config(self.lines, self.names.block().len() as u32)
+    }
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A vhost-user GPIO device: the other end of a guest's virtio GPIO driver.
+
+mod backend;
+mod chain;
+pub mod cli;
+mod client;
+mod config;
+pub mod control;
+mod device;
+mod duration;
+mod fault;
+mod limit;
+pub mod model;
+mod names;
+mod outbox;
+mod ring;
+mod serve;
+mod server;
+mod socket;
+pub mod stats;
+pub mod watch;
+pub mod wire;

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The daemon: opens all sockets, serves them until a signal comes, leaves nothing behind.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{ensure, Context, Result};
+use log::{debug, error, info};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use vhost::vhost_user::Listener;
+
+use crate::backend;
+use crate::config;
+use crate::device::Device;
+use crate::server::{Served, Server};
+use crate::socket;
+
+/// Serves `devices` and the control socket until SIGTERM or SIGINT.
+pub fn serve(devices: &[config::Device], control: &Path) -> Result<()> {
+    // Before there is any thread, so that all inherit it.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot catch signals")?;
+
+    ensure!(!devices.is_empty(), "no device: use --device or --config");
+    let mut labels = HashSet::new();
+    let mut descriptions = Vec::new();
+    for (index, device) in devices.iter().enumerate() {
+        let description = device
+            .describe(index)
+            .with_context(|| format!("device {index}"))?;
+        ensure!(
+            labels.insert(description.label.clone()),
+            "device {index}: label {:?} is taken: labels must be unique",
+            description.label
+        );
+        descriptions.push(description);
+    }
+
+    socket::prepare_default(control)?;
+    let _tidy = Tidy(control);
+    let (control_listener, _control_file) = socket::listen(control, true)?;
+    let mut files = Vec::new();
+    let mut listeners = Vec::new();
+    for device in devices {
+        let (listener, file) = socket::listen(&device.socket, false)?;
+        listeners.push(listener);
+        files.push(file);
+    }
+
+    let mut served = Vec::new();
+    for ((description, listener), device) in descriptions.into_iter().zip(listeners).zip(devices) {
+        let label = description.label.clone();
+        let it = Device::new(description).context("cannot start a thread")?;
+        served.push(Served {
+            device: it.clone(),
+            socket: device.socket.display().to_string(),
+        });
+        spawn(label, move || accept_forever(&it, Listener::from(listener)))?;
+    }
+    let server = Server::new(served);
+    spawn("control".into(), move || server.run(&control_listener))?;
+
+    let mut out = std::io::stdout();
+    writeln!(out, "ready")
+        .and_then(|()| out.flush())
+        .context("cannot say that the sockets are ready")?;
+    if let Some(signal) = signals.forever().next() {
+        info!(signal; "stopping");
+    }
+    Ok(())
+}
+
+fn spawn(name: String, f: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = thread::Builder::new().name(name);
+    thread.spawn(f).context("cannot start a thread")?;
+    Ok(())
+}
+
+/// Serves one front end after the other.
+fn accept_forever(device: &Arc<Device>, mut listener: Listener) {
+    let label = device.description().label.as_str();
+    loop {
+        match backend::serve(device, &mut listener) {
+            Ok(()) => {}
+            Err(vhost_user_backend::Error::HandleRequest(e)) => {
+                debug!(device = label; "connection ended: {e}");
+            }
+            Err(e) => {
+                error!(device = label; "cannot serve a front end: {e}");
+                thread::sleep(std::time::Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+/// Removes the directory that was made for the control socket.
+struct Tidy<'a>(&'a Path);
+
+impl Drop for Tidy<'_> {
+    fn drop(&mut self) {
+        socket::tidy_default(self.0);
+    }
+}

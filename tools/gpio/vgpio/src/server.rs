@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The daemon's end of the control socket.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufReader;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context, Result};
+use log::{debug, warn};
+
+use crate::control::{self, Fault, Line, Reply, Request};
+use crate::device::Device;
+use crate::model::View;
+use crate::watch::{self, Topic};
+
+/// A device and the socket on which front ends find it.
+pub struct Served {
+    pub device: Arc<Device>,
+    pub socket: String,
+}
+
+/// All devices of a daemon.
+pub struct Server {
+    devices: Vec<Served>,
+    clients: AtomicU64,
+}
+
+/// Lines of one device.
+type Selection<'a> = (&'a Arc<Device>, Vec<u16>);
+
+impl Server {
+    pub fn new(devices: Vec<Served>) -> Arc<Self> {
+        Arc::new(Self {
+            devices,
+            clients: AtomicU64::new(0),
+        })
+    }
+
+    /// Serves all clients, for ever.
+    pub fn run(self: &Arc<Self>, listener: &UnixListener) {
+        loop {
+            let client = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    // Out of descriptors, most likely. Some may come back.
+                    warn!("cannot accept a control client: {e}");
+                    std::thread::sleep(Duration::from_millis(100));
+                    continue;
+                }
+            };
+            let server = self.clone();
+            let thread = std::thread::Builder::new().name("control".into());
+            let spawned = thread.spawn(move || {
+                if let Err(e) = server.converse(&client) {
+                    debug!("control client: {e:#}");
+                }
+            });
+            if let Err(e) = spawned {
+                warn!("cannot serve a control client: {e}");
+            }
+        }
+    }
+
+    /// Answers one client's requests until it hangs up.
+    fn converse(&self, client: &UnixStream) -> Result<()> {
+        let mut requests = BufReader::new(client);
+        loop {
+            let request = match control::receive(&mut requests) {
+                Ok(None) => return Ok(()),
+                Ok(Some(request)) => request,
+                Err(e) => {
+                    control::send(client, &Reply::Error(format!("{e:#}")))?;
+                    return Err(e);
+                }
+            };
+            if let Request::Watch {
+                device,
+                lines,
+                topic,
+            } = &request
+            {
+                match self.select(device.as_deref(), lines) {
+                    Ok(selected) => return self.watch(client, requests, selected, *topic),
+                    Err(e) => control::send(client, &Reply::Error(format!("{e:#}")))?,
+                }
+                continue;
+            }
+            let reply = self.answer(&request);
+            control::send(
+                client,
+                &reply.unwrap_or_else(|e| Reply::Error(format!("{e:#}"))),
+            )?;
+        }
+    }
+
+    fn answer(&self, request: &Request) -> Result<Reply> {
+        Ok(match request {
+            Request::Detect => Reply::Devices(self.devices.iter().map(Served::detect).collect()),
+            Request::Info { device, lines } => {
+                let selected = self.select(device.as_deref(), lines)?;
+                Reply::Lines(selected.iter().flat_map(describe).collect())
+            }
+            Request::Set { device, values } => {
+                let names: Vec<_> = values.iter().map(|(line, _)| line.clone()).collect();
+                let mut values = values.iter().map(|(_, value)| *value);
+                for (device, lines) in self.select(device.as_deref(), &names)? {
+                    device.set(lines.into_iter().zip(values.by_ref()));
+                }
+                Reply::Done
+            }
+            Request::Toggle {
+                device,
+                lines,
+                count,
+                interval_us,
+            } => {
+                let selected = self.select(device.as_deref(), lines)?;
+                let interval = Duration::from_micros(*interval_us);
+                let mut next = Instant::now();
+                for turn in 0..*count {
+                    if turn > 0 && !interval.is_zero() {
+                        // From a fixed start, so that the rate does not drift.
+                        next += interval;
+                        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+                    }
+                    for (device, lines) in &selected {
+                        device.toggle(lines);
+                    }
+                }
+                Reply::Done
+            }
+            Request::Watch { .. } => bail!("watch is not a request with one reply"),
+            Request::Stats { device, reset } => Reply::Stats(
+                self.pick(device.as_deref())?
+                    .map(|it| (it.label().to_owned(), it.device.stats(*reset)))
+                    .collect(),
+            ),
+            Request::FaultSet { device, faults } => {
+                let picked: Vec<_> = self.pick(device.as_deref())?.collect();
+                let [it] = picked[..] else {
+                    bail!("several devices: say which with --device");
+                };
+                let names = &it.device.description().names;
+                let count = it.device.description().lines;
+                it.device.faults(|all| {
+                    all.add(faults, |text| {
+                        let line = text.parse().ok().filter(|line| *line < count);
+                        line.or_else(|| names.find(text))
+                            .with_context(|| format!("no line {text:?}"))
+                    })
+                })?;
+                Reply::Done
+            }
+            Request::FaultList { device } => {
+                let mut list = Vec::new();
+                for it in self.pick(device.as_deref())? {
+                    it.device.faults(|faults| {
+                        list.extend(faults.list().map(|(id, fault)| Fault {
+                            device: it.label().to_owned(),
+                            id,
+                            fault,
+                        }));
+                    });
+                }
+                Reply::Faults(list)
+            }
+            Request::FaultClear { device, ids } => {
+                for it in self.pick(device.as_deref())? {
+                    it.device.faults(|faults| faults.clear(ids))?;
+                }
+                Reply::Done
+            }
+            Request::Disconnect { device } => {
+                for it in self.pick(device.as_deref())? {
+                    it.device.hang_up();
+                }
+                Reply::Done
+            }
+        })
+    }
+
+    /// Sends changes until the client hangs up.
+    fn watch(
+        &self,
+        client: &UnixStream,
+        mut requests: BufReader<&UnixStream>,
+        selected: Vec<Selection<'_>>,
+        topic: Topic,
+    ) -> Result<()> {
+        let id = self.clients.fetch_add(1, Ordering::Relaxed);
+        let (watcher, observer) = watch::channel(topic);
+        let mut per_device: BTreeMap<_, (_, BTreeSet<_>)> = BTreeMap::new();
+        for (device, lines) in selected {
+            let (_, all) = per_device
+                .entry(Arc::as_ptr(device))
+                .or_insert_with(|| (device, BTreeSet::new()));
+            all.extend(lines);
+        }
+        for (device, lines) in per_device.values() {
+            device.watchers(|all| all.add(id, watcher.on(lines.clone())));
+        }
+        drop(watcher);
+        control::send(client, &Reply::Done)?;
+
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while let Some(event) = observer.next() {
+                    if control::send(client, &Reply::Change(event)).is_err() {
+                        break;
+                    }
+                }
+                // Wakes the reader if it is we who have to end this.
+                let _ = client.shutdown(std::net::Shutdown::Both);
+            });
+            // Nothing more is expected but the end.
+            let end = control::receive::<serde_json::Value>(&mut requests);
+            for (device, _) in per_device.values() {
+                device.watchers(|all| all.remove(id));
+            }
+            let _ = client.shutdown(std::net::Shutdown::Both);
+            end.map(drop)
+        })
+    }
+
+    /// The devices that `device` stands for: one, or all.
+    fn pick(&self, device: Option<&str>) -> Result<impl Iterator<Item = &Served> + '_> {
+        let range = match device {
+            None => 0..self.devices.len(),
+            Some(text) => {
+                let index = self.devices.iter().position(|it| it.label() == text);
+                let index = index.or_else(|| text.parse().ok());
+                let index = index
+                    .filter(|index| *index < self.devices.len())
+                    .with_context(|| format!("no device {text:?}: `vgpio detect` lists them"))?;
+                index..index + 1
+            }
+        };
+        Ok(self.devices[range].iter())
+    }
+
+    /// Finds lines by number or name, in the order given; neighbours on one device stay together.
+    fn select(&self, device: Option<&str>, lines: &[String]) -> Result<Vec<Selection<'_>>> {
+        let picked: Vec<_> = self.pick(device)?.map(|it| &it.device).collect();
+        if lines.is_empty() {
+            let all = |it: &Device| (0..it.description().lines).collect();
+            return Ok(picked.into_iter().map(|it| (it, all(it))).collect());
+        }
+        let mut selected: Vec<Selection<'_>> = Vec::new();
+        for text in lines {
+            let (device, line) = find(&picked, text)?;
+            match selected.last_mut() {
+                Some((last, lines)) if Arc::ptr_eq(last, device) => lines.push(line),
+                _ => selected.push((device, vec![line])),
+            }
+        }
+        Ok(selected)
+    }
+}
+
+/// Finds one line by number, if there is but one device, or by name.
+fn find<'a>(devices: &[&'a Arc<Device>], text: &str) -> Result<(&'a Arc<Device>, u16)> {
+    if let ([device], Ok(number)) = (devices, text.parse::<u64>()) {
+        let count = device.description().lines;
+        return u16::try_from(number)
+            .ok()
+            .filter(|line| *line < count)
+            .map(|line| (*device, line))
+            .with_context(|| {
+                let label = &device.description().label;
+                format!("no line {number}: {label} has lines 0 to {}", count - 1)
+            });
+    }
+    let named = |it: &&'a Arc<Device>| Some((*it, it.description().names.find(text)?));
+    let mut found = devices.iter().filter_map(named);
+    match (found.next(), found.next()) {
+        (Some(line), None) => Ok(line),
+        (Some(_), Some(_)) => {
+            bail!("several devices have a line {text:?}: say which with --device")
+        }
+        (None, _) if text.parse::<u64>().is_ok() => {
+            bail!("several devices have a line {text}: say which with --device")
+        }
+        (None, _) => bail!("no line is called {text:?}: `vgpio info` lists them"),
+    }
+}
+
+fn describe((device, lines): &Selection<'_>) -> Vec<Line> {
+    let description = device.description();
+    let line = |(line, view): (u16, View)| Line {
+        device: description.label.clone(),
+        line,
+        name: description.names.get(line).map(str::to_owned),
+        level: view.level,
+        host: view.host,
+        direction: view.direction,
+        irq: view.irq,
+        armed: view.armed,
+        latched: view.latched,
+    };
+    device.views(lines).into_iter().map(line).collect()
+}
+
+impl Served {
+    fn label(&self) -> &str {
+        &self.device.description().label
+    }
+
+    fn detect(&self) -> control::Device {
+        let description = self.device.description();
+        control::Device {
+            label: description.label.clone(),
+            socket: self.socket.clone(),
+            lines: description.lines,
+            irq: description.irq,
+            connected: self.device.is_connected(),
+        }
+    }
+}
