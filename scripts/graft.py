@@ -102,7 +102,10 @@ def insert(name, text, edits):
     for start, end, new in sorted(pieces, key=lambda piece: piece[0]):
         if start < at:
             raise Refusal(f"{TABLE.name}: two edits of {name} overlap")
-        out += text[at:start], new
+        out.append(text[at:start])
+        if start == len(text) and not text.endswith("\n"):
+            out.append("\n")
+        out.append(new)
         at = end
     return "".join(out) + text[at:]
 
@@ -216,6 +219,13 @@ class Tree:
             )
         raise Refusal(f"KDIR={self.root} already has {path}, which is not ours: nothing was changed")
 
+    def check_kept(self, path):
+        """The kept original, if the path needs it to be restored, is as it was put there."""
+        original = self.state["paths"][path]["original"]
+        if original not in (ABSENT, fingerprint(self.root / path)):
+            if fingerprint_of(self.original(path)[0]) != original:
+                raise Refusal(f"{self.keep}/original/{path} was changed, {path} cannot be restored from it")
+
     def known(self, path):
         entry = self.state["paths"][path]
         return [entry["original"], *entry["ours"]]
@@ -240,6 +250,7 @@ class Tree:
         for path in {**paths, **wanted}:
             if path in paths:
                 self.check(path, self.known(path))
+                self.check_kept(path)
             elif path in overlay.edits:
                 self.check(path, [fingerprint_of(self.original(path)[0])])
             else:
@@ -276,6 +287,7 @@ class Tree:
     def ungraft(self):
         for path in self.state["paths"]:
             self.check(path, self.known(path))
+            self.check_kept(path)
         changed = self.restore(list(self.state["paths"]))
         # The state goes last: as long as it is there, an interrupted run can be repeated.
         shutil.rmtree(self.keep / "original", ignore_errors=True)
@@ -290,8 +302,6 @@ class Tree:
                 here.unlink(missing_ok=True)
             elif fingerprint(here) != self.state["paths"][path]["original"]:
                 content, mode = self.original(path)
-                if fingerprint_of(content) != self.state["paths"][path]["original"]:
-                    raise Refusal(f"{self.keep}/original/{path} was changed, {path} cannot be restored from it")
                 put(here, Wanted(content, mode=mode))
         for directory in sorted(self.state["directories"], reverse=True):
             with contextlib.suppress(OSError):

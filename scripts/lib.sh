@@ -95,7 +95,7 @@ progress() { # FORMAT LABEL LOG TOTAL ELAPSED
 
 # How many objects a kernel build's log tells of.
 steps_of() { # LOG
-	grep -c '^  [A-Z]' "$1" || true
+	grep -cE '^ +[A-Z]' "$1" || true
 }
 
 # The first error in a log with what is around it, else the log's end.

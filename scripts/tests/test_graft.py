@@ -1,0 +1,390 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Tests of graft.py: on a small tree made for each test, and, where GRAFT_PRISTINE names
+one, on a real kernel tree with the real table."""
+
+import contextlib
+import importlib.util
+import io
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+SCRIPTS = Path(__file__).resolve().parent.parent
+
+TABLE = r"""
+versions = ["7.2"]
+
+[[new]]
+from = "drivers"
+
+[[new]]
+from = "Kconfig"
+to = "drivers/gpio/Kconfig.ours"
+
+[[edit]]
+file = "drivers/gpio/Kconfig"
+anchor = '^config GPIO_B$'
+where = "before"
+text = '''
+source "drivers/gpio/Kconfig.ours"
+
+'''
+
+[[edit]]
+file = "rust/lib.rs"
+anchor = '^pub mod b;$'
+where = "after"
+text = '''
+pub mod c;
+'''
+
+[[edit]]
+file = "rust/lib.rs"
+anchor = '^pub mod a;$'
+where = "replace"
+text = '''
+pub mod aa;
+'''
+
+[[patch]]
+paths = "rust/"
+subject = "rust: add c"
+description = "Why."
+
+[[patch]]
+paths = "drivers/"
+subject = "gpio: add ours"
+description = "Why."
+"""
+
+TREE = {
+    "Makefile": "# SPDX\nVERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = 12\n",
+    "Kbuild": "",
+    "drivers/gpio/Kconfig": "config GPIO_A\n\tbool\n\nconfig GPIO_B\n\tbool\n",
+    "rust/lib.rs": "pub mod a;\npub mod b;",
+}
+
+OURS = {
+    "Kconfig": "config OURS\n\tbool\n",
+    "drivers/gpio/ours/one.rs": "// One.\n",
+    "drivers/gpio/ours/two.rs": "// Two.\n",
+    "drivers/gpio/ours/.two.rs.swp": "an editor's",
+}
+
+
+def write(top, files):
+    for name, text in files.items():
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def snapshot(top):
+    """Every path below, with its kind, mode and content."""
+    seen = {}
+    for path in sorted(top.rglob("*")):
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            content = os.readlink(path)
+        else:
+            content = path.read_bytes() if stat.S_ISREG(mode) else None
+        seen[str(path.relative_to(top))] = mode, content
+    return seen
+
+
+def load(repo):
+    spec = importlib.util.spec_from_file_location("graft", repo / "scripts" / "graft.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["graft"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class SmallTree(unittest.TestCase):
+    def setUp(self):
+        self.top = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.repo = self.make_repo("repo")
+        self.tree = self.top / "tree"
+        write(self.tree, TREE)
+        (self.tree / "rust/lib.rs").chmod(0o640)
+        self.before = snapshot(self.tree)
+
+    def make_repo(self, name):
+        repo = self.top / name
+        write(repo, OURS)
+        write(repo, {"scripts/graft.toml": TABLE})
+        shutil.copy(SCRIPTS / "graft.py", repo / "scripts")
+        return repo
+
+    def run_graft(self, *args, repo=None):
+        """Exit status, and all that was printed."""
+        module = load(repo or self.repo)
+        out = io.StringIO()
+        with mock.patch.object(sys, "argv", ["graft.py", *map(str, args)]), contextlib.redirect_stdout(out):
+            try:
+                module.main()
+            except module.Refusal as err:
+                return 1, str(err)
+        return 0, out.getvalue()
+
+    def graft(self, *args):
+        status, text = self.run_graft("graft", *args, self.tree)
+        self.assertEqual(status, 0, text)
+        return text
+
+    def ungraft(self):
+        status, text = self.run_graft("ungraft", self.tree)
+        self.assertEqual(status, 0, text)
+        self.assertEqual(snapshot(self.tree), self.before)
+
+    def assert_refused(self, because, *args, repo=None):
+        """The command fails with one line of the given content, and changes nothing."""
+        before = snapshot(self.tree)
+        status, text = self.run_graft(*(args or ("graft", self.tree)), repo=repo)
+        self.assertEqual(status, 1, text)
+        self.assertIn(because, text)
+        self.assertNotIn("\n", text)
+        self.assertEqual(snapshot(self.tree), before)
+
+    def edit_table(self, old, new):
+        table = self.repo / "scripts/graft.toml"
+        self.assertIn(old, table.read_text())
+        table.write_text(table.read_text().replace(old, new))
+
+    def test_round_trip(self):
+        self.graft()
+        self.assertEqual(
+            (self.tree / "drivers/gpio/Kconfig").read_text(),
+            'config GPIO_A\n\tbool\n\nsource "drivers/gpio/Kconfig.ours"\n\nconfig GPIO_B\n\tbool\n',
+        )
+        self.assertEqual((self.tree / "rust/lib.rs").stat().st_mode & 0o777, 0o640)
+        self.assertEqual(os.readlink(self.tree / "drivers/gpio/ours/one.rs"), f"{self.repo}/drivers/gpio/ours/one.rs")
+        self.assertTrue((self.tree / "drivers/gpio/Kconfig.ours").is_symlink())
+        self.assertFalse((self.tree / "drivers/gpio/ours/.two.rs.swp").exists())
+        self.ungraft()
+
+    def test_last_line_without_newline(self):
+        self.graft()
+        self.assertEqual((self.tree / "rust/lib.rs").read_text(), "pub mod aa;\npub mod b;\npub mod c;\n")
+        self.ungraft()
+
+    def test_hard_links_keep_their_content(self):
+        twin = self.top / "twin"
+        subprocess.run(["cp", "-al", self.tree, twin], check=True)
+        self.graft()
+        self.assertEqual(snapshot(twin), self.before)
+        self.ungraft()
+        self.assertEqual(snapshot(twin), self.before)
+
+    def test_second_graft_changes_nothing(self):
+        self.graft()
+        times = {path: path.lstat().st_mtime_ns for path in self.tree.rglob("*") if ".graft" not in path.parts}
+        after = snapshot(self.tree)
+        self.assertIn(": 0 paths", self.graft())
+        self.assertEqual(snapshot(self.tree), after)
+        for path, time in times.items():
+            if not path.is_dir() or path.is_symlink():
+                self.assertEqual(path.lstat().st_mtime_ns, time, path)
+
+    def test_refresh(self):
+        self.graft()
+        write(self.repo, {"drivers/gpio/ours/deep/three.rs": "// Three.\n"})
+        (self.repo / "drivers/gpio/ours/one.rs").unlink()
+        self.edit_table("pub mod c;", "pub mod cc;")
+        self.edit_table("drivers/gpio/Kconfig.ours", "drivers/gpio/Kconfig.new")
+        self.graft()
+        self.assertTrue((self.tree / "drivers/gpio/ours/deep/three.rs").exists())
+        self.assertFalse((self.tree / "drivers/gpio/ours/one.rs").is_symlink())
+        self.assertFalse((self.tree / "drivers/gpio/Kconfig.ours").is_symlink())
+        self.assertIn("pub mod cc;", (self.tree / "rust/lib.rs").read_text())
+        self.assertNotIn("pub mod c;", (self.tree / "rust/lib.rs").read_text())
+        self.ungraft()
+
+    def test_refresh_takes_back_an_edit_that_is_no_longer_wanted(self):
+        self.graft()
+        text = TABLE.split("[[edit]]")
+        (self.repo / "scripts/graft.toml").write_text("[[edit]]".join(text[:2]) + TABLE[TABLE.index("[[patch]]") :])
+        self.graft()
+        self.assertEqual((self.tree / "rust/lib.rs").read_text(), TREE["rust/lib.rs"])
+        self.ungraft()
+
+    def test_switch_between_links_and_copies(self):
+        self.graft("--copy")
+        copy = self.tree / "drivers/gpio/ours/one.rs"
+        self.assertFalse(copy.is_symlink())
+        write(self.repo, {"drivers/gpio/ours/one.rs": "// Changed.\n"})
+        self.graft("--copy")
+        self.assertEqual(copy.read_text(), "// Changed.\n")
+        self.graft()
+        self.assertTrue(copy.is_symlink())
+        self.ungraft()
+
+    def test_refuses_what_is_not_a_kernel_tree(self):
+        self.assert_refused("not a Linux kernel source tree", "graft", self.repo)
+        self.assert_refused("No such file", "graft", self.top / "nowhere")
+        self.assert_refused("Not a directory", "graft", self.tree / "Makefile")
+
+    def test_refuses_another_version_unless_forced(self):
+        write(self.tree, {"Makefile": TREE["Makefile"].replace("PATCHLEVEL = 2", "PATCHLEVEL = 1")})
+        self.assert_refused("is Linux 7.1, this fits 7.2")
+        self.before = snapshot(self.tree)
+        self.graft("--force")
+        self.ungraft()
+
+    def test_refuses_a_missing_anchor(self):
+        self.edit_table("^pub mod b;$", "^pub mod z;$")
+        self.assert_refused("rust/lib.rs does not fit: the anchor '^pub mod z;$' is not in it")
+
+    def test_refuses_an_ambiguous_anchor(self):
+        self.edit_table("^pub mod b;$", "^pub mod .;$")
+        self.assert_refused("is in it 2 times")
+
+    def test_refuses_overlapping_edits(self):
+        self.edit_table("'^pub mod b;$'\nwhere = \"after\"", "'^pub mod a;$'\nwhere = \"replace\"")
+        self.assert_refused("two edits of rust/lib.rs overlap")
+
+    def test_refuses_a_tree_without_an_edited_file(self):
+        (self.tree / "rust/lib.rs").unlink()
+        self.assert_refused("has no file rust/lib.rs")
+
+    def test_refuses_a_new_file_that_is_there_already(self):
+        write(self.tree, {"drivers/gpio/ours/two.rs": "// Somebody's.\n"})
+        self.assert_refused("already has drivers/gpio/ours/two.rs")
+
+    def test_refuses_the_tree_of_another_checkout(self):
+        self.graft()
+        other = self.make_repo("other")
+        self.assert_refused(f"is grafted from {self.repo}", "graft", self.tree, repo=other)
+        self.assert_refused(f"is grafted from {self.repo}", "ungraft", self.tree, repo=other)
+        # Where that checkout is gone, its graft may be taken over.
+        shutil.rmtree(self.repo)
+        self.repo = other
+        self.graft()
+        self.ungraft()
+
+    def test_refuses_to_lose_a_users_change(self):
+        self.graft("--copy")
+        for name in "rust/lib.rs", "drivers/gpio/ours/one.rs":
+            path = self.tree / name
+            ours = path.read_text()
+            path.write_text(f"{ours}// Mine.\n")
+            self.assert_refused("was changed since the graft")
+            self.assert_refused("was changed since the graft", "ungraft", self.tree)
+            path.write_text(ours)
+        self.ungraft()
+
+    def test_refuses_to_restore_from_a_damaged_original(self):
+        self.graft()
+        (self.tree / ".graft/original/rust/lib.rs").write_text("damaged")
+        self.assert_refused("cannot be restored", "ungraft", self.tree)
+
+    def test_refuses_to_ungraft_what_is_not_grafted(self):
+        self.assert_refused("is not grafted", "ungraft", self.tree)
+
+    def test_refuses_a_broken_table(self):
+        (self.repo / "scripts/graft.toml").write_text("versions = [")
+        self.assert_refused("cannot read")
+
+    def interrupted(self, command, after):
+        """Runs a command that dies at its n-th write; False where it needs fewer."""
+        module = load(self.repo)
+        real = module.put
+        left = after
+
+        def put(*args):
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+            real(*args)
+
+        module.put = put
+        argv = ["graft.py", command, str(self.tree)]
+        with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(io.StringIO()):
+            try:
+                module.main()
+            except KeyboardInterrupt:
+                return True
+        return False
+
+    def test_interrupted_graft_can_be_undone(self):
+        after = 0
+        while self.interrupted("graft", after):
+            if (self.tree / ".graft/state.json").exists():
+                self.ungraft()
+            else:
+                # Died before the tree was touched.
+                shutil.rmtree(self.tree / ".graft", ignore_errors=True)
+                self.assertEqual(snapshot(self.tree), self.before)
+            after += 1
+        self.assertGreater(after, 5)
+
+    def test_interrupted_graft_can_be_finished(self):
+        self.graft()
+        whole = snapshot(self.tree)
+        self.ungraft()
+        after = 0
+        while self.interrupted("graft", after):
+            self.graft()
+            self.assertEqual(snapshot(self.tree), whole)
+            self.ungraft()
+            after += 1
+        self.assertGreater(after, 5)
+
+    def test_interrupted_ungraft_can_be_finished(self):
+        self.graft()
+        after = 0
+        while self.interrupted("ungraft", after):
+            self.ungraft()
+            self.graft()
+            after += 1
+        self.assertGreater(after, 1)
+        self.assertEqual(snapshot(self.tree), self.before)
+
+    def test_series_gives_the_grafted_tree(self):
+        for already in False, True:
+            if already:
+                self.graft()
+            out = self.top / f"series-{already}"
+            status, text = self.run_graft("series", self.tree, out)
+            self.assertEqual(status, 0, text)
+            self.assertEqual([path.name for path in sorted(out.iterdir())], ["0001-rust-add-c.patch", "0002-gpio-add-ours.patch"])
+            patched = self.top / f"patched-{already}"
+            write(patched, TREE)
+            for patch in sorted(out.iterdir()):
+                subprocess.run(["git", "apply", patch], cwd=patched, check=True)
+            self.graft("--copy")
+            for path in patched.rglob("*"):
+                if path.is_file():
+                    twin = self.tree / path.relative_to(patched)
+                    self.assertEqual(path.read_bytes(), twin.read_bytes(), path)
+            self.ungraft()
+
+    def test_series_names_a_path_that_no_patch_takes(self):
+        self.edit_table('paths = "rust/"', 'paths = "rest/"')
+        self.assert_refused("no [[patch]] names rust/lib.rs", "series", self.tree, self.top / "out")
+
+
+@unittest.skipUnless(os.environ.get("GRAFT_PRISTINE"), "GRAFT_PRISTINE names no kernel tree")
+class RealTree(unittest.TestCase):
+    def test_round_trip(self):
+        pristine = Path(os.environ["GRAFT_PRISTINE"])
+        top = self.enterContext(tempfile.TemporaryDirectory(dir=pristine.parent))
+        tree = Path(top) / "tree"
+        subprocess.run(["cp", "-a", "--reflink=auto", pristine, tree], check=True)
+        for step in (["graft", tree], ["graft", tree], ["series", tree, Path(top) / "series"], ["ungraft", tree]):
+            subprocess.run([sys.executable, SCRIPTS / "graft.py", *step], check=True, stdout=subprocess.DEVNULL)
+            if step[0] == "graft":
+                self.assertTrue((tree / ".graft/state.json").exists())
+        subprocess.run(["diff", "-r", "--no-dereference", pristine, tree], check=True)
+
+
+if __name__ == "__main__":
+    unittest.main()
