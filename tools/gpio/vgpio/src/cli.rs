@@ -38,7 +38,12 @@ pub struct Cli {
 #[derive(Args, Clone)]
 struct Target {
     /// The device, by label or index; needed only if a line cannot be told without
-    #[arg(id = "target", short, long = "device", value_name = "LABEL|INDEX")]
+    #[arg(
+        id = "target",
+        short = 'd',
+        long = "device",
+        value_name = "LABEL|INDEX"
+    )]
     device: Option<String>,
 }
 
@@ -48,7 +53,7 @@ enum Command {
     #[command(after_help = SERVE_HELP)]
     Serve {
         /// A device: socket=PATH,lines=N and more, separated by commas; may be repeated
-        #[arg(short, long = "device", value_name = "KEY=VALUE,...")]
+        #[arg(short = 'd', long = "device", value_name = "KEY=VALUE,...")]
         devices: Vec<config::Device>,
         /// A TOML file with [[device]] tables of the same keys
         #[arg(short, long, value_name = "FILE")]

@@ -2,17 +2,27 @@
 
 //! The `vgpio` program; see the README for what it does.
 
-use std::io::ErrorKind;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::Parser;
+use vgpio::cli::Cli;
 
 fn main() -> ExitCode {
     // The queue library shouts once per notification about a broken ring; the device says it once.
     let filter = "info,vhost_user_backend=warn,virtio_queue=off";
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
 
-    match vgpio::cli::run(vgpio::cli::Cli::parse()) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are errors only to the parser.
+        Err(e) if !e.use_stderr() => e.exit(),
+        Err(e) => {
+            eprintln!("vgpio: {}", usage_error(&e));
+            return ExitCode::from(2);
+        }
+    };
+    match vgpio::cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough.
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
@@ -23,7 +33,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// A usage error in one line: what is wrong, and where to look.
+fn usage_error(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "no command given; see vgpio --help".into();
+    }
+    let text = error.render().to_string();
+    let what = text.split("\n\n").next().unwrap_or_default();
+    let what = what.strip_prefix("error: ").unwrap_or(what);
+    let words: Vec<_> = what.split_whitespace().collect();
+    format!("{}; see vgpio --help", words.join(" "))
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<std::io::Error>();
-    io.is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }

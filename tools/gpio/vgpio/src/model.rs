@@ -434,3 +434,6 @@ fn report<B>(line: u16, by: Cause, before: View, after: View, effects: &mut Effe
         changed(Change::Armed { armed: after.armed });
     }
 }
+
+#[cfg(test)]
+mod tests;

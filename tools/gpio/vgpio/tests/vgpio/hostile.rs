@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Guests that send nonsense. The daemon answers what it can, and lives.
+
+use vgpio::wire::{Request, EVENT_QUEUE, REQUEST_QUEUE};
+use virtio_bindings::bindings::virtio_ring::{
+    VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE,
+};
+use virtio_queue::desc::split::Descriptor;
+
+use crate::daemon::{eventually, Daemon};
+use crate::driver::{read, write, Guest, Options, Part, EVENT_IDX, INDIRECT, IRQ};
+
+const NOWHERE: u64 = 1 << 40;
+
+fn get_value() -> [u8; 8] {
+    let (kind, line, value) = (4, 0, 0);
+    Request { kind, line, value }.to_bytes()
+}
+
+/// Everything a chain can be apart from a message, with the answer that it gets.
+fn nonsense(size: usize, response: usize) -> Vec<(Vec<Part>, &'static [u8])> {
+    let message = || read(vec![0; size]);
+    let error: &[u8] = if response == 1 { &[0] } else { &[1, 0] };
+    let raw = |address, len, flags: u32| Part::Raw(Descriptor::new(address, len, flags as u16, 0));
+    let mut chains = vec![
+        (vec![message()], &[][..]),
+        (vec![read([]), write(response as u32)], error),
+        (vec![read(vec![0; size - 1]), write(response as u32)], error),
+        (vec![read(vec![0; size + 1]), write(response as u32)], error),
+        (vec![read(vec![0; 4000]), write(response as u32)], error),
+        (vec![write(response as u32)], error),
+        (vec![write(response as u32), message()], error),
+        (vec![message(), write(0)], &[]),
+        (
+            vec![raw(NOWHERE, size as u32, 0), write(response as u32)],
+            error,
+        ),
+        (
+            vec![raw(u64::MAX - 2, size as u32, 0), write(response as u32)],
+            error,
+        ),
+        (
+            vec![raw(NOWHERE, u32::MAX - 16, 0), write(response as u32)],
+            error,
+        ),
+        (vec![message(), raw(NOWHERE, 2, VRING_DESC_F_WRITE)], &[]),
+        (
+            vec![message(), raw(NOWHERE, u32::MAX, VRING_DESC_F_WRITE)],
+            &[],
+        ),
+        // Tables of a bad size, out of reach, and of nothing.
+        (vec![raw(NOWHERE, 32, VRING_DESC_F_INDIRECT)], &[]),
+        (vec![raw(NOWHERE, 33, VRING_DESC_F_INDIRECT)], &[]),
+        (vec![raw(0x20_0000, 0, VRING_DESC_F_INDIRECT)], &[]),
+        // A table that contains itself as a table, or goes nowhere.
+        (vec![raw(0x20_0000, 16, VRING_DESC_F_NEXT)], &[]),
+    ];
+    if response == 2 {
+        chains.push((vec![message(), write(1)], &[1]));
+    }
+    chains
+}
+
+fn survives(queue: usize, size: usize, response: usize) {
+    let daemon = Daemon::start("lines=2");
+    for features in [IRQ, IRQ | INDIRECT | EVENT_IDX] {
+        daemon.ok(&["stats", "--reset"]);
+        let options = Options {
+            features,
+            ..Options::default()
+        };
+        let mut guest = Guest::with(&daemon.socket(0), options);
+        let chains = nonsense(size, response);
+        for (index, (parts, answer)) in chains.iter().enumerate() {
+            let head = guest.add(queue, parts);
+            guest.kick(queue);
+            let used = guest.wait(queue);
+            assert_eq!(used.head, head);
+            // What is out of reach was not written either.
+            let written = &used.bytes[..answer.len().min(used.bytes.len())];
+            assert_eq!(written, *answer, "chain {index}");
+            assert_eq!(used.len as usize, answer.len(), "chain {index}");
+        }
+        assert_eq!(guest.ok(2, 0, 0), 0, "the rest works");
+        let stats = daemon.stats();
+        let (requests, events) = (stats.request_queue, stats.event_queue);
+        assert!(requests.malformed + events.malformed + stats.events_invalid >= 12);
+    }
+    let complaints = daemon.log().matches("is not a message").count();
+    assert!((1..=10).contains(&complaints), "{complaints} complaints");
+}
+
+#[test]
+fn requests_that_are_none() {
+    survives(REQUEST_QUEUE, 8, 2);
+}
+
+#[test]
+fn event_buffers_that_are_none() {
+    survives(EVENT_QUEUE, 2, 1);
+}
+
+#[test]
+fn short_room_for_names() {
+    let daemon = Daemon::start("lines=2,names=abc:def");
+    let mut guest = Guest::new(&daemon.socket(0));
+    let (kind, line, value) = (1, 0, 0);
+    let request = Request { kind, line, value }.to_bytes();
+    for room in 1..9_u32 {
+        guest.add(REQUEST_QUEUE, &[read(request), write(room)]);
+        guest.kick(REQUEST_QUEUE);
+        let used = guest.wait(REQUEST_QUEUE);
+        let mut expected = vec![0; room as usize];
+        expected[0] = 1;
+        assert_eq!((used.len, used.bytes), (room, expected));
+    }
+}
+
+#[test]
+fn chains_without_end() {
+    let daemon = Daemon::start("lines=1");
+    let options = Options {
+        size: 16,
+        features: 0,
+    };
+    let mut guest = Guest::with(&daemon.socket(0), options);
+    // A fresh ring hands out slot 0, which here is followed by itself.
+    let flags = VRING_DESC_F_NEXT | VRING_DESC_F_WRITE;
+    let endless = Descriptor::new(0x20_0000, 2, flags as u16, 0);
+    guest.add(REQUEST_QUEUE, &[Part::Raw(endless)]);
+    guest.kick(REQUEST_QUEUE);
+    let used = guest.wait(REQUEST_QUEUE);
+    assert_eq!(used.len, 2, "an error, in memory that there is");
+    guest.ok(2, 0, 0);
+}
+
+#[test]
+fn heads_beyond_the_ring_are_dropped() {
+    let daemon = Daemon::start("lines=1");
+    let mut guest = Guest::new(&daemon.socket(0));
+    for head in [256, 0xffff] {
+        guest.rings[REQUEST_QUEUE].offer(&guest.mem, head, false);
+    }
+    guest.kick(REQUEST_QUEUE);
+    guest.ok(2, 0, 0);
+    eventually("a complaint", || daemon.log().contains("beyond the ring"));
+}
+
+#[test]
+fn a_ring_index_out_of_range_stops_that_ring_until_the_driver_restarts() {
+    use vm_memory::{Bytes, GuestAddress};
+
+    let daemon = Daemon::start("lines=1");
+    let mut guest = Guest::new(&daemon.socket(0));
+    guest.ok(3, 0, 2);
+    let index = GuestAddress(guest.rings[REQUEST_QUEUE].avail_index());
+    guest.mem.write_obj(0x4000_u16, index).unwrap();
+    for _ in 0..50 {
+        guest.kick(REQUEST_QUEUE);
+    }
+    eventually("a complaint", || daemon.log().contains("makes no sense"));
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert_eq!(daemon.log().matches("makes no sense").count(), 1);
+    assert_eq!(guest.poll(REQUEST_QUEUE), None);
+    daemon.ok(&["set", "0=1"]);
+
+    guest.stop();
+    guest.start();
+    assert_eq!(guest.ok(4, 0, 0), 1);
+}
+
+#[test]
+fn random_bytes_in_the_rings() {
+    use vm_memory::{Bytes, GuestAddress};
+
+    let mut daemon = Daemon::start("lines=4");
+    let mut random = fastrand::Rng::with_seed(11);
+    for _ in 0..40 {
+        let mut guest = Guest::new(&daemon.socket(0));
+        guest.ok(6, 0, 3);
+        let mut junk = vec![0; 0x2000];
+        random.fill(&mut junk);
+        for queue in [REQUEST_QUEUE, EVENT_QUEUE] {
+            let ring = guest.rings[queue].avail_index() - 2 - 16 * 256;
+            guest.mem.write_slice(&junk, GuestAddress(ring)).unwrap();
+            // An index within reach, so that the junk is looked at.
+            let index = GuestAddress(guest.rings[queue].avail_index());
+            guest.mem.write_obj(200_u16, index).unwrap();
+            guest.kick(queue);
+        }
+        daemon.ok(&["toggle", "0", "--count", "3"]);
+    }
+    assert!(daemon.is_alive());
+    Guest::new(&daemon.socket(0)).ok(2, 0, 0);
+}
+
+#[test]
+fn front_ends_that_are_none() {
+    use std::io::Write;
+
+    let daemon = Daemon::start("lines=1");
+    let mut random = fastrand::Rng::with_seed(5);
+    for _ in 0..50 {
+        let mut stream = std::os::unix::net::UnixStream::connect(daemon.socket(0)).unwrap();
+        let mut junk = vec![0; 200];
+        random.fill(&mut junk);
+        let _ = stream.write_all(&junk);
+    }
+    let mut guest = Guest::new(&daemon.socket(0));
+    assert_eq!(guest.ok(2, 0, 0), 0);
+    guest.add(REQUEST_QUEUE, &[read(get_value()), write(2)]);
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Tests of the real program: over vhost-user as a virtual machine uses it, and over its command
+//! line.
+
+mod cli;
+mod daemon;
+mod driver;
+mod events;
+mod faults;
+mod hostile;
+mod lifecycle;
+mod requests;
