@@ -1,0 +1,502 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Wire format of the virtio GPIO device.
+//!
+//! What the driver sends is built from types that have no invalid values. What the device answers
+//! is untrusted: it is decoded here, once, into a value in its range or an error, and nothing
+//! beyond this module sees a raw answer.
+//!
+//! Answers are read from memory that the driver filled with [`Response::POISON`] or
+//! [`EventResponse::POISON`], so that a device that claims to have written an answer, but has not,
+//! is not taken at its word.
+//!
+//! C header: [`include/uapi/linux/virtio_gpio.h`](srctree/include/uapi/linux/virtio_gpio.h)
+
+use core::mem::offset_of;
+
+use kernel::{
+    prelude::*,
+    uapi, //
+};
+
+use zerocopy::little_endian::{
+    U16,
+    U32, //
+};
+
+use zerocopy_derive::{
+    Immutable,
+    KnownLayout, //
+};
+
+/// The byte that is in a response before the device writes it.
+///
+/// No status has this value.
+const POISON: u8 = 0xff;
+
+/// Direction of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Direction {
+    /// The line is not in use.
+    None = uapi::VIRTIO_GPIO_DIRECTION_NONE as u8,
+    /// The driver drives the line.
+    Out = uapi::VIRTIO_GPIO_DIRECTION_OUT as u8,
+    /// The driver reads the line.
+    In = uapi::VIRTIO_GPIO_DIRECTION_IN as u8,
+}
+
+impl TryFrom<u8> for Direction {
+    type Error = Error;
+
+    fn try_from(value: u8) -> Result<Self> {
+        [Self::None, Self::Out, Self::In]
+            .into_iter()
+            .find(|&direction| direction as u8 == value)
+            .ok_or(EPROTO)
+    }
+}
+
+/// What makes a line interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum IrqType {
+    /// Nothing: the interrupt is disabled.
+    None = uapi::VIRTIO_GPIO_IRQ_TYPE_NONE as u8,
+    /// A change from low to high.
+    EdgeRising = uapi::VIRTIO_GPIO_IRQ_TYPE_EDGE_RISING as u8,
+    /// A change from high to low.
+    EdgeFalling = uapi::VIRTIO_GPIO_IRQ_TYPE_EDGE_FALLING as u8,
+    /// Any change.
+    EdgeBoth = uapi::VIRTIO_GPIO_IRQ_TYPE_EDGE_BOTH as u8,
+    /// Being high.
+    LevelHigh = uapi::VIRTIO_GPIO_IRQ_TYPE_LEVEL_HIGH as u8,
+    /// Being low.
+    LevelLow = uapi::VIRTIO_GPIO_IRQ_TYPE_LEVEL_LOW as u8,
+}
+
+/// A message about one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// Asks for the direction.
+    GetDirection,
+    /// Sets the direction.
+    SetDirection(Direction),
+    /// Asks for the value.
+    GetValue,
+    /// Sets the value that the line has when it is an output.
+    SetValue(bool),
+    /// Sets what makes the line interrupt.
+    SetIrqType(IrqType),
+}
+
+impl Message {
+    /// Returns the request that carries this message for `line`.
+    pub(crate) fn request(self, line: u16) -> Request {
+        let (kind, value) = match self {
+            Self::GetDirection => (uapi::VIRTIO_GPIO_MSG_GET_DIRECTION, 0),
+            Self::SetDirection(direction) => {
+                (uapi::VIRTIO_GPIO_MSG_SET_DIRECTION, direction as u32)
+            }
+            Self::GetValue => (uapi::VIRTIO_GPIO_MSG_GET_VALUE, 0),
+            Self::SetValue(value) => (uapi::VIRTIO_GPIO_MSG_SET_VALUE, u32::from(value)),
+            Self::SetIrqType(kind) => (uapi::VIRTIO_GPIO_MSG_IRQ_TYPE, kind as u32),
+        };
+
+        Request::new(kind, line, value)
+    }
+
+    /// Decodes the answer to this message, of which the device says that it wrote `used` bytes.
+    ///
+    /// Returns the value that was asked for, in its range: 0 or 1 for [`Message::GetValue`], one
+    /// of [`Direction`] for [`Message::GetDirection`]. The value in the answer to a message that
+    /// asks for nothing has no meaning, and 0 is returned.
+    ///
+    /// # Errors
+    ///
+    /// - `EIO` if the device refused the message.
+    /// - `EPROTO` if this is no answer to the message.
+    pub(crate) fn answer(self, response: &Response, used: usize) -> Result<u8> {
+        if used != size_of::<Response>() {
+            return Err(EPROTO);
+        }
+        check_status(response.status)?;
+
+        match self {
+            Self::GetDirection => Direction::try_from(response.value).map(|value| value as u8),
+            Self::GetValue if response.value <= 1 => Ok(response.value),
+            Self::GetValue => Err(EPROTO),
+            Self::SetDirection(_) | Self::SetValue(_) | Self::SetIrqType(_) => Ok(0),
+        }
+    }
+}
+
+/// Decodes the status of an answer.
+fn check_status(status: u8) -> Result {
+    match u32::from(status) {
+        uapi::VIRTIO_GPIO_STATUS_OK => Ok(()),
+        uapi::VIRTIO_GPIO_STATUS_ERR => Err(EIO),
+        _ => Err(EPROTO),
+    }
+}
+
+/// Decodes the answer to [`Request::names`], of which the device says that it wrote `used` bytes:
+/// a `status`, then the names.
+///
+/// Returns the length of the names that the device has written, at most `size`, the size of the
+/// names that it announced.
+///
+/// # Errors
+///
+/// - `EIO` if the device refused the message.
+/// - `EPROTO` if this is no answer to the message.
+pub(crate) fn names_answer(status: u8, used: usize, size: usize) -> Result<usize> {
+    let written = used.checked_sub(size_of_val(&status)).ok_or(EPROTO)?;
+
+    if written > size {
+        return Err(EPROTO);
+    }
+    check_status(status)?;
+
+    Ok(written)
+}
+
+/// The part of a message that the device reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Request {
+    kind: U16,
+    line: U16,
+    value: U32,
+}
+
+impl Request {
+    fn new(kind: u32, line: u16, value: u32) -> Self {
+        Self {
+            // CAST: The message types fit, the field is what they are defined for.
+            kind: U16::new(kind as u16),
+            line: U16::new(line),
+            value: U32::new(value),
+        }
+    }
+
+    /// Returns the request for the names of all lines.
+    pub(crate) fn names() -> Self {
+        Self::new(uapi::VIRTIO_GPIO_MSG_GET_NAMES, 0, 0)
+    }
+}
+
+/// The part of a message about one line that the device writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Response {
+    status: u8,
+    value: u8,
+}
+
+impl Response {
+    /// What the memory holds before the device writes it: not a valid response.
+    pub(crate) const POISON: Self = Self {
+        status: POISON,
+        value: POISON,
+    };
+}
+
+/// The part of an event buffer that the device reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct EventRequest {
+    line: U16,
+}
+
+impl EventRequest {
+    /// Returns the request to be told of an interrupt of `line`.
+    pub(crate) fn new(line: u16) -> Self {
+        Self {
+            line: U16::new(line),
+        }
+    }
+}
+
+/// The part of an event buffer that the device writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct EventResponse {
+    status: u8,
+}
+
+impl EventResponse {
+    /// What the memory holds before the device writes it: not a valid response.
+    pub(crate) const POISON: Self = Self { status: POISON };
+
+    /// Decodes the response, of which the device says that it wrote `used` bytes.
+    ///
+    /// There are no errors: whatever the device wrote, its buffer is back and something has to be
+    /// done with the line.
+    pub(crate) fn event(&self, used: usize) -> Event {
+        match (used == size_of::<Self>(), u32::from(self.status)) {
+            (true, uapi::VIRTIO_GPIO_IRQ_STATUS_VALID) => Event::Valid,
+            (true, uapi::VIRTIO_GPIO_IRQ_STATUS_INVALID) => Event::Invalid,
+            _ => Event::Odd,
+        }
+    }
+}
+
+/// What the return of an event buffer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The line has interrupted.
+    Valid,
+    /// The device gives back a buffer that it has no use for: the interrupt is disabled.
+    Invalid,
+    /// The device broke the protocol.
+    Odd,
+}
+
+/// The configuration space of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Config {
+    ngpio: U16,
+    padding: [u8; 2],
+    names_size: U32,
+}
+
+impl Config {
+    /// Offset of the number of lines, a [`U16`].
+    pub(crate) const NGPIO: usize = offset_of!(Self, ngpio);
+
+    /// Offset of the size of the block of names, a [`U32`].
+    pub(crate) const NAMES_SIZE: usize = offset_of!(Self, names_size);
+
+    /// Returns the number of lines.
+    pub(crate) fn ngpio(&self) -> u16 {
+        self.ngpio.get()
+    }
+
+    /// Returns the size of the block of names, which is zero if the device has no names.
+    pub(crate) fn names_size(&self) -> u32 {
+        self.names_size.get()
+    }
+}
+
+// The layout is that of the C header, with no padding: the device sees no byte that is not ours.
+static_assert!(size_of::<Request>() == size_of::<uapi::virtio_gpio_request>());
+static_assert!(offset_of!(Request, kind) == offset_of!(uapi::virtio_gpio_request, type_));
+static_assert!(offset_of!(Request, line) == offset_of!(uapi::virtio_gpio_request, gpio));
+static_assert!(offset_of!(Request, value) == offset_of!(uapi::virtio_gpio_request, value));
+static_assert!(size_of::<Response>() == size_of::<uapi::virtio_gpio_response>());
+static_assert!(offset_of!(Response, status) == offset_of!(uapi::virtio_gpio_response, status));
+static_assert!(offset_of!(Response, value) == offset_of!(uapi::virtio_gpio_response, value));
+static_assert!(size_of::<EventRequest>() == size_of::<uapi::virtio_gpio_irq_request>());
+static_assert!(size_of::<EventResponse>() == size_of::<uapi::virtio_gpio_irq_response>());
+static_assert!(size_of::<Config>() == size_of::<uapi::virtio_gpio_config>());
+static_assert!(Config::NGPIO == offset_of!(uapi::virtio_gpio_config, ngpio));
+static_assert!(Config::NAMES_SIZE == offset_of!(uapi::virtio_gpio_config, gpio_names_size));
+
+#[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
+#[kunit_tests(gpio_virtio_wire)]
+mod tests {
+    use super::*;
+
+    const OK: u8 = 0;
+    const ERR: u8 = 1;
+
+    fn answer(message: Message, status: u8, value: u8) -> Result<u8> {
+        message.answer(&Response { status, value }, 2)
+    }
+
+    #[test]
+    fn request_names() {
+        assert_eq!(Request::names().as_bytes(), [1, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn request_get_direction() {
+        assert_eq!(
+            Message::GetDirection.request(0x1234).as_bytes(),
+            [2, 0, 0x34, 0x12, 0, 0, 0, 0]
+        );
+    }
+
+    #[test]
+    fn request_set_direction() {
+        for (direction, value) in [
+            (Direction::None, 0),
+            (Direction::Out, 1),
+            (Direction::In, 2),
+        ] {
+            assert_eq!(
+                Message::SetDirection(direction).request(7).as_bytes(),
+                [3, 0, 7, 0, value, 0, 0, 0]
+            );
+        }
+    }
+
+    #[test]
+    fn request_get_value() {
+        assert_eq!(
+            Message::GetValue.request(0xffff).as_bytes(),
+            [4, 0, 0xff, 0xff, 0, 0, 0, 0]
+        );
+    }
+
+    #[test]
+    fn request_set_value() {
+        for value in [false, true] {
+            assert_eq!(
+                Message::SetValue(value).request(256).as_bytes(),
+                [5, 0, 0, 1, value.into(), 0, 0, 0]
+            );
+        }
+    }
+
+    #[test]
+    fn request_set_irq_type() {
+        for (kind, value) in [
+            (IrqType::None, 0),
+            (IrqType::EdgeRising, 1),
+            (IrqType::EdgeFalling, 2),
+            (IrqType::EdgeBoth, 3),
+            (IrqType::LevelHigh, 4),
+            (IrqType::LevelLow, 8),
+        ] {
+            assert_eq!(
+                Message::SetIrqType(kind).request(1).as_bytes(),
+                [6, 0, 1, 0, value, 0, 0, 0]
+            );
+        }
+    }
+
+    #[test]
+    fn answer_value() {
+        assert_eq!(answer(Message::GetValue, OK, 0), Ok(0));
+        assert_eq!(answer(Message::GetValue, OK, 1), Ok(1));
+        for value in 2..=u8::MAX {
+            assert_eq!(answer(Message::GetValue, OK, value), Err(EPROTO));
+        }
+    }
+
+    #[test]
+    fn answer_direction() {
+        assert_eq!(
+            answer(Message::GetDirection, OK, 0),
+            Ok(Direction::None as u8)
+        );
+        assert_eq!(
+            answer(Message::GetDirection, OK, 1),
+            Ok(Direction::Out as u8)
+        );
+        assert_eq!(
+            answer(Message::GetDirection, OK, 2),
+            Ok(Direction::In as u8)
+        );
+        for value in 3..=u8::MAX {
+            assert_eq!(answer(Message::GetDirection, OK, value), Err(EPROTO));
+        }
+    }
+
+    #[test]
+    fn answer_without_value() {
+        for message in [
+            Message::SetDirection(Direction::Out),
+            Message::SetValue(true),
+            Message::SetIrqType(IrqType::EdgeBoth),
+        ] {
+            for value in 0..=u8::MAX {
+                assert_eq!(answer(message, OK, value), Ok(0));
+            }
+        }
+    }
+
+    #[test]
+    fn answer_refused() {
+        for message in [
+            Message::GetDirection,
+            Message::SetDirection(Direction::In),
+            Message::GetValue,
+            Message::SetValue(false),
+            Message::SetIrqType(IrqType::LevelLow),
+        ] {
+            // The value of a refusal has no meaning.
+            for value in 0..=u8::MAX {
+                assert_eq!(answer(message, ERR, value), Err(EIO));
+            }
+        }
+    }
+
+    #[test]
+    fn answer_odd_status() {
+        for status in 2..=u8::MAX {
+            assert_eq!(answer(Message::GetValue, status, 0), Err(EPROTO));
+            assert_eq!(answer(Message::SetValue(true), status, 0), Err(EPROTO));
+        }
+    }
+
+    #[test]
+    fn answer_not_written() {
+        for message in [
+            Message::GetDirection,
+            Message::GetValue,
+            Message::SetValue(true),
+        ] {
+            assert_eq!(message.answer(&Response::POISON, 2), Err(EPROTO));
+        }
+    }
+
+    #[test]
+    fn answer_odd_length() {
+        let response = Response {
+            status: OK,
+            value: 1,
+        };
+
+        for used in [0, 1, 3, 4, 8, u32::MAX as usize, usize::MAX] {
+            assert_eq!(Message::GetValue.answer(&response, used), Err(EPROTO));
+            assert_eq!(Message::SetValue(true).answer(&response, used), Err(EPROTO));
+        }
+    }
+
+    #[test]
+    fn names_whole() {
+        assert_eq!(names_answer(OK, 11, 10), Ok(10));
+        assert_eq!(names_answer(ERR, 11, 10), Err(EIO));
+        assert_eq!(names_answer(POISON, 11, 10), Err(EPROTO));
+    }
+
+    #[test]
+    fn names_lengths() {
+        assert_eq!(names_answer(OK, 0, 10), Err(EPROTO));
+        assert_eq!(names_answer(OK, 1, 10), Ok(0));
+        assert_eq!(names_answer(ERR, 1, 10), Err(EIO));
+        assert_eq!(names_answer(OK, 12, 10), Err(EPROTO));
+        assert_eq!(names_answer(OK, usize::MAX, usize::MAX), Ok(usize::MAX - 1));
+    }
+
+    #[test]
+    fn events() {
+        assert_eq!(EventRequest::new(0x0102).as_bytes(), [2, 1]);
+        assert_eq!(EventResponse { status: 0 }.event(1), Event::Invalid);
+        assert_eq!(EventResponse { status: 1 }.event(1), Event::Valid);
+        for status in 2..=u8::MAX {
+            assert_eq!(EventResponse { status }.event(1), Event::Odd);
+        }
+        assert_eq!(EventResponse::POISON.event(1), Event::Odd);
+        for used in [0, 2, 3, usize::MAX] {
+            assert_eq!(EventResponse { status: 1 }.event(used), Event::Odd);
+            assert_eq!(EventResponse { status: 0 }.event(used), Event::Odd);
+        }
+    }
+
+    #[test]
+    fn config() -> Result {
+        let bytes = [0x34, 0x12, 0xaa, 0xbb, 0x78, 0x56, 0x34, 0x12];
+        let config = Config::read_from_bytes(&bytes).map_err(|_| EINVAL)?;
+
+        assert_eq!(config.ngpio(), 0x1234);
+        assert_eq!(config.names_size(), 0x1234_5678);
+        assert_eq!(Config::NGPIO, 0);
+        assert_eq!(Config::NAMES_SIZE, 4);
+        Ok(())
+    }
+}
