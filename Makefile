@@ -6,6 +6,8 @@
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
+SERIES ?= series
+
 # Command line variables reach the scripts through the environment.
 export ARCH DRIVER MODULE SAN KDIR JOBS COPY FORCE TRANSPORT TOOLCHAIN DEBIAN_MIRROR
 unexport MAKEFLAGS MAKELEVEL
@@ -47,4 +49,19 @@ vgpio: ## build the device of the host's side
 run: ## boot a guest and leave you at its shell
 	@scripts/run
 
-.PHONY: help toolchain source graft ungraft kernel vgpio run
+kunit: ## build and run the KUnit suites
+	@scripts/kunit
+
+lint: ## run all static checks
+	@scripts/lint
+
+series: ## write the overlay as patches, into SERIES (default: series/)
+	@scripts/graft series $(abspath $(SERIES))
+
+clean: ## delete this checkout's builds and kernel tree
+	@scripts/clean
+
+distclean: ## delete the toolchain root and the kernel source, too
+	@scripts/clean all
+
+.PHONY: help toolchain source graft ungraft kernel vgpio run kunit lint series clean distclean

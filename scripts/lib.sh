@@ -48,10 +48,9 @@ lock() { # NAME
 	}
 }
 
-# Runs a command with its output in LOG. Shows progress meanwhile, where the command is a
-# kernel build in its steps of about TOTAL; on failure what the log says of it, and one
-# line that says so.
-run_logged() { # LABEL LOG TOTAL COMMAND...
+# Runs a command with its output in LOG, and returns its status. Shows progress meanwhile,
+# where the command is a build in its steps of about TOTAL.
+run_watched() { # LABEL LOG TOTAL COMMAND...
 	local label=$1 log=$2 total=$3 start=$SECONDS pid status=0 shown=-10
 	shift 3
 
@@ -73,11 +72,21 @@ run_logged() { # LABEL LOG TOTAL COMMAND...
 	wait "$pid" || status=$?
 	trap - INT TERM
 	[[ ! -t 2 ]] || printf '\r\e[K' >&2
-	if ((status)); then
-		why "$log" >&2
-		die "$label failed (status $status) after $((SECONDS - start)) s, the whole log is $log"
-	fi
-	note "$label: done in $((SECONDS - start)) s"
+	((status)) || note "$label: done in $((SECONDS - start)) s"
+	return "$status"
+}
+
+# Runs a command that builds; its failure is told with what its log says of it.
+run_logged() { # LABEL LOG TOTAL COMMAND...
+	run_watched "$@" && return
+	why "$2" >&2
+	die "$1 failed, the whole log is $2"
+}
+
+# Runs a command that downloads; its failure is told in one line, with its own first error.
+run_fetch() { # LABEL LOG COMMAND...
+	run_watched "$1" "$2" 0 "${@:3}" && return
+	die "$1 failed: $(grep -m 1 -E '^(E|error): ' "$2" || echo "see $2"): check the network, or set DEBIAN_MIRROR=<url>"
 }
 
 progress() { # FORMAT LABEL LOG TOTAL ELAPSED
@@ -102,7 +111,7 @@ steps_of() { # LOG
 why() { # LOG
 	local line
 
-	line=$(grep -n -m 1 -E '(^|[^A-Za-z_])(error(\[E[0-9]+\])?:|undefined symbol)' "$1" | cut -d : -f 1)
+	line=$(grep -n -m 1 -E '(^|[^A-Za-z_])(error(\[E[0-9]+\])?:|undefined symbol)' "$1" | cut -d : -f 1) || true
 	if [[ -n $line ]]; then
 		tail -n "+$((line > 3 ? line - 3 : 1))" "$1" | head -n 30
 	else
