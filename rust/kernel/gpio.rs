@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! GPIO controllers.
+//!
+//! A driver of a GPIO controller implements [`Chip`] for its state, and [`IrqChip`] if the lines can be
+//! interrupts, and hands it to [`Registration`]. From then on consumers in the kernel and in user space
+//! can use the lines.
+//!
+//! C headers:
+//! - [`include/linux/gpio/driver.h`](srctree/include/linux/gpio/driver.h)
+//! - [`include/linux/gpio/defs.h`](srctree/include/linux/gpio/defs.h)
+//!
+//! Reference: <https://docs.kernel.org/driver-api/gpio/driver.html>
+
+use crate::bindings;
+
+mod chip;
+#[cfg(CONFIG_GPIOLIB_IRQCHIP)]
+mod irq_chip;
+#[cfg(CONFIG_GPIOLIB_IRQCHIP)]
+mod irq_domain;
+#[cfg(CONFIG_GPIOLIB_IRQCHIP)]
+mod irq_lines;
+#[cfg(CONFIG_GPIOLIB_IRQCHIP)]
+mod line_locks;
+#[cfg(CONFIG_GPIOLIB_IRQCHIP)]
+mod line_set;
+mod names;
+mod registration;
+
+pub use self::{
+    chip::Chip,
+    names::LineNames,
+    registration::{
+        ChipInfo,
+        Registration, //
+    }, //
+};
+#[cfg(CONFIG_GPIOLIB_IRQCHIP)]
+pub use self::{
+    irq_chip::IrqChip,
+    irq_domain::IrqDomain, //
+};
+
+/// The direction of a line, as the controller sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum LineDirection {
+    /// The controller drives the line.
+    Out = bindings::GPIO_LINE_DIRECTION_OUT,
+
+    /// The controller only senses the line.
+    In = bindings::GPIO_LINE_DIRECTION_IN,
+}
