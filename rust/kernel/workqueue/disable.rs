@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     container_of,
-    prelude::*,
     sync::Arc, //
 };
 
