@@ -1,0 +1,477 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The eventq: interrupts of the lines.
+//!
+//! What a line does is up to its state machine, [`Line`]. This module owns the machines and the
+//! event buffers, has the machines step under the lock of the queue, and does what they ask for.
+//!
+//! # Buffers
+//!
+//! A line needs a buffer only while it is armed, so there is one per line that is used for
+//! interrupts, as far as the ring has room, and not one per line. A line that finds none is parked,
+//! and gets its turn when a buffer comes back.
+//!
+//! # Notifications
+//!
+//! The device is notified once, after all buffers of one callback, and never under a lock: genirq
+//! unmasks lines with a raw lock held. So who unmasks outside of the callback leaves the
+//! notification to the unlocking of the line's bus lock, which genirq mostly does right afterwards,
+//! or else to a work item. [`EventQueue::update`] tells which.
+
+use kernel::{
+    bitmap::BitmapVec,
+    gpio::IrqDomain,
+    prelude::*,
+    virtio::{
+        self,
+        new_virtqueue,
+        Access,
+        AnyQueue,
+        Reclaim, //
+    }, //
+};
+
+use crate::{
+    line::{
+        Action,
+        Line,
+        Message,
+        Outcome, //
+    },
+    wire, //
+};
+
+/// An event buffer; the private part is the line that it is for.
+type Buffer = virtio::Message<wire::EventRequest, wire::EventResponse, u16>;
+
+/// What a line has besides its machine.
+struct Entry {
+    line: Line,
+    /// The bus lock of the line is held, so its unlocking will notify the device.
+    bus_locked: bool,
+}
+
+/// State under the lock of the queue.
+struct Events {
+    entries: KVVec<Entry>,
+    /// Buffers at home, with room for all there can be.
+    spare: KVec<Buffer>,
+    /// How many buffers there are, and how many there can be.
+    buffers: usize,
+    capacity: usize,
+    /// How many lines are used for interrupts.
+    users: usize,
+    /// Lines that wait for a buffer, and where to look for the next one.
+    parked: Option<BitmapVec>,
+    turn: usize,
+    /// Lines that wait for [`EventQueue::retry`].
+    struck: Option<BitmapVec>,
+    /// Callbacks in progress, which notify the device at their end.
+    dispatching: u32,
+}
+
+/// What is left to do after the lock of the queue was released.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Todo {
+    /// Nobody else is going to notify the device: [`EventQueue::callback`] is to be called soon.
+    pub(crate) kick: bool,
+    /// [`EventQueue::retry`] is to be called after a while.
+    pub(crate) retry: bool,
+    /// There may be more events: [`EventQueue::callback`] is to be called again.
+    pub(crate) more: bool,
+}
+
+impl Events {
+    /// Does what the machine of `line` asks for. Returns whether an interrupt is to be delivered.
+    fn perform(
+        &mut self,
+        ring: &mut Access<'_, Buffer>,
+        line: u16,
+        action: Action,
+        todo: &mut Todo,
+    ) -> bool {
+        match action {
+            Action::None => false,
+            Action::Deliver => true,
+            Action::Arm => {
+                self.arm(ring, line, todo);
+                false
+            }
+            Action::Retry => {
+                if let Some(struck) = &mut self.struck {
+                    struck.set_bit(line.into());
+                    todo.retry = true;
+                }
+                false
+            }
+        }
+    }
+
+    /// Hands a buffer for `line` to the device, or parks the line.
+    fn arm(&mut self, ring: &mut Access<'_, Buffer>, line: u16, todo: &mut Todo) {
+        let Some(entry) = self.entries.get_mut(usize::from(line)) else {
+            return;
+        };
+
+        let added = self.spare.pop().ok_or(ENOSPC).and_then(|mut buffer| {
+            *buffer.request_mut() = wire::EventRequest::new(line);
+            *buffer.response_mut() = wire::EventResponse::POISON;
+            *buffer.private_mut() = line;
+
+            ring.add(buffer).map_err(|(err, buffer)| {
+                // There is room for all buffers.
+                let _ = self.spare.push_within_capacity(buffer);
+                err
+            })
+        });
+
+        if added.is_ok() {
+            todo.kick |= self.dispatching == 0 && !entry.bus_locked;
+        } else if let Some(parked) = &mut self.parked {
+            entry.line.park();
+            parked.set_bit(line.into());
+        }
+    }
+
+    /// Gives buffers at home to the lines that wait for one, in turn.
+    fn unpark(&mut self, ring: &mut Access<'_, Buffer>, todo: &mut Todo) {
+        while !self.spare.is_empty() {
+            let Some(parked) = &mut self.parked else {
+                return;
+            };
+            let Some(index) = parked.next_bit(self.turn).or_else(|| parked.next_bit(0)) else {
+                return;
+            };
+
+            parked.clear_bit(index);
+            self.turn = index + 1;
+            if self.turn >= parked.len() {
+                self.turn = 0;
+            }
+
+            let Some(entry) = self.entries.get_mut(index) else {
+                return;
+            };
+            let action = entry.line.unpark();
+            let left = self.spare.len();
+
+            // Lines number from 0 to 65534.
+            let delivered = self.perform(ring, index as u16, action, todo);
+            debug_assert!(!delivered);
+
+            // The ring has no room although there is a buffer: it is broken or closed.
+            if action == Action::Arm && self.spare.len() == left {
+                return;
+            }
+        }
+    }
+
+    /// Takes a buffer home. Returns the line that it was for, and what its machine asks for.
+    fn returned(&mut self, buffer: Buffer, used: Result<usize>) -> Option<(u16, Action)> {
+        let line = *buffer.private();
+        let event = used.map_or(wire::Event::Odd, |used| buffer.response().event(used));
+
+        // There is room for all buffers.
+        let _ = self.spare.push_within_capacity(buffer);
+
+        let entry = self.entries.get_mut(usize::from(line))?;
+
+        Some((line, entry.line.returned(event)))
+    }
+}
+
+impl Reclaim<Buffer> for Events {
+    fn reclaim(queue: &virtio::Queue<Buffer, Self>, buffer: Buffer) {
+        queue.with(|_, events| {
+            let _ = events.spare.push_within_capacity(buffer);
+        });
+    }
+}
+
+/// The eventq of one device.
+#[pin_data]
+pub(crate) struct EventQueue {
+    #[pin]
+    queue: virtio::Queue<Buffer, Events>,
+    #[pin]
+    domain: IrqDomain,
+}
+
+impl EventQueue {
+    /// Constructs an initialiser for `ngpio` lines.
+    pub(crate) fn new(ngpio: u16) -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(move || {
+            let count = usize::from(ngpio);
+            let mut entries = KVVec::with_capacity(count, GFP_KERNEL)?;
+
+            for _ in 0..count {
+                entries.push(
+                    Entry {
+                        line: Line::new(),
+                        bus_locked: false,
+                    },
+                    GFP_KERNEL,
+                )?;
+            }
+
+            let bitmap = || match count {
+                0 => Ok(None),
+                count => BitmapVec::new(count, GFP_KERNEL).map(Some),
+            };
+            let events = Events {
+                entries,
+                spare: KVec::new(),
+                buffers: 0,
+                capacity: 0,
+                users: 0,
+                parked: bitmap()?,
+                turn: 0,
+                struck: bitmap()?,
+                dispatching: 0,
+            };
+
+            Ok(try_pin_init!(Self {
+                queue <- new_virtqueue!(c"eventq", events),
+                domain <- IrqDomain::new(),
+            }? Error))
+        })
+    }
+
+    /// Returns the virtqueue, for the bus.
+    pub(crate) fn virtqueue(&self) -> &dyn AnyQueue {
+        &self.queue
+    }
+
+    /// Returns the interrupt domain of the lines.
+    pub(crate) fn domain(&self) -> &IrqDomain {
+        &self.domain
+    }
+
+    /// Makes room for as many buffers as fit into the ring.
+    ///
+    /// To be called once, after the queue was found.
+    ///
+    /// # Errors
+    ///
+    /// - `EINVAL` if not even one buffer fits into the ring.
+    /// - `ENOMEM` if there is not enough memory.
+    pub(crate) fn populate(&self) -> Result {
+        let capacity = self
+            .queue
+            .with(|ring, events| ring.capacity().min(events.entries.len()));
+
+        if capacity == 0 {
+            return Err(EINVAL);
+        }
+
+        let spare = KVec::with_capacity(capacity, GFP_KERNEL)?;
+
+        let old = self.queue.with(|_, events| {
+            events.capacity = capacity;
+            core::mem::replace(&mut events.spare, spare)
+        });
+
+        // Not under the lock.
+        drop(old);
+        Ok(())
+    }
+
+    /// Makes sure that there is a buffer for one more line, if the ring has room for it.
+    ///
+    /// Returns whether it has; without it the lines take turns.
+    ///
+    /// # Errors
+    ///
+    /// - `ENOMEM` if there is not enough memory.
+    ///
+    /// # Context
+    ///
+    /// Process context; may sleep.
+    pub(crate) fn add_user(&self) -> Result<bool> {
+        let (enough, room) = self.queue.with(|_, events| {
+            events.users += 1;
+            (
+                events.buffers >= events.users.min(events.capacity),
+                events.users <= events.capacity,
+            )
+        });
+
+        if enough {
+            return Ok(room);
+        }
+
+        let mut buffer = Buffer::new(
+            wire::EventRequest::new(0),
+            wire::EventResponse::POISON,
+            0,
+            GFP_KERNEL,
+        )
+        .inspect_err(|_| self.remove_user())
+        .map(Some)?;
+
+        self.queue.with(|_, events| {
+            if events.buffers < events.capacity {
+                if let Some(buffer) = buffer.take() {
+                    let _ = events.spare.push_within_capacity(buffer);
+                    events.buffers += 1;
+                }
+            }
+        });
+
+        Ok(room)
+    }
+
+    /// Undoes [`EventQueue::add_user`]. The buffer stays, for the next one.
+    pub(crate) fn remove_user(&self) {
+        self.queue.with(|_, events| events.users = events.users.saturating_sub(1));
+    }
+
+    /// Has the machine of `line` step. Any context.
+    #[must_use]
+    pub(crate) fn update(&self, line: u16, step: impl FnOnce(&mut Line) -> Action) -> Todo {
+        self.queue.with(|ring, events| {
+            let mut todo = Todo::default();
+
+            if let Some(entry) = events.entries.get_mut(usize::from(line)) {
+                let action = step(&mut entry.line);
+
+                events.perform(ring, line, action, &mut todo);
+            }
+
+            todo
+        })
+    }
+
+    /// Notes that the bus lock of `line` was taken.
+    pub(crate) fn bus_lock(&self, line: u16) {
+        self.queue.with(|_, events| {
+            if let Some(entry) = events.entries.get_mut(usize::from(line)) {
+                entry.bus_locked = true;
+            }
+        });
+    }
+
+    /// Returns the message that the device is to get about `line` before its bus lock is released.
+    ///
+    /// With [`None`] there are no more, and the lock counts as released.
+    ///
+    /// Notifies the device of what was armed under the lock.
+    pub(crate) fn bus_sync(&self, line: u16) -> Option<Message> {
+        let (message, _) = self.queue.with_kick(|_, events| {
+            let entry = events.entries.get_mut(usize::from(line))?;
+            let message = entry.line.next_message();
+
+            entry.bus_locked = message.is_some();
+            message
+        });
+
+        message
+    }
+
+    /// Tells the machine of `line` what became of a message.
+    #[must_use]
+    pub(crate) fn answered(&self, line: u16, message: Message, outcome: Outcome) -> Todo {
+        self.update(line, |line| line.answered(message, outcome))
+    }
+
+    /// Lets a line that has waited for it try again.
+    ///
+    /// Returns the first such line from `from` on, whether the device should be sent messages about
+    /// it, and what is left to do; [`None`] if there is none.
+    #[must_use]
+    pub(crate) fn retry(&self, from: u16) -> Option<(u16, bool, Todo)> {
+        self.queue.with(|ring, events| {
+            let struck = events.struck.as_mut()?;
+            let index = struck.next_bit(from.into())?;
+            let line = index as u16;
+            let mut todo = Todo::default();
+
+            struck.clear_bit(index);
+
+            let action = events.entries.get_mut(index)?.line.retry();
+            events.perform(ring, line, action, &mut todo);
+
+            Some((line, events.entries.get(index)?.line.needs_sync(), todo))
+        })
+    }
+
+    /// Forgets what the device was told, because it was reset.
+    pub(crate) fn reset(&self) {
+        let count = self.queue.with(|_, events| events.entries.len());
+
+        // One by one, to keep interrupts off for a short time only.
+        for index in 0..count {
+            self.queue.with(|_, events| {
+                if let Some(entry) = events.entries.get_mut(index) {
+                    entry.line.reset();
+                }
+                for set in [&mut events.parked, &mut events.struck] {
+                    if let Some(set) = set {
+                        set.clear_bit(index);
+                    }
+                }
+            });
+        }
+    }
+
+    /// Takes the events that have come and delivers them. The callback of the queue; any context.
+    ///
+    /// Ends after as many events as fit into the ring twice, so that a device that never stops does
+    /// not keep the processor. No callback comes then until [`EventQueue::callback`] was called
+    /// again, as [`Todo::more`] demands.
+    #[must_use]
+    pub(crate) fn callback(&self) -> Todo {
+        let mut todo = Todo::default();
+        let mut budget = self.queue.with(|ring, events| {
+            ring.disable_callback();
+            events.dispatching += 1;
+            2 * events.capacity
+        });
+
+        loop {
+            // Delivery is not under the lock: the flow handler masks and unmasks the line.
+            let line = self.queue.with(|ring, events| {
+                while budget > 0 {
+                    let Some((buffer, used)) = ring.pop() else {
+                        return None;
+                    };
+                    let Some((line, action)) = events.returned(buffer, used) else {
+                        continue;
+                    };
+
+                    budget -= 1;
+
+                    if events.perform(ring, line, action, &mut todo) {
+                        return Some(line);
+                    }
+                    events.unpark(ring, &mut todo);
+                }
+
+                None
+            });
+
+            if let Some(line) = line {
+                // An event that is too early, or too late, for the domain has no consumer.
+                let _ = self.domain.handle_irq(line.into());
+
+                self.queue.with(|ring, events| events.unpark(ring, &mut todo));
+                continue;
+            }
+
+            let (done, _) = self.queue.with_kick(|ring, events| {
+                let done = budget == 0 || ring.enable_callback();
+
+                if done {
+                    events.dispatching -= 1;
+                }
+                done
+            });
+
+            if done {
+                todo.more = budget == 0;
+                todo.kick = false;
+                return todo;
+            }
+        }
+    }
+}

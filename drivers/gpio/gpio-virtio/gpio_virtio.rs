@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Driver for virtio GPIO controllers.
+//!
+//! - [`wire`], [`names`] and [`line`] know the device, but neither bus nor queues: what goes over
+//!   the wire, the names of lines, and what the interrupt of a line may do next.
+//! - [`requestq`] and [`eventq`] are the two queues of the device.
+//! - [`device`] ties them together, and [`chip`] to gpiolib and genirq.
+//!
+//! # Limits
+//!
+//! - The device has no message for bias, drive mode or debounce, so there is no `set_config`.
+//! - Lines wake the system up if the transport's interrupt does; there is nothing to be set.
+//! - Interrupts of more lines than the eventq has room for take turns at being armed.
+
+use kernel::{
+    device::Core,
+    gpio,
+    prelude::*,
+    sync::Arc,
+    uapi,
+    virtio, //
+};
+
+mod chip;
+mod device;
+mod eventq;
+mod line;
+mod names;
+mod requestq;
+mod wire;
+
+use crate::{
+    chip::GpioChip,
+    device::{
+        Callbacks,
+        VirtioGpio, //
+    }, //
+};
+
+/// Ends what goes on by itself when the driver is unbound, or when its probe fails.
+struct Running(Arc<VirtioGpio>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        VirtioGpio::shut_down(&self.0);
+    }
+}
+
+/// The driver's data of a device.
+struct GpioVirtio {
+    // Dropped first, while the device still works.
+    _chip: gpio::Registration<GpioChip>,
+    running: Running,
+}
+
+kernel::virtio_device_table!(
+    ID_TABLE,
+    MODULE_ID_TABLE,
+    <GpioVirtio as virtio::Driver>::IdInfo,
+    [(virtio::DeviceId::new(uapi::VIRTIO_ID_GPIO), ())]
+);
+
+impl virtio::Driver for GpioVirtio {
+    type IdInfo = ();
+    type Data<'bound> = Self;
+
+    const ID_TABLE: virtio::IdTable<Self::IdInfo> = &ID_TABLE;
+    const FEATURES: &'static [u32] = &[uapi::VIRTIO_GPIO_F_IRQ];
+
+    fn validate(negotiation: &virtio::Negotiation<'_>) -> Result {
+        // A message has two descriptors. Tables for them would cost an allocation each, and those
+        // of events would be under a raw lock.
+        negotiation.clear_feature(virtio::feature::RING_INDIRECT_DESC);
+        Ok(())
+    }
+
+    fn probe<'bound>(
+        vdev: &'bound virtio::Device<Core<'_>>,
+        _info: &'bound Self::IdInfo,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
+        let dev = vdev.as_ref();
+        let ngpio = vdev.config_read::<u16>(wire::Config::NGPIO)?;
+        let names_size = vdev.config_read::<u32>(wire::Config::NAMES_SIZE)?;
+        let has_irq = vdev.has_feature(uapi::VIRTIO_GPIO_F_IRQ);
+
+        if ngpio == 0 {
+            dev_err!(dev, "the device has no lines\n");
+            return Err(EINVAL);
+        }
+
+        let timeout_ms = *module_parameters::timeout_ms.value();
+        let running = Running(Arc::pin_init(
+            VirtioGpio::new(dev, ngpio, has_irq, timeout_ms),
+            GFP_KERNEL,
+        )?);
+        let gpio = &running.0;
+
+        vdev.find_vqs(Arc::new(Callbacks(gpio.clone()), GFP_KERNEL)?)
+            .inspect_err(|err| dev_err!(dev, "cannot find the queues: {:?}\n", err))?;
+        gpio.populate()
+            .inspect_err(|err| dev_err!(dev, "cannot use the queues: {:?}\n", err))?;
+        vdev.ready();
+
+        let no_answer = |err: &Error| dev_err!(dev, "the device does not answer: {:?}\n", err);
+        let names = gpio.fetch_names(names_size).inspect_err(no_answer)?;
+        gpio.fetch_directions().inspect_err(no_answer)?;
+
+        let chip = Arc::new(GpioChip(gpio.clone()), GFP_KERNEL)?;
+        let info = gpio::ChipInfo {
+            label: dev.name(),
+            ngpio,
+            can_sleep: true,
+            names,
+        };
+        let chip = if has_irq {
+            gpio::Registration::with_irq(dev, chip, info)
+        } else {
+            gpio::Registration::new(dev, chip, info)
+        }
+        .inspect_err(|err| dev_err!(dev, "cannot register the chip: {:?}\n", err))?;
+
+        Ok(Self {
+            _chip: chip,
+            running,
+        })
+    }
+
+    fn unbind<'bound>(_vdev: &'bound virtio::Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
+        // gpiolib waits for operations in progress, and those for the device: not any more. What
+        // the device should still be told is covered by its reset.
+        VirtioGpio::shut_down(&this.running.0);
+    }
+
+    fn restore<'bound>(
+        _vdev: &'bound virtio::Device<Core<'_>>,
+        this: Pin<&Self::Data<'bound>>,
+    ) -> Result {
+        VirtioGpio::replay(&this.running.0)
+    }
+}
+
+kernel::module_virtio_driver! {
+    type: GpioVirtio,
+    name: "gpio_virtio",
+    description: "Driver for virtio GPIO controllers",
+    license: "GPL",
+    params: {
+        timeout_ms: u32 {
+            default: 5000,
+            description: "Time in milliseconds that a device has for an answer",
+        },
+    },
+}

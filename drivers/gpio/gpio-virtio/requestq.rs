@@ -1,0 +1,681 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The requestq: messages to the device, and their answers.
+//!
+//! # Slots
+//!
+//! There is a fixed number of slots, each with one message buffer, allocated when the queue is
+//! found: sending a message never allocates. A slot is [`Phase::Free`] and on the free list, or
+//! taken by a message. While the device has the message, the buffer is in the ring and the slot is
+//! [`Phase::Sent`]; when the answer has come it is [`Phase::Answered`] until the sender has looked
+//! at it. A sender that does not wait, or no longer waits, leaves the slot [`Phase::Orphaned`]:
+//! the answer is thrown away when it comes, and the slot is free again. So the memory that a slow
+//! device may still write to is never in use for anything else.
+//!
+//! # Batches
+//!
+//! Many messages go to the device under one lock, with one notification, and their sender sleeps
+//! once. The first slot of a batch counts the answers that are missing and has the completion that
+//! the last one signals. A single message is a batch of one.
+//!
+//! # Waiting
+//!
+//! A full ring, or all slots being taken, is waited for. Every wait is killable and ends after the
+//! timeout of the queue; it ends early when the queue breaks or is shut down. A device that did
+//! not answer several times in a row gets little time until it answers again.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        Completion, //
+    },
+    time::{
+        msecs_to_jiffies,
+        Jiffies, //
+    },
+    virtio::{
+        self,
+        new_virtqueue,
+        Access,
+        AnyQueue,
+        Reclaim, //
+    }, //
+};
+
+use crate::wire;
+
+/// A message, its answer, and the slot that it belongs to.
+type Buffer = virtio::Message<wire::Request, wire::Response, u16>;
+
+/// How many slots there are at most, whatever the size of the ring.
+const MAX_SLOTS: usize = 256;
+
+/// How many waits in a row may time out before the device is taken to be silent.
+const MAX_TIMEOUTS: i32 = 3;
+
+/// Time in milliseconds that a silent device gets for an answer.
+const SILENT_TIMEOUT_MS: u32 = 100;
+
+/// Time in milliseconds after which a waiter looks whether the queue is broken. Nothing tells it:
+/// a queue that breaks makes no callbacks any more.
+const BROKEN_POLL_MS: u32 = 250;
+
+/// Where a slot is in its life.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// On the free list, its buffer at home.
+    Free,
+    /// The device has the buffer; the batch with this first slot waits for it.
+    Sent { leader: u16 },
+    /// The answer is in the buffer, which is at home.
+    Answered,
+    /// The device has the buffer and nobody waits for it.
+    Orphaned,
+}
+
+/// What a slot is used for.
+#[derive(Clone, Copy)]
+enum Content {
+    Line(wire::Message),
+    Names,
+}
+
+struct Slot {
+    phase: Phase,
+    content: Content,
+    /// The buffer when it is at home.
+    buffer: Option<Buffer>,
+    /// How much of the answer the device says it wrote.
+    used: Result<usize>,
+    /// The next slot of the same batch.
+    next: Option<u16>,
+    /// In the first slot of a batch: how many answers are missing.
+    missing: u16,
+    /// In the first slot of a batch: signalled by the last answer.
+    done: Arc<Completion>,
+}
+
+/// State under the lock of the queue.
+struct Slots {
+    slots: KVec<Slot>,
+    /// Stack of free slots, with room for all of them.
+    free: KVec<u16>,
+    /// Tasks that wait for a free slot or for room in the ring.
+    waiting: u32,
+    /// Signalled once for each of these tasks when there is something to try.
+    room: Arc<Completion>,
+    /// No message is accepted any more.
+    shut_down: bool,
+}
+
+/// A batch that was sent.
+struct Batch {
+    first: u16,
+    done: Arc<Completion>,
+}
+
+impl Slots {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            slots: KVec::new(),
+            free: KVec::new(),
+            waiting: 0,
+            room: Arc::pin_init(Completion::new(), GFP_KERNEL)?,
+            shut_down: false,
+        })
+    }
+
+    fn get(&mut self, slot: u16) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::from(slot))
+    }
+
+    /// Puts a slot whose buffer is at home on the free list.
+    fn release(&mut self, index: u16) {
+        if let Some(slot) = self.get(index) {
+            slot.phase = Phase::Free;
+        }
+
+        // There is room for all slots, and each is on the list at most once.
+        let _ = self.free.push_within_capacity(index);
+
+        self.wake_waiting();
+    }
+
+    /// Lets one of the tasks that wait for room try again.
+    fn wake_waiting(&mut self) {
+        if self.waiting > 0 {
+            self.waiting -= 1;
+            self.room.complete();
+        }
+    }
+
+    /// Takes a buffer home, answered or, with an error, not.
+    fn returned(&mut self, buffer: Buffer, used: Result<usize>) {
+        let index = *buffer.private();
+        let Some(slot) = self.get(index) else {
+            return;
+        };
+
+        slot.buffer = Some(buffer);
+        slot.used = used;
+
+        match slot.phase {
+            Phase::Sent { leader } => {
+                slot.phase = Phase::Answered;
+
+                if let Some(first) = self.get(leader) {
+                    first.missing = first.missing.saturating_sub(1);
+                    if first.missing == 0 {
+                        first.done.complete();
+                    }
+                }
+            }
+            Phase::Orphaned => self.release(index),
+            Phase::Free | Phase::Answered => (),
+        }
+    }
+
+    /// Sends as many of `messages` as fit, as one batch.
+    ///
+    /// With `orphaned` nobody will wait for the answers.
+    ///
+    /// # Errors
+    ///
+    /// When none was sent: `ENOSPC` if that may be different later, else why the queue is of no use.
+    fn send(
+        &mut self,
+        ring: &mut Access<'_, Buffer>,
+        messages: &mut impl Iterator<Item = (u16, wire::Message)>,
+        pending: &mut Option<(u16, wire::Message)>,
+        orphaned: bool,
+    ) -> Result<Batch> {
+        let mut first = None;
+        let mut last = None;
+
+        if self.shut_down {
+            return Err(ENODEV);
+        }
+
+        let cause = loop {
+            let Some((line, message)) = pending.take().or_else(|| messages.next()) else {
+                break EINVAL;
+            };
+
+            let Err(cause) = self.add(ring, line, message, &mut first, &mut last, orphaned) else {
+                continue;
+            };
+
+            *pending = Some((line, message));
+            break cause;
+        };
+
+        let first = first.ok_or(cause)?;
+        let done = self.get(first).ok_or(EINVAL)?.done.clone();
+
+        Ok(Batch { first, done })
+    }
+
+    /// Sends one message and makes it part of the batch from `first` to `last`.
+    fn add(
+        &mut self,
+        ring: &mut Access<'_, Buffer>,
+        line: u16,
+        message: wire::Message,
+        first: &mut Option<u16>,
+        last: &mut Option<u16>,
+        orphaned: bool,
+    ) -> Result {
+        let index = self.free.pop().ok_or(ENOSPC)?;
+        let leader = first.unwrap_or(index);
+
+        let added = self.get(index).ok_or(EINVAL).and_then(|slot| {
+            let mut buffer = slot.buffer.take().ok_or(EINVAL)?;
+
+            *buffer.request_mut() = message.request(line);
+            *buffer.response_mut() = wire::Response::POISON;
+
+            slot.content = Content::Line(message);
+            slot.next = None;
+            slot.missing = 0;
+
+            // A batch that was given up may have been answered in the last moment.
+            while slot.done.try_wait() {}
+
+            ring.add(buffer).map_err(|(err, buffer)| {
+                slot.buffer = Some(buffer);
+                err
+            })?;
+
+            slot.phase = if orphaned {
+                Phase::Orphaned
+            } else {
+                Phase::Sent { leader }
+            };
+
+            Ok(())
+        });
+
+        if let Err(err) = added {
+            let _ = self.free.push_within_capacity(index);
+            return Err(err);
+        }
+
+        if let Some(previous) = last.and_then(|last| self.get(last)) {
+            previous.next = Some(index);
+        }
+        if let Some(first) = self.get(leader) {
+            first.missing += 1;
+        }
+
+        *first = Some(leader);
+        *last = Some(index);
+        Ok(())
+    }
+
+    /// Ends a batch: hands its answers to `each`, in the order of the messages, and gives the slots
+    /// back. Messages without answer have failed with `cause`, or, when the wait has ended without
+    /// an error, because of [`RequestQueue::shut_down`].
+    fn finish(&mut self, batch: &Batch, cause: Result, each: &mut impl FnMut(Result<u8>)) {
+        let mut next = Some(batch.first);
+
+        while let Some(index) = next {
+            let Some(slot) = self.get(index) else {
+                return;
+            };
+
+            next = slot.next;
+
+            if slot.phase == Phase::Answered {
+                each(slot.answer());
+                self.release(index);
+            } else {
+                slot.phase = Phase::Orphaned;
+                each(cause.and(Err(ENODEV)));
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// Decodes the answer.
+    fn answer(&self) -> Result<u8> {
+        match (self.content, &self.buffer) {
+            (Content::Line(message), Some(buffer)) => message.answer(buffer.response(), self.used?),
+            _ => Err(EIO),
+        }
+    }
+}
+
+impl Reclaim<Buffer> for Slots {
+    fn reclaim(queue: &virtio::Queue<Buffer, Self>, buffer: Buffer) {
+        queue.with(|_, slots| slots.returned(buffer, Err(ENODEV)));
+    }
+}
+
+/// The requestq of one device.
+#[pin_data]
+pub(crate) struct RequestQueue {
+    #[pin]
+    queue: virtio::Queue<Buffer, Slots>,
+    /// Time in jiffies that the device has for an answer.
+    timeout: Jiffies,
+    /// How many waits in a row have timed out.
+    timeouts: Atomic<i32>,
+}
+
+impl RequestQueue {
+    /// Constructs an initialiser; the device has `timeout_ms` milliseconds for an answer.
+    pub(crate) fn new(timeout_ms: u32) -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(move || {
+            let slots = Slots::new()?;
+
+            Ok(try_pin_init!(Self {
+                queue <- new_virtqueue!(c"requestq", slots),
+                timeout: msecs_to_jiffies(timeout_ms),
+                timeouts: Atomic::new(0),
+            }? Error))
+        })
+    }
+
+    /// Returns the virtqueue, for the bus.
+    pub(crate) fn virtqueue(&self) -> &dyn AnyQueue {
+        &self.queue
+    }
+
+    /// Allocates the slots for `ngpio` lines, as far as the ring has room for them.
+    ///
+    /// To be called once, after the queue was found and before the first message.
+    ///
+    /// # Errors
+    ///
+    /// - `EINVAL` if not even one message fits into the ring.
+    /// - `ENOMEM` if there is not enough memory.
+    pub(crate) fn populate(&self, ngpio: u16) -> Result {
+        // A line that becomes an output takes two messages.
+        let wanted = (2 * usize::from(ngpio)).clamp(8, MAX_SLOTS);
+        let count = self.queue.with(|ring, _| ring.capacity()).min(wanted);
+
+        let mut new = KVec::with_capacity(count, GFP_KERNEL)?;
+        let mut free = KVec::with_capacity(count, GFP_KERNEL)?;
+
+        for index in 0..u16::try_from(count)? {
+            let request = wire::Message::GetValue.request(0);
+
+            new.push(
+                Slot {
+                    phase: Phase::Free,
+                    content: Content::Line(wire::Message::GetValue),
+                    buffer: Some(Buffer::new(
+                        request,
+                        wire::Response::POISON,
+                        index,
+                        GFP_KERNEL,
+                    )?),
+                    used: Ok(0),
+                    next: None,
+                    missing: 0,
+                    done: Arc::pin_init(Completion::new(), GFP_KERNEL)?,
+                },
+                GFP_KERNEL,
+            )?;
+            free.push(index, GFP_KERNEL)?;
+        }
+
+        if new.is_empty() {
+            return Err(EINVAL);
+        }
+
+        let old = self.queue.with(|_, slots| {
+            (
+                core::mem::replace(&mut slots.slots, new),
+                core::mem::replace(&mut slots.free, free),
+            )
+        });
+
+        // Not under the lock.
+        drop(old);
+        Ok(())
+    }
+
+    /// Takes the answers that have come. The callback of the queue; any context.
+    pub(crate) fn callback(&self) {
+        loop {
+            let (any, done) = self.queue.with(|ring, slots| {
+                let mut any = false;
+
+                ring.disable_callback();
+                while let Some((buffer, used)) = ring.pop() {
+                    slots.returned(buffer, used);
+                    any = true;
+                }
+
+                (any, ring.enable_callback())
+            });
+
+            if any {
+                self.timeouts.store(0, Relaxed);
+            }
+            if done {
+                break;
+            }
+        }
+    }
+
+    /// Sends one message about `line` and returns the value in the answer.
+    ///
+    /// # Errors
+    ///
+    /// - `EIO` if the device refused the message.
+    /// - `EPROTO` if its answer is none.
+    /// - `ETIMEDOUT` if it did not answer.
+    /// - `EINTR` if the task is being killed.
+    /// - `ENODEV` if the device is gone, or going.
+    ///
+    /// After the last three the device may or may not have acted upon the message.
+    ///
+    /// # Context
+    ///
+    /// Process context; sleeps.
+    pub(crate) fn request(&self, line: u16, message: wire::Message) -> Result<u8> {
+        let mut answer = Err(EIO);
+
+        self.batch(core::iter::once((line, message)), |result| answer = result)?;
+        answer
+    }
+
+    /// Sends many messages, in as few batches as they fit in, and hands the answers to `each`, in
+    /// the order of the messages, with the errors of [`RequestQueue::request`].
+    ///
+    /// `each` is called under the lock of the queue and must not sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RequestQueue::request`] when not all messages could be sent. `each` was called for
+    /// those that were.
+    ///
+    /// # Context
+    ///
+    /// Process context; sleeps.
+    pub(crate) fn batch(
+        &self,
+        messages: impl Iterator<Item = (u16, wire::Message)>,
+        mut each: impl FnMut(Result<u8>),
+    ) -> Result {
+        let mut messages = messages;
+        let mut pending = messages.next();
+
+        while pending.is_some() {
+            let (batch, notified) = self.send(&mut messages, &mut pending, false)?;
+            let outcome = notified.and_then(|()| self.wait(&batch.done));
+
+            self.queue
+                .with(|_, slots| slots.finish(&batch, outcome, &mut each));
+
+            if pending.is_none() {
+                pending = messages.next();
+            }
+            if outcome.is_err() && pending.is_some() {
+                return outcome;
+            }
+        }
+
+        Ok(())
+    }
+
+    /// Sends a message about `line` without waiting for the answer, which nobody will see.
+    ///
+    /// Messages about one line take effect in the order in which they were sent, so one that is
+    /// sent afterwards may rely on this one. Waits when there is no room.
+    ///
+    /// # Errors
+    ///
+    /// - `ETIMEDOUT` if there was no room for too long.
+    /// - `EINTR` if the task is being killed and there is no room.
+    /// - `ENODEV` if the device is gone, or going.
+    ///
+    /// # Context
+    ///
+    /// Process context; may sleep.
+    pub(crate) fn post(&self, line: u16, message: wire::Message) -> Result {
+        let mut pending = Some((line, message));
+
+        self.send(&mut core::iter::empty(), &mut pending, true)?.1
+    }
+
+    /// Sends what fits of `pending` and `messages`, waiting until something does. Returns what was
+    /// sent, and whether the device could be notified.
+    fn send(
+        &self,
+        messages: &mut impl Iterator<Item = (u16, wire::Message)>,
+        pending: &mut Option<(u16, wire::Message)>,
+        orphaned: bool,
+    ) -> Result<(Batch, Result)> {
+        loop {
+            let (sent, notified) = self.queue.with_kick(|ring, slots| {
+                match slots.send(ring, messages, pending, orphaned) {
+                    Err(err) if err == ENOSPC => {
+                        slots.waiting += 1;
+                        Err(slots.room.clone())
+                    }
+                    sent => Ok(sent),
+                }
+            });
+
+            match sent {
+                Ok(sent) => return sent.map(|batch| (batch, notified)),
+                Err(room) => self.wait(&room).inspect_err(|_| {
+                    // Either the signal for this task is taken back, or it was not sent yet.
+                    self.queue.with(|_, slots| {
+                        if !room.try_wait() {
+                            slots.waiting = slots.waiting.saturating_sub(1);
+                        }
+                    });
+                })?,
+            }
+        }
+    }
+
+    /// Waits for `completion` within the time that the device has.
+    fn wait(&self, completion: &Completion) -> Result {
+        let mut left = if self.timeouts.load(Relaxed) < MAX_TIMEOUTS {
+            self.timeout
+        } else {
+            self.timeout.min(msecs_to_jiffies(SILENT_TIMEOUT_MS))
+        };
+
+        loop {
+            let slice = left.min(msecs_to_jiffies(BROKEN_POLL_MS));
+
+            match completion.wait_killable_timeout(slice) {
+                Err(err) if err == ETIMEDOUT => (),
+                ended => return ended,
+            }
+
+            if self
+                .queue
+                .with(|ring, slots| slots.shut_down || ring.is_broken())
+            {
+                return Err(ENODEV);
+            }
+
+            left -= slice;
+            if left == 0 {
+                self.timeouts.fetch_add(1, Relaxed);
+                return Err(ETIMEDOUT);
+            }
+        }
+    }
+
+    /// Ends all waits with `ENODEV` and accepts no message any more.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    pub(crate) fn shut_down(&self) {
+        self.queue.with(|_, slots| {
+            slots.shut_down = true;
+
+            for slot in &slots.slots {
+                if slot.missing > 0 {
+                    slot.done.complete();
+                }
+            }
+            while slots.waiting > 0 {
+                slots.wake_waiting();
+            }
+        });
+    }
+
+    /// Asks for the names of all lines, a block of `size` bytes.
+    ///
+    /// Returns the block, as far as the device has written it.
+    ///
+    /// # Errors
+    ///
+    /// - `ENOMEM` if there is not enough contiguous memory for the block.
+    /// - Those of [`RequestQueue::request`].
+    ///
+    /// # Context
+    ///
+    /// Process context; sleeps. Only during probe.
+    pub(crate) fn names(&self, size: usize) -> Result<KVec<u8>> {
+        let bytes = KVec::from_elem(
+            wire::POISON,
+            size.checked_add(1).ok_or(EINVAL)?,
+            GFP_KERNEL | __GFP_NOWARN,
+        )?;
+        let mut buffer = Some(
+            Buffer::new(wire::Request::names(), wire::Response::POISON, 0, GFP_KERNEL)?
+                .with_large_response(bytes),
+        );
+
+        // The message takes the place of the one that the slot has for requests about lines.
+        let (sent, notified) = self.queue.with_kick(|ring, slots| {
+            let index = slots.free.pop().ok_or(ENOSPC)?;
+            let sent = slots.get(index).ok_or(EINVAL).and_then(|slot| {
+                let mut names = buffer.take().ok_or(EINVAL)?;
+                *names.private_mut() = index;
+
+                ring.add(names).map_err(|(err, names)| {
+                    buffer = Some(names);
+                    err
+                })?;
+
+                slot.phase = Phase::Sent { leader: index };
+                slot.content = Content::Names;
+                slot.next = None;
+                slot.missing = 1;
+
+                Ok((
+                    Batch {
+                        first: index,
+                        done: slot.done.clone(),
+                    },
+                    slot.buffer.take(),
+                ))
+            });
+
+            sent.inspect_err(|_| {
+                let _ = slots.free.push_within_capacity(index);
+            })
+        });
+
+        let (batch, spare) = sent?;
+        let outcome = notified.and_then(|()| self.wait(&batch.done));
+
+        let (answer, used) = self.queue.with(|_, slots| {
+            let Some(slot) = slots.get(batch.first) else {
+                return (None, Err(EIO));
+            };
+
+            if slot.phase != Phase::Answered {
+                // Without a buffer for the next message; probe fails.
+                slot.phase = Phase::Orphaned;
+                return (None, outcome.and(Err(ENODEV)));
+            }
+
+            let used = slot.used;
+            let answer = core::mem::replace(&mut slot.buffer, spare);
+            slots.release(batch.first);
+            (answer, used)
+        });
+
+        let used = used?;
+        let answer = answer.ok_or(EIO)?;
+        let block = answer.large_response().ok_or(EIO)?;
+        let (&status, names) = block.split_first().ok_or(EPROTO)?;
+        let written = wire::names_answer(status, used, size)?;
+
+        let mut result = KVec::with_capacity(written, GFP_KERNEL | __GFP_NOWARN)?;
+        result.extend_from_slice(
+            names.get(..written).ok_or(EPROTO)?,
+            GFP_KERNEL | __GFP_NOWARN,
+        )?;
+        Ok(result)
+    }
+}
