@@ -32,7 +32,7 @@ use zerocopy_derive::{
 /// The byte that is in a response before the device writes it.
 ///
 /// No status has this value.
-pub(crate) pub(crate) const POISON: u8 = 0xff;
+pub(crate) const POISON: u8 = 0xff;
 
 /// Direction of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
