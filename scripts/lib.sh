@@ -27,6 +27,17 @@ note() {
 	printf '%s\n' "$*" >&2
 }
 
+# A variable of the user's has to be one of the words that follow.
+one_of() { # NAME VALUE CHOICE...
+	local choice choices
+
+	for choice in "${@:3}"; do
+		[[ $2 != "$choice" ]] || return 0
+	done
+	printf -v choices '%s or ' "${@:3}"
+	die "$1=$2: it has to be ${choices% or }"
+}
+
 # Fails early, while nothing is half-done, unless DIRECTORY has room for MIB mebibytes.
 need_space() { # DIRECTORY MIB
 	local free
