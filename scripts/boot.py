@@ -80,6 +80,9 @@ class Device:
                 return self.finish(self.client(args))
             case ["start", name, "vgpio", *args] if name not in self.jobs:
                 self.jobs[name] = self.client(args)
+                if "--banner" in args:
+                    # So that nothing happens before it watches.
+                    return self.jobs[name].stdout.readline().decode(), 0
                 return "", 0
             case ["finish", name] if name in self.jobs:
                 return self.finish(self.jobs.pop(name))
@@ -104,7 +107,8 @@ class Device:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            # Not to read more than one line of it at a time.
+            bufsize=0,
         )
 
     @staticmethod
@@ -114,9 +118,9 @@ class Device:
         except subprocess.TimeoutExpired:
             job.kill()
             output, _ = job.communicate()
-            return f"{output}no end after 60 s\n", 124
+            return f"{output.decode()}no end after 60 s\n", 124
         # As a shell has it: killed by a signal is 128 and its number.
-        return output, job.returncode if job.returncode >= 0 else 128 - job.returncode
+        return output.decode(), job.returncode if job.returncode >= 0 else 128 - job.returncode
 
 
 class Channel:

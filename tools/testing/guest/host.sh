@@ -5,8 +5,9 @@
 # carries requests, one line each; the host answers with lines that begin with `| `, then
 # with `= STATUS`.
 
-CHANNEL=/dev/ttyS1
-stty -F "$CHANNEL" raw -echo 2>/dev/null
+# Kept open: what comes in while nobody has it open is lost.
+exec 7<>/dev/ttyS1
+stty raw -echo <&7 2>/dev/null
 
 # Has the host run a request; its output becomes ours, its status is returned. Requests:
 #   vgpio ARGUMENTS...               run a vgpio command on the device
@@ -16,13 +17,13 @@ stty -F "$CHANNEL" raw -echo 2>/dev/null
 host() {
 	(
 		flock 9
-		printf '%s\n' "$*" >"$CHANNEL"
+		printf '%s\n' "$*" >&7
 		while IFS= read -r answer; do
 			case $answer in
 			'| '*) printf '%s\n' "${answer#| }" ;;
 			'= '*) exit "${answer#= }" ;;
 			esac
-		done <"$CHANNEL"
+		done <&7
 	) 9>/tmp/channel.lock
 }
 

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash
+#
+# What the tests are written with.
+#
+# Requirements that checks name, D of the driver, V of the device:
+#   D1  a message is a pair of buffers, and its answer is awaited
+#   D2  messages for several lines may be at the device at the same time
+#   D3  no interrupt messages and no eventq without the feature F_IRQ
+#   D4  no interrupt for an output
+#   D5  interrupt type none when done with an interrupt
+#   D6  interrupt type none before another type
+#   D7  the type is accepted before the line is unmasked
+#   D8  at most one event buffer for a line
+#   D9  value before direction when a line becomes an output
+#   D10 names only if the device has some
+#   D11 direction none when done with a line
+#   D12 a device is reset when the driver leaves it
+#   V3  direction none forgets the line's state
+#   V4  an edge while masked is kept, until the interrupt is disabled
+#   V5  an event only while enabled and unmasked
+#   V7  a level that is still active notifies again
+#   V8  no names is a size of zero
+
+tmp=/tmp/gpio-virtio
+mkdir -p "$tmp"
+[ -p "$tmp/done" ] || mkfifo "$tmp/done"
+exec 8<>"$tmp/done"
+
+debugfs=/sys/kernel/debug
+driver=/sys/bus/virtio/drivers/gpio_virtio
+module=/sys/module/gpio_virtio
+LIMIT=15
+
+# Chips by their numbers of lines, see scripts/smoke.
+find_chips() {
+	main=$(chip_with 8)
+	noirq=$(chip_with 3)
+	unnamed=$(chip_with 5)
+	one=$(chip_with 1)
+	many=$(chip_with 512)
+}
+
+chip_with() { # LINES
+	gpiodetect | sed -n "s/^\(gpiochip[0-9]*\) .*($1 lines\?)$/\1/p"
+}
+
+# The virtio device of a chip.
+device_of() { # CHIP
+	basename "$(readlink -f "/sys/bus/gpio/devices/$1/..")"
+}
+
+# Runs FUNCTION, of which each command has to succeed, within LIMIT seconds. The function
+# is a process of its own; what it spawned ends with it.
+check() { # NAME FUNCTION [ARGUMENT...]
+	local name="$1" verdict number
+	shift
+
+	: >"$tmp/pids"
+	(
+		trap 'echo "$KTAP_TESTNO $?" >&8' EXIT
+		set -e
+		"$@"
+	) >"$tmp/log" 2>&1 </dev/null &
+	worker=$!
+	while :; do
+		verdict=hung
+		# One that was late with the check before is of no interest.
+		read -r -t "$LIMIT" number verdict <&8 || break
+		[ "$number" != "$KTAP_TESTNO" ] || break
+	done
+	if [ "$verdict" = hung ]; then
+		echo "not done within $LIMIT s" >>"$tmp/log"
+		pkill -KILL -P "$worker"
+		kill -KILL "$worker"
+		timeout 1 cat <&7 >/dev/null
+	fi
+	# shellcheck disable=SC2046 # one word each
+	kill -KILL $(cat "$tmp/pids") 2>/dev/null
+	if [ "$verdict" = 0 ]; then
+		ktap_test_pass "$name"
+		return
+	fi
+	ktap_test_fail "$name"
+	tail -n 20 "$tmp/log" | sed 's/^/# /'
+	# The next one starts with a device that is as it should be.
+	vgpio fault clear >/dev/null 2>&1
+	host stop watch >/dev/null 2>&1
+	consumer_gone
+}
+
+# Runs a command in the background, with its output in $tmp/NAME.
+spawn() { # NAME COMMAND...
+	local name="$1"
+	shift
+
+	"$@" >"$tmp/$name" 2>&1 </dev/null &
+	echo "$!" >>"$tmp/pids"
+	echo "$!" >"$tmp/$name.pid"
+}
+
+# Ends what was spawned, and waits until it has ended.
+end() { # NAME [SIGNAL]
+	local pid
+	pid=$(cat "$tmp/$1.pid")
+
+	kill "-${2:-TERM}" "$pid"
+	wait "$pid" 2>/dev/null || :
+}
+
+# Waits until a command succeeds, for some seconds.
+await() { # COMMAND...
+	local tries=160
+
+	until "$@" >/dev/null 2>&1; do
+		tries=$((tries - 1))
+		if [ "$tries" = 0 ]; then
+			echo "waited in vain for: $*"
+			"$@" || :
+			return 1
+		fi
+		sleep 0.05
+	done
+}
+
+# A command succeeds with just this output.
+expect() { # WANT COMMAND...
+	local want="$1" got status=0
+	shift
+
+	got=$("$@" 2>&1) || status=$?
+	if [ "$status" != 0 ] || [ "$got" != "$want" ]; then
+		echo "$*: status $status"
+		echo "got:  $got"
+		echo "want: $want"
+		return 1
+	fi
+}
+
+# A command fails by itself, with a message that has PATTERN.
+refuse() { # PATTERN COMMAND...
+	local pattern="$1" got status=0
+	shift
+
+	got=$(timeout 10 "$@" 2>&1) || status=$?
+	if [ "$status" = 0 ] || [ "$status" -ge 124 ] || ! echo "$got" | grep -q "$pattern"; then
+		echo "$*: status $status, message: $got"
+		echo "want: failure with '$pattern'"
+		return 1
+	fi
+}
+
+same() { # WANT GOT WHAT
+	[ "$1" = "$2" ] || {
+		echo "$3: got $2, want $1"
+		return 1
+	}
+}
+
+differ() { # NOT GOT WHAT
+	[ "$1" != "$2" ] || {
+		echo "$3: got $2"
+		return 1
+	}
+}
+
+# A counter of the device.
+stat() { # DEVICE COUNTER
+	vgpio --device "$1" stats | sed -n "s/^\t$2: //p"
+}
+
+# Watches lines with gpiomon from when this returns, events go to $tmp/NAME.
+monitor() { # NAME CHIP [OPTION | LINE]...
+	local name="$1" chip="$2"
+	shift 2
+
+	spawn "$name" gpiomon --banner --chip "$chip" --format '%o %E' "$@"
+	await started "$name"
+}
+
+# Drives lines with gpioset from when this returns.
+drive() { # NAME CHIP [OPTION | LINE=VALUE]...
+	local name="$1" chip="$2"
+	shift 2
+
+	spawn "$name" gpioset --banner --chip "$chip" "$@"
+	await started "$name"
+}
+
+# Whether a tool of libgpiod has said its banner.
+started() { # NAME
+	grep -qE '^(Monitoring|Setting|Watching)' "$tmp/$1" || {
+		cat "$tmp/$1"
+		return 1
+	}
+}
+
+count_events() { # NAME
+	grep -cE ' (rising|falling)$' "$tmp/$1" || :
+}
+
+has_events() { # NAME NUMBER
+	[ "$(count_events "$1")" -ge "$2" ]
+}
+
+# The events of a monitor, as words.
+events() { # NAME
+	sed 1d "$tmp/$1" | tr '\n' ' ' | sed 's/ $//'
+}
+
+# The host changes one line and then another, each after the guest has seen the one before.
+pace() { # NAME DEVICE LINE=VALUE...
+	local name="$1" device="$2" seen
+	shift 2
+
+	for change; do
+		seen=$(count_events "$name")
+		vgpio --device "$device" set "$change"
+		await has_events "$name" $((seen + 1))
+	done
+}
+
+# Time for what should not happen.
+settle() {
+	sleep 0.2
+}
+
+# The words with which vgpio describes a line.
+line_state() { # DEVICE LINE
+	vgpio --device "$1" info "$2" | sed 's/.*\t//'
+}
+
+state_has() { # DEVICE LINE WORD
+	line_state "$1" "$2" | tr ' ' '\n' | grep -qx -- "$3"
+}
+
+state_lacks() { # DEVICE LINE WORD
+	! state_has "$@"
+}
+
+# The interrupt of a line, by the test module.
+consumer=$debugfs/gpio_irq_consumer
+
+consume() { # CHIP LINE TRIGGER CONTEXT
+	local trigger
+
+	case $3 in
+	none) trigger=0 ;;
+	rising) trigger=1 ;;
+	falling) trigger=2 ;;
+	both) trigger=3 ;;
+	high) trigger=4 ;;
+	low) trigger=8 ;;
+	esac
+	echo "$(device_of "$1") $2 $trigger $4" >"$consumer/request"
+}
+
+consumer_count() {
+	cat "$consumer/count"
+}
+
+consumer_reaches() { # NUMBER
+	[ "$(consumer_count)" -ge "$1" ]
+}
+
+consumer_gone() {
+	[ ! -e "$consumer/free" ] || timeout 5 sh -c "echo 1 >$consumer/free"
+}
