@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
+
 use log::{debug, warn};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
 use crate::control::{self, Fault, Line, Reply, Request};
 use crate::device::Device;
@@ -89,7 +91,7 @@ impl Server {
                 }
                 continue;
             }
-            let reply = self.answer(&request);
+            let reply = self.answer(&request, client);
             control::send(
                 client,
                 &reply.unwrap_or_else(|e| Reply::Error(format!("{e:#}"))),
@@ -97,7 +99,7 @@ impl Server {
         }
     }
 
-    fn answer(&self, request: &Request) -> Result<Reply> {
+    fn answer(&self, request: &Request, client: &UnixStream) -> Result<Reply> {
         Ok(match request {
             Request::Detect => Reply::Devices(self.devices.iter().map(Served::detect).collect()),
             Request::Info { device, lines } => {
@@ -122,10 +124,11 @@ impl Server {
                 let interval = Duration::from_micros(*interval_us);
                 let mut next = Instant::now();
                 for turn in 0..*count {
-                    if turn > 0 && !interval.is_zero() {
+                    if turn > 0 {
                         // From a fixed start, so that the rate does not drift.
                         next += interval;
-                        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+                        let pause = next.saturating_duration_since(Instant::now());
+                        ensure!(!hangs_up(client, pause)?, "the client hung up");
                     }
                     for (device, lines) in &selected {
                         device.toggle(lines);
@@ -286,6 +289,13 @@ fn find<'a>(devices: &[&'a Arc<Device>], text: &str) -> Result<(&'a Arc<Device>,
         }
         (None, _) => bail!("no line is called {text:?}: `vgpio info` lists them"),
     }
+}
+
+/// Waits; returns at once, and true, if the client hangs up.
+fn hangs_up(client: &UnixStream, patience: Duration) -> Result<bool> {
+    let mut fds = [PollFd::new(client, PollFlags::RDHUP)];
+    let patience = Timespec::try_from(patience).context("that is too long")?;
+    Ok(poll(&mut fds, Some(&patience))? > 0)
 }
 
 fn describe((device, lines): &Selection<'_>) -> Vec<Line> {

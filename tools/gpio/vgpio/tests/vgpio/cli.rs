@@ -5,7 +5,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
-use crate::daemon::{complaint, program, Daemon};
+use crate::daemon::{complaint, eventually, program, Daemon};
 use crate::driver::Guest;
 
 #[test]
@@ -66,6 +66,26 @@ fn set_and_toggle_in_order() {
     assert_eq!(daemon.ok(&["get", "--numeric", "0", "1", "2"]), "0 1 1\n");
     daemon.ok(&["toggle", "a", "b", "-c", "3", "-i", "1ms"]);
     assert_eq!(daemon.ok(&["get", "--numeric", "0", "1", "2"]), "1 0 1\n");
+}
+
+#[test]
+fn toggling_ends_with_the_command() {
+    let daemon = Daemon::start("lines=1");
+    let mut toggle = program()
+        .arg("--control")
+        .arg(daemon.control())
+        .args(["toggle", "0", "--count", "1000000", "--interval", "10ms"])
+        .spawn()
+        .unwrap();
+    let changes = || daemon.stats().host_changes;
+    eventually("toggling", || changes() > 0);
+    toggle.kill().unwrap();
+    toggle.wait().unwrap();
+    eventually("no more toggling", || {
+        let before = changes();
+        std::thread::sleep(std::time::Duration::from_millis(40));
+        changes() == before
+    });
 }
 
 #[test]
