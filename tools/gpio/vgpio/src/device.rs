@@ -607,7 +607,9 @@ impl Locked<'_> {
                 return;
             };
             match rings[queue].signal() {
-                Ok(sent) => self.state.stats.queue(queue).signals += u64::from(sent),
+                Ok(Some(sent)) => self.state.stats.queue(queue).signals += u64::from(sent),
+                // When it runs again.
+                Ok(None) => self.state.dirty[queue] = true,
                 Err(e) => {
                     let label = &self.device.description.label;
                     self.state.limit.warn(

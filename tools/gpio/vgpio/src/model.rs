@@ -194,6 +194,21 @@ impl<B> Line<B> {
         }
     }
 
+    /// Latches an edge if the level was another `before`, and the interrupt is for such edges.
+    fn sense(&mut self, before: bool, effects: &mut Effects<B>) {
+        let level = self.level();
+        let guest = &mut self.guest;
+        if level == before || !guest.irq.takes_edge_to(level) {
+            return;
+        }
+        if guest.latched {
+            effects.merged += 1;
+        } else if guest.buffer.is_none() {
+            effects.latched += 1;
+        }
+        guest.latched = true;
+    }
+
     /// Hands the event buffer back if there is a reason to.
     fn settle(&mut self, line: u16, effects: &mut Effects<B>) {
         let level = self.level();
@@ -224,9 +239,10 @@ pub struct Rules {
     pub strict: bool,
 }
 
-/// Everything the guest had configured, taken out of a [`Model`] by [`Model::forget`].
+/// Everything the guest had configured, with the host's levels at that time; see
+/// [`Model::forget`].
 #[derive(Debug)]
-pub struct Forgotten<B>(Vec<Guest<B>>);
+pub struct Forgotten<B>(Vec<(Guest<B>, bool)>);
 
 /// All lines of one device.
 #[derive(Debug)]
@@ -352,36 +368,28 @@ impl<B> Model<B> {
 
     /// Drops all that the guest ever said, buffers included: they belong to a ring that is gone.
     pub fn forget(&mut self, effects: &mut Effects<B>) -> Forgotten<B> {
-        Forgotten(self.exchange(effects, |_| Guest::default()))
-    }
-
-    /// Undoes [`Model::forget`] for a guest that was only paused.
-    ///
-    /// Levels that the host changed meanwhile are noticed, as they would be by real hardware that
-    /// slept through the edges: level interrupts fire, edges in between are lost.
-    pub fn restore(&mut self, forgotten: Forgotten<B>, effects: &mut Effects<B>) {
-        let mut guests = forgotten.0.into_iter();
-        self.exchange(effects, |_| guests.next().unwrap_or_default());
+        let mut forgotten = Vec::with_capacity(self.lines.len());
         for (index, line) in (0..).zip(&mut self.lines) {
-            line.settle(index, effects);
+            let before = line.view();
+            forgotten.push((std::mem::take(&mut line.guest), line.host));
+            report(index, Cause::Guest, before, line.view(), effects);
         }
+        Forgotten(forgotten)
     }
 
-    /// Replaces the guest's part of each line.
-    fn exchange(
-        &mut self,
-        effects: &mut Effects<B>,
-        mut with: impl FnMut(u16) -> Guest<B>,
-    ) -> Vec<Guest<B>> {
-        (0..)
-            .zip(&mut self.lines)
-            .map(|(index, line)| {
-                let before = line.view();
-                let old = std::mem::replace(&mut line.guest, with(index));
-                report(index, Cause::Guest, before, line.view(), effects);
-                old
-            })
-            .collect()
+    /// Undoes [`Model::forget`] for a guest that was only paused. A line whose level is another now
+    /// had one edge meanwhile.
+    pub fn restore(&mut self, forgotten: Forgotten<B>, effects: &mut Effects<B>) {
+        for ((index, line), (guest, host)) in (0..).zip(&mut self.lines).zip(forgotten.0) {
+            let before = line.view();
+            line.guest = guest;
+            let now = std::mem::replace(&mut line.host, host);
+            let level = line.level();
+            line.host = now;
+            line.sense(level, effects);
+            line.settle(index, effects);
+            report(index, Cause::Guest, before, line.view(), effects);
+        }
     }
 
     /// Applies `f` to a line and draws the consequences: latching, interrupts, reports.
@@ -397,15 +405,7 @@ impl<B> Model<B> {
         };
         let before = line.view();
         f(line);
-        let level = line.level();
-        if level != before.level && line.guest.irq.takes_edge_to(level) {
-            if line.guest.latched {
-                effects.merged += 1;
-            } else if line.guest.buffer.is_none() {
-                effects.latched += 1;
-            }
-            line.guest.latched = true;
-        }
+        line.sense(before.level, effects);
         line.settle(index, effects);
         report(index, by, before, line.view(), effects);
     }

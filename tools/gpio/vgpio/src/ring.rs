@@ -96,14 +96,17 @@ impl Ring {
     }
 
     /// Interrupts the guest for the chains handed back since the last call, unless it does not
-    /// want that. Returns whether it was interrupted.
-    pub fn signal(&self) -> io::Result<bool> {
+    /// want that. Returns whether it was interrupted, `None` if the ring does not run.
+    pub fn signal(&self) -> io::Result<Option<bool>> {
         let mut state = self.vring.get_mut();
-        if !running(&state) || !self.wants_signal(&mut state).map_err(io::Error::other)? {
-            return Ok(false);
+        if !running(&state) {
+            return Ok(None);
         }
-        state.signal_used_queue()?;
-        Ok(true)
+        let wanted = self.wants_signal(&mut state).map_err(io::Error::other)?;
+        if wanted {
+            state.signal_used_queue()?;
+        }
+        Ok(Some(wanted))
     }
 
     fn wants_signal(&self, state: &mut VringState<Memory>) -> Result<bool, Error> {

@@ -474,23 +474,32 @@ fn changes_are_reported_once_and_in_order() {
 
 #[test]
 fn forget_and_restore() {
-    let mut it = Fixture::new(2);
+    let mut it = Fixture::new(4);
     it.host(1, true);
     it.ok(Message::SetDirection, 0, OUT);
     it.ok(Message::SetValue, 0, 1);
     it.irq(1, LOW);
     it.arm(1, 7);
+    it.irq(2, BOTH);
+    it.arm(2, 8);
+    it.irq(3, RISING);
+    it.changes();
 
     let forgotten = it.model.forget(&mut it.effects);
     assert_eq!(it.returned(), [], "the ring is gone");
-    let fresh = Model::<u32>::new([false, true]);
-    for line in 0..2 {
+    let fresh = Model::<u32>::new([false, true, false, false]);
+    for line in 0..4 {
         assert_eq!(it.model.view(line), fresh.view(line), "line {line}");
     }
     it.host(1, false);
+    it.host(3, true);
     assert_eq!(it.returned(), []);
 
     it.model.restore(forgotten, &mut it.effects);
     assert_eq!(it.level(0), Some(1));
     assert_eq!(it.returned(), [(1, 7, true)], "the level is active now");
+    it.arm(3, 9);
+    assert_eq!(it.returned(), [(3, 9, true)], "there was an edge");
+    it.host(2, true);
+    assert_eq!(it.returned(), [(2, 8, true)], "armed all along");
 }

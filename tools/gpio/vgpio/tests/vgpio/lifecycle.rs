@@ -119,6 +119,27 @@ fn a_paused_guest_is_not_forgotten() {
 }
 
 #[test]
+fn what_happens_during_a_pause_is_not_lost() {
+    let daemon = Daemon::start("lines=2");
+    let mut guest = Guest::new(&daemon.socket(0));
+    configure(&mut guest);
+    daemon.ok(&["fault", "set", "delay=30ms,type=get-value"]);
+    let head = guest.post(4, 0, 0);
+    guest.kick(REQUEST_QUEUE);
+    eventually("seen", || daemon.stats().requests.get_value == 1);
+    guest.signals(REQUEST_QUEUE);
+    let bases = guest.stop();
+    daemon.ok(&["set", "1=1"]);
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert_eq!(guest.poll(REQUEST_QUEUE), None, "answered while stopped");
+    guest.attach(bases);
+    let used = guest.wait(REQUEST_QUEUE);
+    assert_eq!((used.head, used.bytes), (head, vec![0, 1]));
+    eventually("the interrupt", || guest.signals(REQUEST_QUEUE) == 1);
+    assert_eq!(guest.event().1, 1, "the edge");
+}
+
+#[test]
 fn a_disabled_ring_is_left_alone_and_catches_up() {
     let daemon = Daemon::start("lines=2");
     let mut guest = Guest::new(&daemon.socket(0));
