@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 use virtio_queue::DescriptorChain;
-use vm_memory::{Bytes, GuestAddress, GuestMemory};
+use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
 
 /// The device-writable memory of a chain, in order. Linux uses one piece.
 pub type Pieces = SmallVec<[(GuestAddress, u32); 2]>;
@@ -17,7 +17,8 @@ pub type Pieces = SmallVec<[(GuestAddress, u32); 2]>;
 pub struct Chain<const N: usize> {
     /// What identifies the chain when it is handed back.
     pub head: u16,
-    /// The device-readable bytes, if there are exactly `N` of them, in the right place.
+    /// The device-readable bytes, if there are exactly `N` of them, in the right place, and all
+    /// memory of the chain exists.
     pub request: Option<[u8; N]>,
     /// The device-writable memory.
     pub writable: Pieces,
@@ -34,7 +35,10 @@ impl<const N: usize> Chain<N> {
         for descriptor in chain {
             let len = descriptor.len();
             if descriptor.is_write_only() {
-                writable.push((descriptor.addr(), len));
+                // Better to know now than when the answer is due.
+                let (address, count) = (descriptor.addr(), len as usize);
+                intact &= len == 0 || mem.check_range(address, count, Permissions::Write);
+                writable.push((address, len));
                 continue;
             }
             // All readable descriptors come before the first writable one.
