@@ -83,19 +83,24 @@ fn private_dir() -> PathBuf {
     PathBuf::from(format!("/tmp/vgpio-{user}"))
 }
 
-/// Creates the directory of the default control socket, if that is where `path` is. Nobody else
-/// may have a hand in it, or they could put a socket of their own there.
+/// Creates the directory of the default control socket, if that is where `path` is.
 pub fn prepare_default(path: &Path) -> Result<()> {
     let dir = private_dir();
-    if path.parent() != Some(&dir) {
-        return Ok(());
+    if path.parent() == Some(&dir) {
+        make_private(&dir)?;
     }
+    Ok(())
+}
+
+/// Creates a directory in which nobody else may have a hand, or they could put a socket of their
+/// own there.
+fn make_private(dir: &Path) -> Result<()> {
     let shown = dir.display();
-    match fs::DirBuilder::new().mode(0o700).create(&dir) {
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
         other => other.with_context(|| format!("cannot create {shown}"))?,
     }
-    let meta = fs::symlink_metadata(&dir).with_context(|| format!("cannot look at {shown}"))?;
+    let meta = fs::symlink_metadata(dir).with_context(|| format!("cannot look at {shown}"))?;
     ensure!(
         meta.is_dir()
             && meta.uid() == rustix::process::getuid().as_raw()
@@ -110,5 +115,45 @@ pub fn tidy_default(path: &Path) {
     let dir = private_dir();
     if path.parent() == Some(&dir) {
         let _ = fs::remove_dir(dir);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{symlink, PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn private_means_private() {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("private");
+        make_private(&dir).unwrap();
+        assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
+        make_private(&dir).unwrap();
+
+        let link = top.path().join("link");
+        symlink(&dir, &link).unwrap();
+        make_private(&link).unwrap_err();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o710)).unwrap();
+        make_private(&dir).unwrap_err();
+        let file = top.path().join("file");
+        fs::write(&file, "").unwrap();
+        make_private(&file).unwrap_err();
+    }
+
+    #[test]
+    fn a_file_that_took_our_place_is_spared() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("socket");
+        let (listener, file) = listen(&path, false).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "somebody else's").unwrap();
+        drop((listener, file));
+        assert!(path.exists());
+
+        fs::remove_file(&path).unwrap();
+        drop(listen(&path, false).unwrap());
+        assert!(!path.exists());
     }
 }

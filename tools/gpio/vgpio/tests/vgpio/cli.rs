@@ -4,6 +4,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::process::Stdio;
 
 use crate::daemon::{complaint, eventually, program, Daemon};
 use crate::driver::Guest;
@@ -257,6 +258,29 @@ fn no_daemon_is_said_so() {
         .output()
         .unwrap();
     assert!(complaint(&output).contains("start one with `vgpio serve`"));
+}
+
+#[test]
+fn the_default_control_socket_is_in_the_runtime_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = format!("socket={},lines=1", dir.path().join("s").display());
+    let in_dir = || {
+        let mut command = program();
+        command.env("XDG_RUNTIME_DIR", dir.path());
+        command
+    };
+    let mut daemon = in_dir()
+        .args(["serve", "--device", &device])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let control = dir.path().join("vgpio.sock");
+    eventually("serving", || {
+        control.exists() && dir.path().join("s").exists()
+    });
+    assert!(in_dir().arg("info").output().unwrap().status.success());
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
 }
 
 /// Runs `serve`, which must fail; returns the one line of its complaint.

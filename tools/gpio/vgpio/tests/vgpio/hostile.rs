@@ -28,7 +28,10 @@ fn nonsense(valid: &[u8], response: usize) -> Vec<(Vec<Part>, &'static [u8])> {
     let mut chains = vec![
         (vec![message()], &[][..]),
         (vec![read([]), write(response as u32)], error),
-        (vec![read(&valid[..size - 1]), write(response as u32)], error),
+        (
+            vec![read(&valid[..size - 1]), write(response as u32)],
+            error,
+        ),
         (vec![longer(size + 1), write(response as u32)], error),
         (vec![longer(4000), write(response as u32)], error),
         (vec![write(response as u32)], error),
