@@ -209,9 +209,7 @@ impl<T: Driver> Adapter<T> {
     /// # Safety
     ///
     /// The data must not be taken away while the returned reference exists.
-    unsafe fn data<'a>(
-        dev: &'a Device<device::CoreInternal<'_>>,
-    ) -> Result<Pin<&'a T::Data<'a>>> {
+    unsafe fn data<'a>(dev: &'a Device<device::CoreInternal<'_>>) -> Result<Pin<&'a T::Data<'a>>> {
         let generic: &device::Device<device::CoreInternal<'_>> = dev.as_ref();
 
         // SAFETY: `generic` is a valid device.
@@ -512,10 +510,7 @@ pub trait Driver {
     ///
     /// Any, also hard interrupts, with a spinlock held. To read the configuration space is not
     /// possible here: leave that to a work item.
-    fn config_changed<'bound>(
-        dev: &'bound Device<device::Bound>,
-        this: Pin<&Self::Data<'bound>>,
-    ) {
+    fn config_changed<'bound>(dev: &'bound Device<device::Bound>, this: Pin<&Self::Data<'bound>>) {
         let _ = (dev, this);
     }
 

@@ -57,7 +57,8 @@ impl Usage {
     /// Returns the messages that make a device that was reset as it was: value and direction.
     pub(crate) fn replay(&self) -> impl Iterator<Item = Message> {
         let used = (self.requested || self.irq) && self.direction != Direction::None;
-        let value = (used && self.direction == Direction::Out).then_some(Message::SetValue(self.value));
+        let value =
+            (used && self.direction == Direction::Out).then_some(Message::SetValue(self.value));
         let direction = used.then_some(Message::SetDirection(self.direction));
 
         [value, direction].into_iter().flatten()

@@ -323,7 +323,8 @@ impl EventQueue {
 
     /// Undoes [`EventQueue::add_user`]. The buffer stays, for the next one.
     pub(crate) fn remove_user(&self) {
-        self.queue.with(|_, events| events.users = events.users.saturating_sub(1));
+        self.queue
+            .with(|_, events| events.users = events.users.saturating_sub(1));
     }
 
     /// Has the machine of `line` step. Any context.
@@ -454,7 +455,8 @@ impl EventQueue {
                 // An event that is too early, or too late, for the domain has no consumer.
                 let _ = self.domain.handle_irq(line.into());
 
-                self.queue.with(|ring, events| events.unpark(ring, &mut todo));
+                self.queue
+                    .with(|ring, events| events.unpark(ring, &mut todo));
                 continue;
             }
 

@@ -610,8 +610,13 @@ impl RequestQueue {
             GFP_KERNEL | __GFP_NOWARN,
         )?;
         let mut buffer = Some(
-            Buffer::new(wire::Request::names(), wire::Response::POISON, 0, GFP_KERNEL)?
-                .with_large_response(bytes),
+            Buffer::new(
+                wire::Request::names(),
+                wire::Response::POISON,
+                0,
+                GFP_KERNEL,
+            )?
+            .with_large_response(bytes),
         );
 
         // The message takes the place of the one that the slot has for requests about lines.

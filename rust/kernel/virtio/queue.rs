@@ -10,8 +10,8 @@ use crate::{
     prelude::*,
     sync::{
         atomic::{
-            Atomic,
             Acquire,
+            Atomic,
             Relaxed,
             Release, //
         },
@@ -318,9 +318,7 @@ impl<B: Buffer> Access<'_, B> {
 
             // SAFETY: `tables[i]` is valid for writes of one entry. By the requirements of
             // `Buffer` the segment is in the linear mapping and physically contiguous.
-            unsafe {
-                bindings::sg_init_one(tables[i].as_mut_ptr(), segment.addr.as_ptr(), len)
-            };
+            unsafe { bindings::sg_init_one(tables[i].as_mut_ptr(), segment.addr.as_ptr(), len) };
 
             sgs[total] = tables[i].as_mut_ptr();
             counts[i] = 1;

@@ -181,9 +181,8 @@ impl Vqs {
         })?;
 
         // SAFETY: `vdev` is valid.
-        let indirect = unsafe {
-            bindings::__virtio_test_bit(vdev, bindings::VIRTIO_RING_F_INDIRECT_DESC)
-        };
+        let indirect =
+            unsafe { bindings::__virtio_test_bit(vdev, bindings::VIRTIO_RING_F_INDIRECT_DESC) };
 
         let mut ret = Ok(());
 
