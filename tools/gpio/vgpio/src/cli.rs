@@ -25,7 +25,7 @@ const LINES: &str = "Lines, by offset or name; all if none is given";
 #[command(name = "vgpio", version, max_term_width = 100)]
 pub struct Cli {
     /// The daemon's control socket [default: $XDG_RUNTIME_DIR/vgpio.sock, or
-    /// /tmp/vgpio-<uid>/control.sock]
+    /// /tmp/vgpio-UID/control.sock]
     #[arg(long, value_name = "PATH", global = true)]
     control: Option<PathBuf>,
     #[command(flatten)]
@@ -55,7 +55,7 @@ enum Command {
         /// A device: socket=PATH,lines=N and more, separated by commas; may be repeated
         #[arg(short = 'd', long = "device", value_name = "KEY=VALUE,...")]
         devices: Vec<config::Device>,
-        /// A TOML file with [[device]] tables of the same keys
+        /// A TOML file with a table `device` of the same keys for each device
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
