@@ -49,6 +49,9 @@ vgpio: ## build the device of the host's side
 run: ## boot a guest and leave you at its shell
 	@scripts/run
 
+test: ## run all tests
+	@scripts/test
+
 kunit: ## build and run the KUnit suites
 	@scripts/kunit
 
@@ -64,4 +67,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio run kunit lint series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio run test kunit lint series clean distclean
