@@ -1,0 +1,811 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit tests of the virtio device for KUnit tests
+ *
+ * A driver of a device that does not exist behaves well, or breaks one rule.
+ */
+
+#include <linux/delay.h>
+#include <linux/interrupt.h>
+#include <linux/module.h>
+#include <linux/sched.h>
+#include <linux/scatterlist.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+
+#include <kunit/test.h>
+#include <kunit/virtio.h>
+
+/* No device has this ID. */
+#define TOY_ID		0x7fffff
+
+#define TOY_QUEUES	2
+#define TOY_RING	8
+#define TOY_BYTES	16
+
+/* A request of the toy driver, in memory that can be mapped. */
+struct toy_request {
+	u8 out[TOY_BYTES];
+	u8 in[TOY_BYTES];
+};
+
+/* A test: the driver's side, the device's side, and how they behave. */
+struct toy {
+	struct kunit *test;
+	struct kunit_virtio *dev;
+	struct virtio_device *vdev;
+
+	/* Device */
+	struct list_head held;
+	bool hold;
+	u64 delay_ns;
+	unsigned int resets;
+
+	/* Driver */
+	struct virtqueue *vqs[TOY_QUEUES];
+	struct toy_request requests[TOY_RING + 1];
+	unsigned int callbacks;
+	unsigned int config_changes;
+	bool in_hardirq;
+	bool in_task;
+
+	/* Mistakes of the driver */
+	bool find_early;
+	bool notify_early;
+	bool no_reset;
+	bool leave_buffers;
+};
+
+/* The driver has no other way to find it in probe. */
+static struct toy *the_toy;
+
+/* Device */
+
+static void toy_answer(struct kunit_virtio_buffer *buf, u64 delay_ns)
+{
+	u8 bytes[TOY_BYTES];
+	size_t len = kunit_virtio_read(buf, 0, bytes, sizeof(bytes));
+
+	len = kunit_virtio_write(buf, 0, bytes, len);
+	kunit_virtio_complete_after(buf, len, delay_ns);
+}
+
+static void toy_available(struct kunit_virtio *dev, struct kunit_virtio_buffer *buf)
+{
+	struct toy *toy = kunit_virtio_priv(dev);
+
+	if (toy->hold)
+		list_add_tail(&buf->list, &toy->held);
+	else
+		toy_answer(buf, toy->delay_ns);
+}
+
+static void toy_reset(struct kunit_virtio *dev)
+{
+	struct toy *toy = kunit_virtio_priv(dev);
+
+	INIT_LIST_HEAD(&toy->held);
+	toy->resets++;
+}
+
+static void toy_release(struct toy *toy, bool backwards)
+{
+	unsigned long flags = kunit_virtio_lock(toy->dev);
+
+	while (!list_empty(&toy->held)) {
+		struct kunit_virtio_buffer *buf = backwards ?
+			list_last_entry(&toy->held, struct kunit_virtio_buffer, list) :
+			list_first_entry(&toy->held, struct kunit_virtio_buffer, list);
+
+		list_del_init(&buf->list);
+		toy_answer(buf, 0);
+	}
+	kunit_virtio_unlock(toy->dev, flags);
+}
+
+static void toy_rescue(struct kunit_virtio *dev)
+{
+	struct toy *toy = kunit_virtio_priv(dev);
+	struct kunit_virtio_buffer *buf, *next;
+
+	toy->hold = false;
+	toy->delay_ns = 0;
+	list_for_each_entry_safe(buf, next, &toy->held, list) {
+		list_del_init(&buf->list);
+		toy_answer(buf, 0);
+	}
+}
+
+static const struct kunit_virtio_ops toy_ops = {
+	.available	= toy_available,
+	.reset		= toy_reset,
+	.rescue		= toy_rescue,
+};
+
+static const struct kunit_virtio_queue_config toy_queues[TOY_QUEUES] = {
+	{ .size = TOY_RING, .out = 1, .in = 1 },
+	{ .size = TOY_RING },
+};
+
+static const u8 toy_config[] = { 1, 2, 3, 4 };
+
+/* Driver */
+
+static void toy_callback(struct virtqueue *vq)
+{
+	struct toy *toy = vq->vdev->priv;
+
+	toy->callbacks++;
+	toy->in_hardirq = in_hardirq();
+	toy->in_task = in_task() && !irqs_disabled();
+}
+
+static int toy_find_vqs(struct virtio_device *vdev)
+{
+	struct virtqueue_info info[TOY_QUEUES] = {
+		{ "first", toy_callback },
+		{ "second", toy_callback },
+	};
+
+	return virtio_find_vqs(vdev, TOY_QUEUES, the_toy->vqs, info, NULL);
+}
+
+static int toy_validate(struct virtio_device *vdev)
+{
+	if (the_toy->find_early) {
+		int ret = toy_find_vqs(vdev);
+
+		if (ret)
+			return ret;
+		vdev->config->del_vqs(vdev);
+	}
+	return 0;
+}
+
+static int toy_probe(struct virtio_device *vdev)
+{
+	int ret;
+
+	vdev->priv = the_toy;
+	ret = toy_find_vqs(vdev);
+	if (ret)
+		return ret;
+
+	if (the_toy->notify_early)
+		virtqueue_notify(the_toy->vqs[0]);
+	virtio_device_ready(vdev);
+	return 0;
+}
+
+static void toy_remove(struct virtio_device *vdev)
+{
+	struct toy *toy = vdev->priv;
+
+	if (!toy->no_reset)
+		virtio_reset_device(vdev);
+	for (unsigned int i = 0; i < TOY_QUEUES && !toy->leave_buffers; i++) {
+		while (virtqueue_detach_unused_buf(toy->vqs[i]))
+			;
+	}
+	vdev->config->del_vqs(vdev);
+}
+
+static void toy_config_changed(struct virtio_device *vdev)
+{
+	struct toy *toy = vdev->priv;
+
+	toy->config_changes++;
+}
+
+static const struct virtio_device_id toy_ids[] = {
+	{ TOY_ID, VIRTIO_DEV_ANY_ID },
+	{ }
+};
+
+static struct virtio_driver toy_driver = {
+	.driver.name	= "kunit-virtio-toy",
+	.id_table	= toy_ids,
+	.validate	= toy_validate,
+	.probe		= toy_probe,
+	.remove		= toy_remove,
+	.config_changed	= toy_config_changed,
+};
+
+/* Adds request @n to a queue: one segment to read and one to write, if asked for. */
+static int toy_add(struct toy *toy, unsigned int queue, unsigned int n, bool out, bool in)
+{
+	struct toy_request *request = &toy->requests[n];
+	struct scatterlist out_sg, in_sg, *sgs[2];
+	unsigned int num = 0;
+
+	sg_init_one(&out_sg, request->out, sizeof(request->out));
+	sg_init_one(&in_sg, request->in, sizeof(request->in));
+	if (out)
+		sgs[num++] = &out_sg;
+	if (in)
+		sgs[num++] = &in_sg;
+	return virtqueue_add_sgs(toy->vqs[queue], sgs, out, in, request, GFP_ATOMIC);
+}
+
+static int toy_send(struct toy *toy, unsigned int n)
+{
+	int ret;
+
+	memset(toy->requests[n].out, n + 1, TOY_BYTES);
+	ret = toy_add(toy, 0, n, true, true);
+	if (!ret && !virtqueue_kick(toy->vqs[0]))
+		ret = -EIO;
+	return ret;
+}
+
+/* Waits for a request to come back, and returns its number or -1. */
+static int toy_receive(struct toy *toy, unsigned int *len)
+{
+	unsigned long end = jiffies + HZ;
+
+	do {
+		struct toy_request *request = virtqueue_get_buf(toy->vqs[0], len);
+
+		if (request)
+			return request - toy->requests;
+		fsleep(100);
+	} while (time_before(jiffies, end));
+
+	return -1;
+}
+
+static void toy_wait_callbacks(struct toy *toy, unsigned int count)
+{
+	unsigned long end = jiffies + HZ;
+	unsigned int callbacks;
+
+	while ((callbacks = READ_ONCE(toy->callbacks)) < count && time_before(jiffies, end))
+		fsleep(100);
+	KUNIT_EXPECT_EQ(toy->test, callbacks, count);
+}
+
+/* The rule was broken, once, and that was meant. */
+static void toy_expect_broken(struct toy *toy, enum kunit_virtio_rule rule)
+{
+	KUNIT_EXPECT_EQ(toy->test, kunit_virtio_broken(toy->dev, rule), 1);
+	kunit_virtio_forgive(toy->dev, rule);
+}
+
+/* What the driver does to its ring by hand. */
+static const struct vring *toy_vring(struct toy *toy)
+{
+	return virtqueue_get_vring(toy->vqs[0]);
+}
+
+static struct toy *toy_plug(struct kunit *test)
+{
+	struct toy *toy = test->priv;
+
+	KUNIT_ASSERT_EQ(test, kunit_virtio_register(toy->dev), 0);
+	KUNIT_ASSERT_PTR_EQ(test, toy->vdev->priv, (void *)toy);
+	return toy;
+}
+
+static int toy_init_features(struct kunit *test, u64 features)
+{
+	struct kunit_virtio_config config = {
+		.id		= TOY_ID,
+		.features	= features,
+		.config		= toy_config,
+		.config_len	= sizeof(toy_config),
+		.queues		= toy_queues,
+		.num_queues	= TOY_QUEUES,
+		.ops		= &toy_ops,
+	};
+	struct toy *toy = kunit_kzalloc(test, sizeof(*toy), GFP_KERNEL);
+
+	if (!toy)
+		return -ENOMEM;
+
+	toy->test = test;
+	INIT_LIST_HEAD(&toy->held);
+	config.priv = toy;
+	toy->dev = kunit_virtio_alloc(test, &config);
+	if (!toy->dev)
+		return -ENOMEM;
+
+	toy->vdev = kunit_virtio_device(toy->dev);
+	the_toy = toy;
+	test->priv = toy;
+	return 0;
+}
+
+static int toy_init(struct kunit *test)
+{
+	return toy_init_features(test, 0);
+}
+
+static int toy_suite_init(struct kunit_suite *suite)
+{
+	return register_virtio_driver(&toy_driver);
+}
+
+static void toy_suite_exit(struct kunit_suite *suite)
+{
+	unregister_virtio_driver(&toy_driver);
+}
+
+/* The device does what it is told to */
+
+static void answers(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len = 0;
+
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	toy_wait_callbacks(toy, 1);
+	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
+	KUNIT_EXPECT_EQ(test, len, TOY_BYTES);
+	KUNIT_EXPECT_MEMEQ(test, toy->requests[0].in, toy->requests[0].out, TOY_BYTES);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_notifications(toy->dev, 0), 1);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_notifications(toy->dev, 1), 0);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_interrupts(toy->dev, 0), 1);
+}
+
+static void answers_in_hardirq(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	toy_wait_callbacks(toy, 1);
+	KUNIT_EXPECT_TRUE(test, toy->in_hardirq);
+	KUNIT_EXPECT_FALSE(test, toy->in_task);
+}
+
+static void answers_in_process_context(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	kunit_virtio_set_irq(toy->dev, KUNIT_VIRTIO_PROCESS);
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	toy_wait_callbacks(toy, 1);
+	KUNIT_EXPECT_FALSE(test, toy->in_hardirq);
+	KUNIT_EXPECT_TRUE(test, toy->in_task);
+}
+
+static void loses_interrupts(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	kunit_virtio_set_irq(toy->dev, KUNIT_VIRTIO_NONE);
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
+	KUNIT_EXPECT_EQ(test, toy->callbacks, 0);
+}
+
+static void answers_later(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	ktime_t start = ktime_get();
+	unsigned int len;
+
+	toy->delay_ns = 2 * NSEC_PER_MSEC;
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(toy->dev, 0), 1);
+	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
+	KUNIT_EXPECT_GE(test, ktime_us_delta(ktime_get(), start), 2 * USEC_PER_MSEC);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(toy->dev, 0), 0);
+}
+
+static void answers_out_of_order(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	toy->hold = true;
+	for (int n = 0; n < 3; n++)
+		KUNIT_ASSERT_EQ(test, toy_send(toy, n), 0);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(toy->dev, 0), 3);
+	toy_release(toy, true);
+	/* Answered under one lock, so together. */
+	toy_wait_callbacks(toy, 1);
+	for (int n = 2; n >= 0; n--)
+		KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), n);
+}
+
+static void answers_never(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	toy->hold = true;
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	fsleep(1000);
+	KUNIT_EXPECT_NULL(test, virtqueue_get_buf(toy->vqs[0], &len));
+	kunit_virtio_unregister(toy->dev);
+	KUNIT_EXPECT_TRUE(test, list_empty(&toy->held));
+}
+
+static void rescues(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	toy->hold = true;
+	kunit_virtio_set_irq(toy->dev, KUNIT_VIRTIO_NONE);
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	virtio_break_device(toy->vdev);
+	kunit_virtio_rescue(toy->dev);
+	toy_wait_callbacks(toy, 1);
+	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
+}
+
+static void rescues_after_reset(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	toy->hold = true;
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	virtio_device_shutdown(toy->vdev);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_status(toy->dev), 0);
+	kunit_virtio_rescue(toy->dev);
+	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
+}
+
+static void uses_wrong_id(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	kunit_virtio_use_id(toy->dev, 0, 0xffff);
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	KUNIT_EXPECT_NULL(test, virtqueue_get_buf(toy->vqs[0], &len));
+	KUNIT_EXPECT_TRUE(test, virtqueue_is_broken(toy->vqs[0]));
+	kunit_virtio_rescue(toy->dev);
+	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
+}
+
+static void fails_to_be_notified(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	kunit_virtio_fail_notify(toy->dev, true);
+	KUNIT_EXPECT_EQ(test, toy_send(toy, 0), -EIO);
+	KUNIT_EXPECT_TRUE(test, virtqueue_is_broken(toy->vqs[0]));
+	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(toy->dev, 0), 0);
+}
+
+static void fails_to_map(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	kunit_virtio_fail_map(toy->dev, 1);
+	KUNIT_EXPECT_EQ(test, toy_send(toy, 0), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, toy_send(toy, 0), 0);
+	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
+}
+
+static void follows_indirect_tables(struct kunit *test)
+{
+	struct toy *toy;
+	unsigned int len;
+
+	KUNIT_ASSERT_EQ(test, toy_init_features(test, BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC)), 0);
+	toy = toy_plug(test);
+	toy->hold = true;
+	/* Each takes one descriptor of the ring. */
+	for (int n = 0; n < TOY_RING; n++)
+		KUNIT_ASSERT_EQ(test, toy_send(toy, n), 0);
+	toy_release(toy, false);
+	for (int n = 0; n < TOY_RING; n++) {
+		KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), n);
+		KUNIT_EXPECT_EQ(test, toy->requests[n].in[0], n + 1);
+	}
+}
+
+static void knows_event_indices(struct kunit *test)
+{
+	struct toy *toy;
+	unsigned int len;
+
+	KUNIT_ASSERT_EQ(test, toy_init_features(test, BIT_ULL(VIRTIO_RING_F_EVENT_IDX)), 0);
+	toy = toy_plug(test);
+	for (int n = 0; n < 3 * TOY_RING; n++) {
+		KUNIT_ASSERT_EQ(test, toy_send(toy, n % TOY_RING), 0);
+		KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), n % TOY_RING);
+	}
+	KUNIT_EXPECT_EQ(test, kunit_virtio_notifications(toy->dev, 0), 3 * TOY_RING);
+}
+
+static void keeps_a_full_ring(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	toy->hold = true;
+	for (int n = 0; n < TOY_RING / 2; n++)
+		KUNIT_ASSERT_EQ(test, toy_send(toy, n), 0);
+	KUNIT_EXPECT_EQ(test, toy_send(toy, TOY_RING / 2), -ENOSPC);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(toy->dev, 0), TOY_RING / 2);
+}
+
+static void asks_for_reset(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	kunit_virtio_needs_reset(toy->dev);
+	KUNIT_EXPECT_EQ(test, toy->config_changes, 1);
+	KUNIT_EXPECT_TRUE(test, kunit_virtio_status(toy->dev) & VIRTIO_CONFIG_S_NEEDS_RESET);
+	virtio_reset_device(toy->vdev);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_status(toy->dev), 0);
+}
+
+static void has_a_config_space(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	KUNIT_EXPECT_EQ(test, virtio_cread32(toy->vdev, 0), 0x04030201);
+	virtio_cwrite8(toy->vdev, 1, 0xff);
+	KUNIT_EXPECT_EQ(test, virtio_cread16(toy->vdev, 0), 0xff01);
+}
+
+static void is_bound_again(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	device_release_driver(&toy->vdev->dev);
+	KUNIT_ASSERT_EQ(test, device_attach(&toy->vdev->dev), 1);
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_resets(toy->dev), 2);
+}
+
+/* The device notices what the driver does wrong */
+
+static void notices_memory_that_is_not_mapped(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	struct scatterlist sg;
+
+	sg_init_one(&sg, toy->requests[0].in, TOY_BYTES);
+	sg_dma_address(&sg) = (dma_addr_t)(uintptr_t)toy->requests[0].in;
+	sg_dma_len(&sg) = TOY_BYTES;
+	KUNIT_ASSERT_EQ(test, virtqueue_add_inbuf_premapped(toy->vqs[0], &sg, 1, toy,
+							    NULL, GFP_KERNEL), 0);
+	virtqueue_kick(toy->vqs[0]);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_CHAIN);
+}
+
+static void notices_memory_of_the_wrong_direction(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	KUNIT_ASSERT_EQ(test, toy_add(toy, 0, 0, true, true), 0);
+	toy_vring(toy)->desc[0].flags |= cpu_to_virtio16(toy->vdev, VRING_DESC_F_WRITE);
+	virtqueue_kick(toy->vqs[0]);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_CHAIN);
+}
+
+static void notices_readable_after_writable(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	KUNIT_ASSERT_EQ(test, toy_add(toy, 0, 0, true, true), 0);
+	swap(toy_vring(toy)->desc[0].addr, toy_vring(toy)->desc[1].addr);
+	toy_vring(toy)->desc[0].flags |= cpu_to_virtio16(toy->vdev, VRING_DESC_F_WRITE);
+	toy_vring(toy)->desc[1].flags &= ~cpu_to_virtio16(toy->vdev, VRING_DESC_F_WRITE);
+	virtqueue_kick(toy->vqs[0]);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_CHAIN);
+}
+
+static void notices_what_is_no_memory(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	struct scatterlist sg;
+
+	sg_init_one(&sg, toy->requests[0].in, TOY_BYTES);
+	sg.length = 0;
+	KUNIT_EXPECT_EQ(test, virtqueue_add_inbuf(toy->vqs[0], &sg, 1, toy, GFP_KERNEL),
+			-ENOMEM);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_CHAIN);
+}
+
+static void notices_buffer_twice(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	const struct vring *vring = toy_vring(toy);
+
+	toy->hold = true;
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	vring->avail->ring[1] = vring->avail->ring[0];
+	vring->avail->idx = cpu_to_virtio16(toy->vdev, 2);
+	virtqueue_notify(toy->vqs[0]);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_TWICE);
+}
+
+static void notices_overlap(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	toy->hold = true;
+	KUNIT_ASSERT_EQ(test, toy_add(toy, 0, 0, true, true), 0);
+	KUNIT_ASSERT_EQ(test, toy_add(toy, 1, 0, false, true), 0);
+	virtqueue_kick(toy->vqs[0]);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_broken(toy->dev, KUNIT_VIRTIO_RULE_OVERLAP), 0);
+	virtqueue_kick(toy->vqs[1]);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_OVERLAP);
+}
+
+static void notices_writable_request(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	KUNIT_ASSERT_EQ(test, toy_add(toy, 0, 0, false, true), 0);
+	virtqueue_kick(toy->vqs[0]);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_SHAPE);
+}
+
+static void notices_missing_response(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	KUNIT_ASSERT_EQ(test, toy_add(toy, 0, 0, true, false), 0);
+	virtqueue_kick(toy->vqs[0]);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_SHAPE);
+}
+
+static void notices_memory_taken(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	toy->hold = true;
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	KUNIT_EXPECT_NOT_NULL(test, virtqueue_detach_unused_buf(toy->vqs[0]));
+	/* One for each part. */
+	KUNIT_EXPECT_EQ(test, kunit_virtio_broken(toy->dev, KUNIT_VIRTIO_RULE_TAKEN), 2);
+	kunit_virtio_forgive(toy->dev, KUNIT_VIRTIO_RULE_TAKEN);
+}
+
+static void notices_early_notification(struct kunit *test)
+{
+	struct toy *toy = test->priv;
+
+	toy->notify_early = true;
+	toy_plug(test);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_READY);
+}
+
+static void notices_use_after_reset(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	virtio_reset_device(toy->vdev);
+	__virtio_unbreak_device(toy->vdev);
+	KUNIT_EXPECT_EQ(test, toy_send(toy, 0), 0);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_READY);
+}
+
+/* The device is ready again, the queue is not: it was not set up since. */
+static void notices_old_queue_after_reset(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	virtio_reset_device(toy->vdev);
+	virtio_device_ready(toy->vdev);
+	KUNIT_EXPECT_EQ(test, toy_send(toy, 0), 0);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_READY);
+}
+
+static void notices_early_queues(struct kunit *test)
+{
+	struct toy *toy = test->priv;
+
+	toy->find_early = true;
+	toy_plug(test);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_NEGOTIATE);
+}
+
+static void notices_status_bits_that_go(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	toy->vdev->config->set_status(toy->vdev, VIRTIO_CONFIG_S_ACKNOWLEDGE);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_STATUS);
+}
+
+static void notices_missing_reset(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	toy->no_reset = true;
+	/* The core warns of it, once. */
+	kunit_warning_suppress(test)
+		kunit_virtio_unregister(toy->dev);
+	/* One for each queue. */
+	KUNIT_EXPECT_EQ(test, kunit_virtio_broken(toy->dev, KUNIT_VIRTIO_RULE_RESET),
+			TOY_QUEUES);
+	kunit_virtio_forgive(toy->dev, KUNIT_VIRTIO_RULE_RESET);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_STATUS);
+}
+
+static void notices_buffers_left(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	toy->hold = true;
+	toy->leave_buffers = true;
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	kunit_virtio_unregister(toy->dev);
+	/* The queue that has the buffer, and the memory of it. */
+	KUNIT_EXPECT_EQ(test, kunit_virtio_broken(toy->dev, KUNIT_VIRTIO_RULE_LEFT), 2);
+	kunit_virtio_forgive(toy->dev, KUNIT_VIRTIO_RULE_LEFT);
+}
+
+static void notices_use_while_reset_is_needed(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	kunit_virtio_needs_reset(toy->dev);
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_NEEDS_RESET);
+}
+
+static void notices_config_overrun(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	KUNIT_EXPECT_EQ(test, virtio_cread32(toy->vdev, sizeof(toy_config) - 2), 0);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_CONFIG);
+}
+
+static struct kunit_case toy_cases[] = {
+	KUNIT_CASE(answers),
+	KUNIT_CASE(answers_in_hardirq),
+	KUNIT_CASE(answers_in_process_context),
+	KUNIT_CASE(loses_interrupts),
+	KUNIT_CASE(answers_later),
+	KUNIT_CASE(answers_out_of_order),
+	KUNIT_CASE(answers_never),
+	KUNIT_CASE(rescues),
+	KUNIT_CASE(rescues_after_reset),
+	KUNIT_CASE(uses_wrong_id),
+	KUNIT_CASE(fails_to_be_notified),
+	KUNIT_CASE(fails_to_map),
+	KUNIT_CASE(follows_indirect_tables),
+	KUNIT_CASE(knows_event_indices),
+	KUNIT_CASE(keeps_a_full_ring),
+	KUNIT_CASE(asks_for_reset),
+	KUNIT_CASE(has_a_config_space),
+	KUNIT_CASE(is_bound_again),
+	KUNIT_CASE(notices_memory_that_is_not_mapped),
+	KUNIT_CASE(notices_memory_of_the_wrong_direction),
+	KUNIT_CASE(notices_readable_after_writable),
+	KUNIT_CASE(notices_what_is_no_memory),
+	KUNIT_CASE(notices_buffer_twice),
+	KUNIT_CASE(notices_overlap),
+	KUNIT_CASE(notices_writable_request),
+	KUNIT_CASE(notices_missing_response),
+	KUNIT_CASE(notices_memory_taken),
+	KUNIT_CASE(notices_early_notification),
+	KUNIT_CASE(notices_use_after_reset),
+	KUNIT_CASE(notices_old_queue_after_reset),
+	KUNIT_CASE(notices_early_queues),
+	KUNIT_CASE(notices_status_bits_that_go),
+	KUNIT_CASE(notices_missing_reset),
+	KUNIT_CASE(notices_buffers_left),
+	KUNIT_CASE(notices_use_while_reset_is_needed),
+	KUNIT_CASE(notices_config_overrun),
+	{ }
+};
+
+static struct kunit_suite toy_suite = {
+	.name		= "kunit_virtio",
+	.suite_init	= toy_suite_init,
+	.suite_exit	= toy_suite_exit,
+	.init		= toy_init,
+	.test_cases	= toy_cases,
+};
+
+kunit_test_suites(&toy_suite);
+
+MODULE_DESCRIPTION("KUnit tests of the virtio device for KUnit tests");
+MODULE_LICENSE("GPL");
