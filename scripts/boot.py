@@ -179,7 +179,7 @@ def qemu(args, device, accel):
         "-object", f"memory-backend-memfd,id=memory,size={memory},share=on",
         "-smp", str(args.smp),
         "-kernel", f"{args.build}/arch/x86/boot/bzImage", "-initrd", str(args.initrd),
-        "-add-fd", "fd=3,set=1", "-chardev", "socket,id=channel,fd=3",
+        "-chardev", "socket,id=channel,fd=3",
     ]  # fmt: skip
     if accel == "kvm":
         command += ["-cpu", "host"]
@@ -189,7 +189,7 @@ def qemu(args, device, accel):
     # microvm has one serial port of its own, for the console.
     command += ["-serial", "chardev:console", "-device", "isa-serial,chardev=channel,index=1"]
     for n, path in enumerate(device.sockets):
-        command += ["-chardev", f"socket,id=gpio{n},path={path},reconnect-ms=100"]
+        command += ["-chardev", f"socket,id=gpio{n},path={path}"]
         if args.transport == "pci":
             # Behind a port of its own each can be unplugged.
             command += ["-device", f"pcie-root-port,id=port{n},chassis={n + 1}"]
