@@ -947,6 +947,18 @@ mod tests {
     }
 
     #[test]
+    fn reset_ends_the_row_of_strikes() {
+        let mut line = armed(Rising);
+
+        for _ in 0..AT_ONCE + 1 {
+            let _ = line.returned(Odd);
+        }
+        line.reset();
+        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+        assert_eq!(line.returned(Odd), Action::Arm);
+    }
+
+    #[test]
     fn reset_while_enabling() {
         for outcome in [Accepted, Refused] {
             let mut line = started(Rising);
