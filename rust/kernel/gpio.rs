@@ -2,9 +2,9 @@
 
 //! GPIO controllers.
 //!
-//! A driver of a GPIO controller implements [`Chip`] for its state, and [`IrqChip`] if the lines can be
-//! interrupts, and hands it to [`Registration`]. From then on consumers in the kernel and in user space
-//! can use the lines.
+//! A driver of a GPIO controller implements [`Chip`] for its state, and [`IrqChip`] if the lines
+//! can be interrupts, and hands it to [`Registration`]. From then on consumers in the kernel and in
+//! user space can use the lines.
 //!
 //! C headers:
 //! - [`include/linux/gpio/driver.h`](srctree/include/linux/gpio/driver.h)
@@ -21,6 +21,8 @@ mod irq_chip;
 mod irq_domain;
 #[cfg(CONFIG_GPIOLIB_IRQCHIP)]
 mod irq_lines;
+#[cfg(CONFIG_RUST_GPIO_KUNIT_TEST)]
+mod kunit;
 #[cfg(CONFIG_GPIOLIB_IRQCHIP)]
 mod line_locks;
 #[cfg(CONFIG_GPIOLIB_IRQCHIP)]

@@ -22,9 +22,9 @@ use core::marker::PhantomData;
 
 /// The operations of a GPIO controller: the callbacks of `struct gpio_chip`.
 ///
-/// Only [`Chip::get_direction`] must be there; gpiolib takes the lack of another one as a fact about
-/// the hardware (a controller without [`Chip::direction_output`] can only read, for example), thus a
-/// method that is not implemented is a callback that is not set.
+/// Only [`Chip::get_direction`] must be there; gpiolib takes the lack of another one as a fact
+/// about the hardware (a controller without [`Chip::direction_output`] can only read, for example),
+/// thus a method that is not implemented is a callback that is not set.
 ///
 /// `offset` is always less than the number of lines that the chip was registered with. Values are
 /// those of the physical line, high or low; what a consumer calls active is gpiolib's business.
@@ -85,8 +85,8 @@ pub trait Chip: Send + Sync + 'static {
     /// Reads all lines of `mask` at once, into the same bits of `bits`.
     ///
     /// Both have the same length, which ends with the last line that is wanted. The bits of `mask`
-    /// are clear in `bits` to begin with; its other ones are none of the chip's business and must be
-    /// left as they are.
+    /// are clear in `bits` to begin with; its other ones are none of the chip's business and must
+    /// be left as they are.
     fn get_multiple(&self, _mask: &Bitmap, _bits: &mut Bitmap) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -159,7 +159,8 @@ impl<T: Chip> ChipVTable<T> {
     ///
     /// # Safety
     ///
-    /// `gc` must be the `gc` of an `Inner<T>` whose `parts` are initialised, and which outlives `'a`.
+    /// `gc` must be the `gc` of an `Inner<T>` whose `parts` are initialised, and which outlives
+    /// `'a`.
     unsafe fn chip<'a>(gc: *mut bindings::gpio_chip) -> &'a T {
         // SAFETY: By the safety requirements, `gc` is within an `Inner<T>`.
         let inner = unsafe { Inner::<T>::from_gc(gc) };
@@ -312,7 +313,8 @@ impl<T: Chip> ChipVTable<T> {
     }
 }
 
-/// Cuts gpiolib's bitmap of the wanted lines off behind the last of them; [`None`] if there is none.
+/// Cuts gpiolib's bitmap of the wanted lines off behind the last of them; [`None`] if there is
+/// none.
 ///
 /// The values come in a bitmap that need not be longer: when a consumer's descriptors are those of
 /// the first lines of the chip, `gpiod_get_array_value_complex()` passes the consumer's own bitmap,

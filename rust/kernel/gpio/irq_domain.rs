@@ -23,16 +23,16 @@ use core::ptr;
 
 /// The interrupts of a chip's lines, as seen from the driver that raises them.
 ///
-/// It is part of the driver's own state, thus is there before the chip is registered and after it is
-/// gone, when a device may raise interrupts as well. In between it knows the chip's IRQ domain:
+/// It is part of the driver's own state, thus is there before the chip is registered and after it
+/// is gone, when a device may raise interrupts as well. In between it knows the chip's IRQ domain:
 /// [`Registration::with_irq`](super::Registration::with_irq) puts it in, and dropping the
-/// registration takes it out and waits for calls of [`Self::handle_irq`] in progress, before gpiolib
-/// frees the domain. Hence a driver needs no ordering of its own between the two.
+/// registration takes it out and waits for calls of [`Self::handle_irq`] in progress, before
+/// gpiolib frees the domain. Hence a driver needs no ordering of its own between the two.
 ///
 /// # Invariants
 ///
-/// `lines` is null, or points to an [`IrqLines`] that stays alive at least until an RCU grace period
-/// has passed after the pointer was taken out.
+/// `lines` is null, or points to an [`IrqLines`] that stays alive at least until an RCU grace
+/// period has passed after the pointer was taken out.
 #[pin_data]
 pub struct IrqDomain {
     lines: Atomic<*mut IrqLines>,
@@ -48,11 +48,11 @@ impl IrqDomain {
         })
     }
 
-    /// Raises the interrupt of the line at `offset`: runs its flow handler, and thereby the handlers
-    /// of its consumers, before it returns.
+    /// Raises the interrupt of the line at `offset`: runs its flow handler, and thereby the
+    /// handlers of its consumers, before it returns.
     ///
-    /// An interrupt that is raised while the chip is still being registered, when the first consumers
-    /// are already there, is raised once that is done; it is not lost.
+    /// An interrupt that is raised while the chip is still being registered, when the first
+    /// consumers are already there, is raised once that is done; it is not lost.
     ///
     /// # Context
     ///

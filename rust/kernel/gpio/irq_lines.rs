@@ -4,35 +4,38 @@
 //!
 //! # The end of an interrupt chip
 //!
-//! gpiolib keeps callbacks of the GPIO side out of a chip that is being removed (SRCU). It does not do
-//! so for management operations of genirq: a consumer may be in the middle of `irq_set_irq_type()`,
-//! `enable_irq()`, `request_irq()` or `free_irq()` on another processor, and sleep in there, while
-//! `gpiochip_remove()` disposes of the mapping of that very line. Four things keep this sound:
+//! gpiolib keeps callbacks of the GPIO side out of a chip that is being removed (SRCU). It does not
+//! do so for management operations of genirq: a consumer may be in the middle of
+//! `irq_set_irq_type()`, `enable_irq()`, `request_irq()` or `free_irq()` on another processor, and
+//! sleep in there, while `gpiochip_remove()` disposes of the mapping of that very line. Four things
+//! keep this sound:
 //!
 //! - *Nothing is raised any more.* [`IrqLines::close`] takes the lines out of the driver's
 //!   [`IrqDomain`] and waits for an RCU grace period, before gpiolib frees the IRQ domain.
-//! - *Nothing is requested any more.* After that it lets `irq_request_resources()` fail, and waits for
-//!   all who hold a bus lock, under which a request that was not refused runs to its end. Hence each
-//!   interrupt that is in use is marked so when gpiolib frees those (`gpiochip_free_remaining_irqs()`),
-//!   and none comes into use afterwards, which would leave a consumer's handler, and a reference to the
-//!   driver's module, behind.
-//! - *Callbacks under the descriptor's lock* run with interrupts off. gpiolib clears the pointer to the
-//!   chip (`irq_set_chip_data()`) under that lock, and RCU regards a region with interrupts off as a
-//!   reader: who has seen the pointer is done when a grace period has passed after the removal.
-//! - *Callbacks that may sleep* count themselves in as *users*, under RCU, after which they no longer
-//!   touch the descriptor. The end waits for a grace period, after which there are no new users, and
-//!   then until there are none left. Those who wait for a bus lock are sent away: its holder may have
-//!   lost the chance to release it, because genirq calls `irq_bus_sync_unlock()` of the chip that the
-//!   descriptor has by then, and `irq_domain_disassociate()` puts in one that has none. Nothing else is
-//!   left behind by such a holder: between the two callbacks it owns nothing but the bit.
+//! - *Nothing is requested any more.* After that it lets `irq_request_resources()` fail, and waits
+//!   for all who hold a bus lock, under which a request that was not refused runs to its end. Hence
+//!   each interrupt that is in use is marked so when gpiolib frees those
+//!   (`gpiochip_free_remaining_irqs()`), and none comes into use afterwards, which would leave a
+//!   consumer's handler, and a reference to the driver's module, behind.
+//! - *Callbacks under the descriptor's lock* run with interrupts off. gpiolib clears the pointer to
+//!   the chip (`irq_set_chip_data()`) under that lock, and RCU regards a region with interrupts off
+//!   as a reader: who has seen the pointer is done when a grace period has passed after the
+//!   removal.
+//! - *Callbacks that may sleep* count themselves in as *users*, under RCU, after which they no
+//!   longer touch the descriptor. The end waits for a grace period, after which there are no new
+//!   users, and then until there are none left. Those who wait for a bus lock are sent away: its
+//!   holder may have lost the chance to release it, because genirq calls `irq_bus_sync_unlock()` of
+//!   the chip that the descriptor has by then, and `irq_domain_disassociate()` puts in one that has
+//!   none. Nothing else is left behind by such a holder: between the two callbacks it owns nothing
+//!   but the bit.
 //!
 //! So no callback runs, sleeps, or touches the chip's memory once the end is over, and the driver's
 //! state, its module and its device may go.
 //!
 //! What cannot be done from here: genirq takes no reference to the descriptor for an operation. A
-//! consumer that goes on using an interrupt number while the interrupt's chip is being removed may find
-//! the descriptor freed under its feet, within genirq, whatever chip it is of. And a
-//! chained handler (`irq_set_chained_handler()`) is not known to gpiolib as a use of the interrupt; who
+//! consumer that goes on using an interrupt number while the interrupt's chip is being removed may
+//! find the descriptor freed under its feet, within genirq, whatever chip it is of. And a chained
+//! handler (`irq_set_chained_handler()`) is not known to gpiolib as a use of the interrupt; who
 //! installs one has to take it out before the chip goes.
 
 use super::{
@@ -65,7 +68,8 @@ use core::{
     }, //
 };
 
-/// The state of a chip's lines as interrupts, from before its registration until its removal is over.
+/// The state of a chip's lines as interrupts, from before its registration until its removal is
+/// over.
 ///
 /// # Invariants
 ///
@@ -109,8 +113,8 @@ impl IrqLines {
     /// `slot` must stay valid for as long as the returned value lives.
     pub(super) unsafe fn new(slot: NonNull<IrqDomain>, lines: u32) -> Result<Pin<KBox<Self>>> {
         let lines = KBox::pin_init(
-            // INVARIANT: `slot` is valid by the safety requirements, there is no domain yet, and one
-            // use is that by the value itself.
+            // INVARIANT: `slot` is valid by the safety requirements, there is no domain yet, and
+            // one use is that by the value itself.
             try_pin_init!(Self {
                 locks: LineLocks::new(lines)?,
                 closing: Atomic::new(false),
@@ -138,8 +142,8 @@ impl IrqLines {
     ///
     /// # Safety
     ///
-    /// `domain` must be the IRQ domain of the chip, and must not be freed before [`Self::close`] has
-    /// returned.
+    /// `domain` must be the IRQ domain of the chip, and must not be freed before [`Self::close`]
+    /// has returned.
     pub(super) unsafe fn open(&self, domain: *mut bindings::irq_domain) {
         // INVARIANT: By the safety requirements.
         self.domain.store(domain, Release);
@@ -199,8 +203,8 @@ impl IrqLines {
     ///
     /// # Safety
     ///
-    /// - The caller must have found `this` under RCU, and must still be in the same read-side critical
-    ///   section.
+    /// - The caller must have found `this` under RCU, and must still be in the same read-side
+    ///   critical section.
     /// - The returned value must be dropped before the callback returns.
     pub(super) unsafe fn enter<'a>(this: NonNull<Self>) -> User<'a> {
         // SAFETY: `this` is alive during the read-side critical section, and from then on until the
@@ -221,7 +225,8 @@ impl PinnedDrop for IrqLines {
         self.withdraw();
 
         self.locks.abandon();
-        // For callbacks under the lock of a descriptor, and for those that just count themselves in.
+        // For callbacks under the lock of a descriptor, and for those that just count themselves
+        // in.
         synchronize_rcu();
         if !self.users.dec_and_test() {
             self.no_users.wait_for_completion();

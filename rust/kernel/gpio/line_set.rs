@@ -85,13 +85,35 @@ impl LineSet {
     }
 
     /// The lines that are in the set; those that come and go meanwhile may be missed.
-    pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.words.iter().zip(0u32..).flat_map(|(word, index)| {
-            let bits = word.load(Relaxed);
+    pub(super) fn iter(&self) -> Iter<'_> {
+        Iter { set: self, next: 0 }
+    }
+}
 
-            (0..usize::BITS)
-                .filter(move |bit| bits & (1 << bit) != 0)
-                .map(move |bit| index * usize::BITS + bit)
-        })
+/// The lines of a [`LineSet`], in ascending order.
+pub(super) struct Iter<'a> {
+    set: &'a LineSet,
+    /// The first line that was not looked at yet.
+    next: u32,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        while let Some((word, bit)) = self.set.bit_of(self.next) {
+            let line = self.next;
+            // Those from `bit` on; each bit that is left is a line of the chip.
+            let bits = word.load(Relaxed) & bit.wrapping_neg();
+
+            if bits != 0 {
+                let found = line / usize::BITS * usize::BITS + bits.trailing_zeros();
+
+                self.next = found + 1;
+                return Some(found);
+            }
+            self.next = (line / usize::BITS + 1) * usize::BITS;
+        }
+        None
     }
 }

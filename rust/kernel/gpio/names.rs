@@ -10,8 +10,8 @@ use core::ptr;
 
 /// The names of a chip's lines, owned, in the form in which gpiolib keeps them.
 ///
-/// There is one entry for each line, in the order of their offsets; a line may have no name. gpiolib
-/// accepts a name more than once, but finds only one of its lines by it.
+/// There is one entry for each line, in the order of their offsets; a line may have no name.
+/// gpiolib accepts a name more than once, but finds only one of its lines by it.
 ///
 /// # Examples
 ///
@@ -109,8 +109,8 @@ impl LineNames {
         Some(unsafe { CStr::from_char_ptr(entry) })
     }
 
-    /// The names as `struct gpio_chip` wants them: an array of [`Self::len`] pointers, valid as long
-    /// as `self` lives, wherever it is moved to.
+    /// The names as `struct gpio_chip` wants them: an array of [`Self::len`] pointers, valid as
+    /// long as `self` lives, wherever it is moved to.
     pub(super) fn as_ptr(&self) -> *const *const c_char {
         self.entries.as_ptr()
     }

@@ -48,27 +48,27 @@ pub struct ChipInfo<'a> {
     /// What the controller is called, for people; it is copied.
     pub label: &'a CStr,
 
-    /// How many lines it has, at least one. More than `CONFIG_GPIOLIB_FASTPATH_LIMIT` cost gpiolib an
-    /// allocation for each access to several lines at once.
+    /// How many lines it has, at least one. More than `CONFIG_GPIOLIB_FASTPATH_LIMIT` cost gpiolib
+    /// an allocation for each access to several lines at once.
     pub ngpio: u16,
 
     /// Whether the operations of the chip may sleep. Consumers that cannot are refused, or warned.
     pub can_sleep: bool,
 
-    /// The names of the lines, if there are any. Where firmware has names of its own, in the property
-    /// `gpio-line-names`, gpiolib prefers those.
+    /// The names of the lines, if there are any. Where firmware has names of its own, in the
+    /// property `gpio-line-names`, gpiolib prefers those.
     pub names: Option<LineNames>,
 }
 
 /// A GPIO controller that is registered with gpiolib.
 ///
-/// It is unregistered when the value is dropped, or when its parent device is unbound, whatever comes
-/// first. So leaking the value does no harm.
+/// It is unregistered when the value is dropped, or when its parent device is unbound, whatever
+/// comes first. So leaking the value does no harm.
 ///
-/// Unregistering sleeps. It takes the interrupts of the lines away from their consumers, waits for all
-/// callbacks in progress, and drops the reference to the driver's state last. Consumers that still have
-/// lines get [`ENODEV`] for all they do with them. As it waits for the callbacks, it must not be done
-/// from one of them; and how long it takes is a matter of how long they do.
+/// Unregistering sleeps. It takes the interrupts of the lines away from their consumers, waits for
+/// all callbacks in progress, and drops the reference to the driver's state last. Consumers that
+/// still have lines get [`ENODEV`] for all they do with them. As it waits for the callbacks, it
+/// must not be done from one of them; and how long it takes is a matter of how long they do.
 ///
 /// # Examples
 ///
@@ -169,8 +169,8 @@ pub struct Registration<T: Chip> {
 impl<T: Chip> Registration<T> {
     /// Registers a chip without interrupts. May sleep.
     ///
-    /// All operations of the chip may be called before this returns, and the direction of each line is
-    /// asked for in any case.
+    /// All operations of the chip may be called before this returns, and the direction of each line
+    /// is asked for in any case.
     ///
     /// # Errors
     ///
@@ -236,8 +236,9 @@ impl<T: Chip> Registration<T> {
                 _: {
                     #[cfg(CONFIG_GPIOLIB_IRQCHIP)]
                     if let Some(lines) = &parts.lines {
-                        // SAFETY: The chip was registered with an interrupt chip, thus has a domain,
-                        // which gpiolib frees in `gpiochip_remove()`; `drop()` closes the lines first.
+                        // SAFETY: The chip was registered with an interrupt chip, thus has a
+                        // domain, which gpiolib frees in `gpiochip_remove()`; `drop()` closes the
+                        // lines first.
                         unsafe { lines.open((*gc.get()).irq.domain) };
                     }
                 },
@@ -253,8 +254,8 @@ impl<T: IrqChip> Registration<T> {
     /// Registers a chip whose lines are interrupts, too. May sleep.
     ///
     /// From now on the driver can raise interrupts through the chip's
-    /// [`IrqDomain`](super::IrqDomain). As with the other operations, those of the interrupts may be
-    /// called before this returns.
+    /// [`IrqDomain`](super::IrqDomain). As with the other operations, those of the interrupts may
+    /// be called before this returns.
     ///
     /// # Errors
     ///
@@ -262,8 +263,8 @@ impl<T: IrqChip> Registration<T> {
     /// - Those of [`Registration::new`].
     pub fn with_irq(parent: &Device<Bound>, chip: Arc<T>, info: ChipInfo<'_>) -> Result<Self> {
         let slot = NonNull::from(chip.irq_domain());
-        // SAFETY: `slot` is valid for as long as a reference to `chip` is, and `Parts` drops the lines
-        // before it drops its reference to the chip, as does this function if it fails.
+        // SAFETY: `slot` is valid for as long as a reference to `chip` is, and `Parts` drops the
+        // lines before it drops its reference to the chip, as does this function if it fails.
         let lines = unsafe { IrqLines::new(slot, info.ngpio.into())? };
 
         let mut template = ChipVTable::<T>::TEMPLATE;
@@ -286,8 +287,8 @@ impl<T: IrqChip> Registration<T> {
 
 /// The Rust side of a registered chip: what its callbacks act on.
 pub(super) struct Parts<T: Chip> {
-    /// Present if, and only if, the chip is registered with an interrupt chip. Dropped first, as that
-    /// waits for callbacks, and as the lines refer to a part of the chip.
+    /// Present if, and only if, the chip is registered with an interrupt chip. Dropped first, as
+    /// that waits for callbacks, and as the lines refer to a part of the chip.
     #[cfg(CONFIG_GPIOLIB_IRQCHIP)]
     pub(super) lines: Option<Pin<KBox<IrqLines>>>,
     pub(super) chip: Arc<T>,
@@ -297,13 +298,13 @@ pub(super) struct Parts<T: Chip> {
 ///
 /// # Invariants
 ///
-/// - `gc` is registered with gpiolib, its callbacks are those of `T`, and its `irq.chip` is that of `T`
-///   if there are `lines`.
+/// - `gc` is registered with gpiolib, its callbacks are those of `T`, and its `irq.chip` is that of
+///   `T` if there are `lines`.
 /// - The label and the names of `gc` are the ones in here.
 #[pin_data(PinnedDrop)]
 pub(super) struct Inner<T: Chip> {
-    // Fields are dropped in this order; the callbacks of the lines need all the rest until `parts` are
-    // dropped.
+    // Fields are dropped in this order; the callbacks of the lines need all the rest until `parts`
+    // are dropped.
     pub(super) parts: Parts<T>,
     device: GpioDevice,
     _names: Option<LineNames>,
@@ -350,7 +351,8 @@ impl GpioDevice {
     /// # Safety
     ///
     /// - `gc` must be ready to be registered, and must not be moved any more.
-    /// - It must be removed with `gpiochip_remove()` before any of it, or what it refers to, goes away.
+    /// - It must be removed with `gpiochip_remove()` before any of it, or what it refers to, goes
+    ///   away.
     unsafe fn add(gc: *mut bindings::gpio_chip) -> Result<Self> {
         // SAFETY: By the safety requirements; the keys are static.
         to_result(unsafe {

@@ -1,0 +1,1090 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the abstractions, from the outside: a chip that writes down what it is told is
+//! registered with gpiolib, and used through gpiolib and genirq as any consumer would.
+
+use super::{
+    line_locks::LineLocks,
+    line_set::LineSet,
+    *, //
+};
+use crate::{
+    alloc::flags::GFP_KERNEL,
+    bitmap::Bitmap,
+    device::{
+        Bound,
+        Device, //
+    },
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    faux,
+    irq::{
+        self,
+        Flags,
+        IrqRequest,
+        IrqReturn,
+        TriggerType, //
+    },
+    prelude::*,
+    str::CStr,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        Arc,
+        Completion, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+    workqueue, //
+};
+use core::ptr;
+
+const LABEL: &CStr = c"rust-gpio-kunit";
+
+/// More than there are bits in a word.
+const LINES: u16 = 70;
+
+/// No line.
+const NONE: u32 = u32::MAX;
+
+/// What a chip may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+enum Op {
+    Request = 1,
+    Free,
+    Input,
+    OutputLow,
+    OutputHigh,
+    SetLow,
+    SetHigh,
+    GetMultiple,
+    SetMultiple,
+    IrqRequest,
+    IrqRelease,
+    IrqStartup,
+    IrqShutdown,
+    IrqMask,
+    IrqUnmask,
+    IrqType,
+    IrqSync,
+}
+
+/// What a chip was told, in order; can be written in any context.
+struct Log {
+    used: Atomic<usize>,
+    entries: [Atomic<u32>; 64],
+}
+
+impl Log {
+    fn new() -> Self {
+        Self {
+            used: Atomic::new(0),
+            entries: core::array::from_fn(|_| Atomic::new(0)),
+        }
+    }
+
+    fn add(&self, op: Op, line: u32) {
+        if let Some(entry) = self.entries.get(self.used.fetch_add(1, Full)) {
+            entry.store((op as u32) << 16 | line, Relaxed);
+        }
+    }
+
+    /// Whether it is exactly that, and nothing else; starts anew.
+    fn was(&self, expected: &[(Op, u32)]) -> bool {
+        let used = self.used.xchg(0, Full);
+        let same = used == expected.len()
+            && self
+                .entries
+                .iter()
+                .zip(expected)
+                .all(|(entry, &(op, line))| entry.load(Relaxed) == (op as u32) << 16 | line);
+
+        if !same {
+            for entry in self.entries.iter().take(used) {
+                let entry = entry.load(Relaxed);
+                pr_info!("op {} of line {}\n", entry >> 16, entry & 0xffff);
+            }
+        }
+        same
+    }
+}
+
+/// The chip.
+#[pin_data]
+struct Recorder {
+    #[pin]
+    domain: IrqDomain,
+    log: Log,
+    /// The lines that are outputs, and those that are high.
+    outputs: LineSet,
+    high: LineSet,
+    /// The length of the last mask.
+    wanted: Atomic<usize>,
+    /// The line that cannot be used as interrupt.
+    refused: Atomic<u32>,
+    /// The line that is slow: its `irq_bus_sync_unlock()` says so, and waits.
+    slow: Atomic<u32>,
+    #[pin]
+    slow_entered: Completion,
+    #[pin]
+    slow_leave: Completion,
+}
+
+impl Recorder {
+    fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            try_pin_init!(Self {
+                domain <- IrqDomain::new(),
+                log: Log::new(),
+                outputs: LineSet::new(LINES.into())?,
+                high: LineSet::new(LINES.into())?,
+                wanted: Atomic::new(0),
+                refused: Atomic::new(NONE),
+                slow: Atomic::new(NONE),
+                slow_entered <- Completion::new(),
+                slow_leave <- Completion::new(),
+            }? Error),
+            GFP_KERNEL,
+        )
+    }
+
+    fn drive(&self, offset: u32, value: bool) {
+        if value {
+            self.high.insert(offset);
+        } else {
+            self.high.remove(offset);
+        }
+    }
+
+    fn is_high(&self, offset: u32) -> bool {
+        self.high.iter().any(|line| line == offset)
+    }
+}
+
+#[vtable]
+impl Chip for Recorder {
+    fn request(&self, offset: u32) -> Result {
+        self.log.add(Op::Request, offset);
+        Ok(())
+    }
+
+    fn free(&self, offset: u32) {
+        self.log.add(Op::Free, offset);
+    }
+
+    fn get_direction(&self, offset: u32) -> Result<LineDirection> {
+        if self.outputs.iter().any(|line| line == offset) {
+            Ok(LineDirection::Out)
+        } else {
+            Ok(LineDirection::In)
+        }
+    }
+
+    fn direction_input(&self, offset: u32) -> Result {
+        self.log.add(Op::Input, offset);
+        self.outputs.remove(offset);
+        Ok(())
+    }
+
+    fn direction_output(&self, offset: u32, value: bool) -> Result {
+        let op = if value { Op::OutputHigh } else { Op::OutputLow };
+
+        self.log.add(op, offset);
+        self.drive(offset, value);
+        self.outputs.insert(offset);
+        Ok(())
+    }
+
+    fn get(&self, offset: u32) -> Result<bool> {
+        Ok(self.is_high(offset))
+    }
+
+    fn set(&self, offset: u32, value: bool) -> Result {
+        self.log
+            .add(if value { Op::SetHigh } else { Op::SetLow }, offset);
+        self.drive(offset, value);
+        Ok(())
+    }
+
+    fn get_multiple(&self, mask: &Bitmap, bits: &mut Bitmap) -> Result {
+        self.log.add(Op::GetMultiple, 0);
+        self.wanted.store(mask.len(), Relaxed);
+        for line in self.high.iter().map(|line| line as usize) {
+            if mask.next_bit(line) == Some(line) {
+                bits.set_bit(line);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_multiple(&self, mask: &Bitmap, bits: &Bitmap) -> Result {
+        let mut next = mask.next_bit(0);
+
+        self.log.add(Op::SetMultiple, 0);
+        self.wanted.store(mask.len(), Relaxed);
+        while let Some(line) = next {
+            self.drive(line as u32, bits.next_bit(line) == Some(line));
+            next = mask.next_bit(line + 1);
+        }
+        Ok(())
+    }
+}
+
+#[vtable]
+impl IrqChip for Recorder {
+    fn irq_domain(&self) -> &IrqDomain {
+        &self.domain
+    }
+
+    fn irq_request_resources(&self, offset: u32) -> Result {
+        self.log.add(Op::IrqRequest, offset);
+        if self.refused.load(Relaxed) == offset {
+            Err(EIO)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn irq_release_resources(&self, offset: u32) {
+        self.log.add(Op::IrqRelease, offset);
+    }
+
+    fn irq_startup(&self, offset: u32) {
+        self.log.add(Op::IrqStartup, offset);
+    }
+
+    fn irq_shutdown(&self, offset: u32) {
+        self.log.add(Op::IrqShutdown, offset);
+    }
+
+    fn irq_mask(&self, offset: u32) {
+        self.log.add(Op::IrqMask, offset);
+    }
+
+    fn irq_unmask(&self, offset: u32) {
+        self.log.add(Op::IrqUnmask, offset);
+    }
+
+    fn irq_set_type(&self, offset: u32, trigger: TriggerType) -> Result {
+        self.log.add(Op::IrqType, offset);
+        if trigger.is_level() {
+            Err(EINVAL)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn irq_bus_sync_unlock(&self, offset: u32) {
+        self.log.add(Op::IrqSync, offset);
+        if self.slow.load(Relaxed) == offset {
+            self.slow_entered.complete_all();
+            self.slow_leave.wait_for_completion();
+        }
+    }
+}
+
+/// A chip that can do nothing but tell the direction of its lines.
+struct Mute;
+
+#[vtable]
+impl Chip for Mute {
+    fn get_direction(&self, _offset: u32) -> Result<LineDirection> {
+        Ok(LineDirection::In)
+    }
+}
+
+fn info<'a>() -> ChipInfo<'a> {
+    ChipInfo {
+        label: LABEL,
+        ngpio: LINES,
+        can_sleep: true,
+        names: None,
+    }
+}
+
+/// A device that a chip can be registered for.
+struct Parent(faux::Registration);
+
+impl Parent {
+    fn new() -> Result<Self> {
+        Ok(Self(faux::Registration::new(LABEL, None)?))
+    }
+
+    fn device(&self) -> &Device<Bound> {
+        // SAFETY: A faux device is bound to the driver of its bus from its creation to its end.
+        unsafe { self.0.as_ref().as_bound() }
+    }
+}
+
+/// A line, requested from the chip that is registered with the label of these tests.
+struct Line {
+    device: *mut bindings::gpio_device,
+    desc: *mut bindings::gpio_desc,
+}
+
+impl Line {
+    fn request(offset: u32) -> Result<Self> {
+        // SAFETY: The label is a C string.
+        let device = unsafe { bindings::gpio_device_find_by_label(LABEL.as_char_ptr()) };
+        if device.is_null() {
+            return Err(ENODEV);
+        }
+
+        // SAFETY: `device` was found, thus is valid, and so is its chip for now.
+        let desc = from_err_ptr(unsafe {
+            bindings::gpiochip_request_own_desc(
+                bindings::gpio_device_get_chip(device),
+                offset,
+                LABEL.as_char_ptr(),
+                0,
+                0,
+            )
+        });
+        // The reference to the device that comes from finding it keeps the descriptor valid.
+        desc.map(|desc| Self { device, desc })
+            // SAFETY: The reference is not needed then.
+            .inspect_err(|_| unsafe { bindings::gpio_device_put(device) })
+    }
+
+    fn input(&self) -> Result {
+        // SAFETY: The descriptor is valid as long as `self` lives.
+        to_result(unsafe { bindings::gpiod_direction_input(self.desc) })
+    }
+
+    fn output(&self, value: bool) -> Result {
+        // SAFETY: As above.
+        to_result(unsafe { bindings::gpiod_direction_output(self.desc, value.into()) })
+    }
+
+    fn set(&self, value: bool) -> Result {
+        // SAFETY: As above.
+        to_result(unsafe { bindings::gpiod_set_value_cansleep(self.desc, value.into()) })
+    }
+
+    fn get(&self) -> Result<bool> {
+        // SAFETY: As above.
+        let value = unsafe { bindings::gpiod_get_value_cansleep(self.desc) };
+
+        to_result(value)?;
+        Ok(value != 0)
+    }
+
+    /// The number of its interrupt.
+    fn irq(&self) -> Result<c_uint> {
+        // SAFETY: As above.
+        let irq = unsafe { bindings::gpiod_to_irq(self.desc) };
+
+        to_result(irq)?;
+        Ok(irq as c_uint)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // SAFETY: The descriptor was requested, the reference taken in `request()`.
+        unsafe {
+            bindings::gpiochip_free_own_desc(self.desc);
+            bindings::gpio_device_put(self.device);
+        }
+    }
+}
+
+/// A consumer of an interrupt.
+struct Consumer {
+    irq: c_uint,
+    count: Arc<Atomic<u32>>,
+    /// Whether the handler disables its interrupt.
+    disables: bool,
+}
+
+impl irq::Handler for Consumer {
+    fn handle(&self, _dev: &Device<Bound>) -> IrqReturn {
+        self.count.fetch_add(1, Relaxed);
+        if self.disables {
+            // SAFETY: There are no safety requirements for this FFI call.
+            unsafe { bindings::disable_irq_nosync(self.irq) };
+        }
+        IrqReturn::Handled
+    }
+}
+
+/// Requests an interrupt; the result has to be dropped before the chip is removed.
+fn consume(
+    dev: &Device<Bound>,
+    irq: c_uint,
+    flags: Flags,
+    count: &Arc<Atomic<u32>>,
+    disables: bool,
+) -> Result<Pin<KBox<irq::Registration<Consumer>>>> {
+    // SAFETY: The interrupt is that of a line of the chip of `dev`.
+    let request = unsafe { IrqRequest::new(dev, irq) };
+
+    KBox::pin_init(
+        irq::Registration::new(
+            request,
+            flags,
+            LABEL,
+            Ok::<_, Error>(Consumer {
+                irq,
+                count: count.clone(),
+                disables,
+            }),
+        ),
+        GFP_KERNEL,
+    )
+}
+
+fn set_type(irq: c_uint, trigger: TriggerType) -> Result {
+    // SAFETY: There are no safety requirements for this FFI call.
+    to_result(unsafe { bindings::irq_set_irq_type(irq, trigger.as_raw()) })
+}
+
+/// Runs `job` in the background; the result is completed when it is done.
+fn spawn(job: impl FnOnce() + Send + 'static) -> Result<Arc<Completion>> {
+    let done = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+    let end = done.clone();
+
+    workqueue::system_long().try_spawn(GFP_KERNEL, move || {
+        job();
+        end.complete_all();
+    })?;
+    Ok(done)
+}
+
+/// Gives others the time to do what they are not supposed to do.
+fn a_while() {
+    fsleep(Delta::from_millis(30));
+}
+
+#[macros::kunit_tests(rust_kernel_gpio)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trigger_types() {
+        for raw in 0..=u32::from(u16::MAX) {
+            let trigger = TriggerType::try_from(raw);
+
+            assert_eq!(trigger.is_ok(), matches!(raw, 0..=4 | 8));
+            assert_eq!(trigger.map_or(raw, TriggerType::as_raw), raw);
+        }
+        assert_eq!(TriggerType::try_from(u32::MAX), Err(EINVAL));
+    }
+
+    #[test]
+    fn names_of_lines() -> Result {
+        let some = LineNames::new([None, Some(c"a"), Some(c""), Some(c"long name")].into_iter())?;
+        let none = LineNames::new(core::iter::empty())?;
+        let many = LineNames::new((0..65535).map(|line| (line % 2 == 0).then_some(c"0123456789")))?;
+
+        assert_eq!(some.len(), 4);
+        assert!(some.get(0).is_none());
+        assert!(some.get(1) == Some(c"a"));
+        assert!(some.get(2).is_none());
+        assert!(some.get(3) == Some(c"long name"));
+        assert!(some.get(4).is_none());
+        assert!(none.is_empty());
+        assert_eq!(many.len(), 65535);
+        assert!(many.get(65533).is_none());
+        assert!(many.get(65534) == Some(c"0123456789"));
+        Ok(())
+    }
+
+    #[test]
+    fn sets_of_lines() -> Result {
+        let set = LineSet::new(65)?;
+
+        for line in [0, 63, 64, 65, NONE] {
+            set.insert(line);
+        }
+        assert!(set.iter().eq([0, 63, 64]));
+        assert!(!set.has(65));
+        assert!(set.remove(63));
+        assert!(!set.remove(63));
+        assert!(!set.remove(65));
+        assert!(set.iter().eq([0, 64]));
+        assert!(LineSet::new(0)?.iter().next().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn abandoned_locks_let_go() -> Result {
+        let locks = Arc::new(LineLocks::new(LINES.into())?, GFP_KERNEL)?;
+        let theirs = locks.clone();
+        let got_it = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
+        let count = got_it.clone();
+
+        // Nobody ever releases this one.
+        locks.lock(66);
+        let others = spawn(move || {
+            theirs.lock(65);
+            count.fetch_add(1, Relaxed);
+            theirs.lock(66);
+            count.fetch_add(1, Relaxed);
+        })?;
+        a_while();
+        let before = got_it.load(Relaxed);
+        locks.abandon();
+        others.wait_for_completion();
+        // Does not wait for anybody.
+        locks.lock(66);
+        locks.wait_for_holders();
+
+        assert_eq!(before, 1);
+        assert_eq!(got_it.load(Relaxed), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn lines_are_used() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        chip.outputs.insert(1);
+        chip.high.insert(3);
+        let chip_of_lines = Registration::new(parent.device(), chip.clone(), info())?;
+
+        let line = Line::request(69)?;
+        let requested = chip.log.was(&[(Op::Request, 69)]);
+        line.input()?;
+        let low = line.get()?;
+        chip.high.insert(69);
+        let high = line.get()?;
+        let read = chip.log.was(&[(Op::Input, 69)]);
+        line.output(false)?;
+        line.set(true)?;
+        let driven = chip.is_high(69);
+        line.set(false)?;
+        let written = chip
+            .log
+            .was(&[(Op::OutputLow, 69), (Op::SetHigh, 69), (Op::SetLow, 69)]);
+        let irq = line.irq();
+        drop(line);
+        let freed = chip.log.was(&[(Op::Free, 69)]);
+
+        // The direction was asked for at registration.
+        let output = Line::request(1)?;
+        // SAFETY: The descriptor is valid.
+        let direction = unsafe { bindings::gpiod_get_direction(output.desc) };
+        drop(output);
+        let none = Line::request(70).err();
+        drop(chip_of_lines);
+        let gone = Line::request(0).err();
+
+        assert!(requested);
+        assert!(!low);
+        assert!(high);
+        assert!(read);
+        assert!(driven);
+        assert!(written);
+        assert!(freed);
+        assert!(irq.is_err());
+        assert_eq!(direction, bindings::GPIO_LINE_DIRECTION_OUT as c_int);
+        assert_eq!(none, Some(EINVAL));
+        assert_eq!(gone, Some(ENODEV));
+        Ok(())
+    }
+
+    #[test]
+    fn several_lines_at_once() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let chip_of_lines = Registration::new(parent.device(), chip.clone(), info())?;
+        let lines = [Line::request(2)?, Line::request(68)?];
+        let mut descs = [lines[0].desc, lines[1].desc];
+        lines[0].output(false)?;
+        lines[1].output(false)?;
+        chip.log.used.store(0, Relaxed);
+
+        let mut values = 0b10usize;
+        // SAFETY: There are as many descriptors and bits.
+        let set = to_result(unsafe {
+            bindings::gpiod_set_raw_array_value_cansleep(
+                2,
+                descs.as_mut_ptr(),
+                ptr::null_mut(),
+                &mut values,
+            )
+        });
+        let were_set = (chip.is_high(2), chip.is_high(68), chip.wanted.xchg(0, Full));
+
+        chip.high.insert(2);
+        chip.high.insert(3);
+        values = 0;
+        // SAFETY: As above.
+        let get = to_result(unsafe {
+            bindings::gpiod_get_raw_array_value_cansleep(
+                2,
+                descs.as_mut_ptr(),
+                ptr::null_mut(),
+                &mut values,
+            )
+        });
+        let was_got = (values, chip.wanted.load(Relaxed));
+        let at_once = chip.log.was(&[(Op::SetMultiple, 0), (Op::GetMultiple, 0)]);
+
+        drop(lines);
+        drop(chip_of_lines);
+        assert_eq!(set, Ok(()));
+        assert_eq!(were_set, (false, true, 69));
+        assert_eq!(get, Ok(()));
+        assert_eq!(was_got, (0b11, 69));
+        assert!(at_once);
+        Ok(())
+    }
+
+    #[test]
+    fn only_wanted_bits_are_touched() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let chip_of_lines = Registration::new(parent.device(), chip.clone(), info())?;
+        let line = Line::request(0)?;
+        // SAFETY: The device is valid as long as `line` lives.
+        let gc = unsafe { bindings::gpio_device_get_chip(line.device) };
+        // SAFETY: The chip is registered.
+        let callback = unsafe { (*gc).get_multiple }.ok_or(ENOTSUPP)?;
+
+        // What a consumer passes that has the first four lines: no second word of values.
+        let mut mask = [0b1110usize, 0];
+        let mut bits = [!0b0100usize, !0];
+        chip.high.insert(0);
+        chip.high.insert(1);
+        // SAFETY: The mask is of all lines, the values are of those up to the last one in it.
+        let ret = unsafe { callback(gc, mask.as_mut_ptr(), bits.as_mut_ptr()) };
+        let length = chip.wanted.xchg(0, Full);
+
+        mask = [0, 0];
+        // SAFETY: As above.
+        let nothing = unsafe { callback(gc, mask.as_mut_ptr(), ptr::null_mut()) };
+        drop(line);
+        drop(chip_of_lines);
+
+        assert_eq!(ret, 0);
+        assert_eq!(length, 4);
+        assert_eq!(bits, [!0b1100, !0]);
+        assert_eq!(nothing, 0);
+        assert_eq!(chip.wanted.load(Relaxed), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn missing_operations_are_missing() -> Result {
+        let parent = Parent::new()?;
+        let chip = Arc::new(Mute, GFP_KERNEL)?;
+        let chip_of_lines = Registration::new(parent.device(), chip, info())?;
+        let line = Line::request(0)?;
+        let output = line.output(true);
+        let get = line.get();
+
+        drop(line);
+        drop(chip_of_lines);
+        assert_eq!(output, Err(EIO));
+        assert_eq!(get, Err(EIO));
+        Ok(())
+    }
+
+    #[test]
+    fn chips_that_do_not_fit() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let no_lines = Registration::with_irq(
+            parent.device(),
+            chip.clone(),
+            ChipInfo { ngpio: 0, ..info() },
+        )
+        .err();
+        let few_names = Registration::with_irq(
+            parent.device(),
+            chip.clone(),
+            ChipInfo {
+                names: Some(LineNames::new([Some(c"one")].into_iter())?),
+                ..info()
+            },
+        )
+        .err();
+        // Neither has kept the chip's domain.
+        let good = Registration::with_irq(parent.device(), chip, info());
+        let is_good = good.is_ok();
+        drop(good);
+
+        assert_eq!(no_lines, Some(EINVAL));
+        assert_eq!(few_names, Some(EINVAL));
+        assert!(is_good);
+        Ok(())
+    }
+
+    #[test]
+    fn names_are_known() -> Result {
+        let parent = Parent::new()?;
+        let names =
+            LineNames::new((0..LINES).map(|line| (line == 7).then_some(c"the seventh line")))?;
+        let chip_of_lines = Registration::new(
+            parent.device(),
+            Arc::new(Mute, GFP_KERNEL)?,
+            ChipInfo {
+                names: Some(names),
+                ..info()
+            },
+        )?;
+        let line = Line::request(0)?;
+        // SAFETY: The device is valid as long as `line` lives, the chip is registered.
+        let name = unsafe { *(*bindings::gpio_device_get_chip(line.device)).names.add(7) };
+        // SAFETY: gpiolib takes it for a C string, too.
+        let is_known = unsafe { CStr::from_char_ptr(name) } == c"the seventh line";
+
+        drop(line);
+        drop(chip_of_lines);
+        assert!(is_known);
+        Ok(())
+    }
+
+    #[test]
+    fn interrupts_are_delivered() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
+        let too_early = chip.domain.handle_irq(5);
+        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let line = Line::request(5)?;
+        let irq = line.irq()?;
+        let unwanted = chip.domain.handle_irq(6);
+        let no_line = chip.domain.handle_irq(LINES.into());
+        chip.log.used.store(0, Relaxed);
+
+        let consumer = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false)?;
+        let requested = chip.log.was(&[
+            (Op::IrqRequest, 5),
+            (Op::IrqType, 5),
+            (Op::IrqStartup, 5),
+            (Op::IrqSync, 5),
+        ]);
+        let output = line.output(true);
+        let first = chip.domain.handle_irq(5);
+        let second = chip.domain.handle_irq(5);
+        let raised = chip.log.was(&[
+            (Op::IrqMask, 5),
+            (Op::IrqUnmask, 5),
+            (Op::IrqMask, 5),
+            (Op::IrqUnmask, 5),
+        ]);
+        let counted = count.load(Relaxed);
+        drop(consumer);
+        let freed = chip.log.was(&[
+            (Op::IrqShutdown, 5),
+            (Op::IrqSync, 5),
+            (Op::IrqRelease, 5),
+            (Op::IrqSync, 5),
+        ]);
+        // Nothing of the interrupt is left that would forbid it.
+        let output_after = line.output(true);
+
+        line.input()?;
+        chip.log.used.store(0, Relaxed);
+        let refused = consume(parent.device(), irq, Flags::TRIGGER_HIGH, &count, false).err();
+        let tried = chip.log.was(&[
+            (Op::IrqRequest, 5),
+            (Op::IrqType, 5),
+            (Op::IrqRelease, 5),
+            (Op::IrqSync, 5),
+        ]);
+        drop(line);
+        drop(chip_of_lines);
+        let too_late = chip.domain.handle_irq(5);
+
+        assert_eq!(too_early, Err(ENODEV));
+        assert_eq!(unwanted, Err(EINVAL));
+        assert_eq!(no_line, Err(EINVAL));
+        assert!(requested);
+        assert_eq!(output, Err(EIO));
+        assert_eq!(first, Ok(()));
+        assert_eq!(second, Ok(()));
+        assert!(raised);
+        assert_eq!(counted, 2);
+        assert!(freed);
+        assert_eq!(output_after, Ok(()));
+        assert_eq!(refused, Some(EINVAL));
+        assert!(tried);
+        assert_eq!(too_late, Err(ENODEV));
+        Ok(())
+    }
+
+    #[test]
+    fn interrupts_are_kept_while_disabled() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
+        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let line = Line::request(0)?;
+        let irq = line.irq()?;
+        let consumer = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false)?;
+        chip.log.used.store(0, Relaxed);
+
+        // SAFETY: There are no safety requirements for this FFI call.
+        unsafe { bindings::disable_irq(irq) };
+        let disabled = chip.log.was(&[(Op::IrqSync, 0)]);
+        let raised = chip.domain.handle_irq(0);
+        let masked = chip.log.was(&[(Op::IrqMask, 0)]);
+        let before = count.load(Relaxed);
+        // SAFETY: As above.
+        unsafe { bindings::enable_irq(irq) };
+        a_while();
+        let after = count.load(Relaxed);
+        drop(consumer);
+        drop(line);
+        drop(chip_of_lines);
+
+        assert!(disabled);
+        assert_eq!(raised, Ok(()));
+        assert!(masked);
+        assert_eq!(before, 0);
+        assert_eq!(after, 1);
+        Ok(())
+    }
+
+    #[test]
+    fn handlers_may_disable() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
+        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let line = Line::request(0)?;
+        let irq = line.irq()?;
+        let consumer = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, true)?;
+        chip.log.used.store(0, Relaxed);
+
+        let raised = chip.domain.handle_irq(0);
+        // No bus lock, no unmasking.
+        let masked = chip.log.was(&[(Op::IrqMask, 0)]);
+        // SAFETY: There are no safety requirements for this FFI call.
+        unsafe { bindings::enable_irq(irq) };
+        let unmasked = chip.log.was(&[(Op::IrqUnmask, 0), (Op::IrqSync, 0)]);
+        drop(consumer);
+        drop(line);
+        drop(chip_of_lines);
+
+        assert_eq!(raised, Ok(()));
+        assert!(masked);
+        assert!(unmasked);
+        assert_eq!(count.load(Relaxed), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn refused_interrupts_leave_nothing() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
+        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let line = Line::request(3)?;
+        let irq = line.irq()?;
+        chip.log.used.store(0, Relaxed);
+
+        chip.refused.store(3, Relaxed);
+        let refused = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false).err();
+        let asked = chip.log.was(&[(Op::IrqRequest, 3), (Op::IrqSync, 3)]);
+        // The line is not marked as interrupt.
+        let output = line.output(false);
+        chip.log.used.store(0, Relaxed);
+        // gpiolib refuses an output before the chip is asked.
+        let as_output = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false).err();
+        let not_asked = chip.log.was(&[(Op::IrqSync, 3)]);
+        chip.refused.store(NONE, Relaxed);
+        line.input()?;
+        let good = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false);
+        let is_good = good.is_ok();
+        drop(good);
+        drop(line);
+        drop(chip_of_lines);
+
+        assert_eq!(refused, Some(EIO));
+        assert!(asked);
+        assert_eq!(output, Ok(()));
+        assert_eq!(as_output, Some(EIO));
+        assert!(not_asked);
+        assert!(is_good);
+        Ok(())
+    }
+
+    #[test]
+    fn a_domain_has_one_chip() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let first = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let second = Registration::with_irq(parent.device(), chip.clone(), info()).err();
+        // That has not thrown the first one out.
+        let still = chip.domain.handle_irq(0);
+        drop(first);
+        let gone = chip.domain.handle_irq(0);
+        let again = Registration::with_irq(parent.device(), chip, info());
+        let is_again = again.is_ok();
+        drop(again);
+
+        assert_eq!(second, Some(EBUSY));
+        assert_eq!(still, Err(EINVAL));
+        assert_eq!(gone, Err(ENODEV));
+        assert!(is_again);
+        Ok(())
+    }
+
+    #[test]
+    fn early_interrupts_are_not_lost() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
+        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let line = Line::request(66)?;
+        let irq = line.irq()?;
+        let consumer = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false)?;
+
+        // The lines of another chip, which is just being registered, as it were.
+        let other = KBox::pin_init(IrqDomain::new(), GFP_KERNEL)?;
+        // SAFETY: `other` outlives `lines`.
+        let lines = unsafe { irq_lines::IrqLines::new(ptr::NonNull::from(&*other), LINES.into())? };
+        let early = other.handle_irq(66);
+        let out_of_range = other.handle_irq(LINES.into());
+        let before = count.load(Relaxed);
+        // SAFETY: The chip of the domain is removed after `lines` are dropped.
+        unsafe {
+            lines.open((*bindings::gpio_device_get_chip(line.device)).irq.domain);
+        }
+        let after = count.load(Relaxed);
+        let now = other.handle_irq(66);
+        let last = count.load(Relaxed);
+        drop(lines);
+        let gone = other.handle_irq(66);
+        drop(consumer);
+        drop(line);
+        drop(chip_of_lines);
+
+        assert_eq!(early, Ok(()));
+        assert_eq!(out_of_range, Err(EINVAL));
+        assert_eq!(before, 0);
+        assert_eq!(after, 1);
+        assert_eq!(now, Ok(()));
+        assert_eq!(last, 2);
+        assert_eq!(gone, Err(ENODEV));
+        Ok(())
+    }
+
+    #[test]
+    fn a_slow_line_stops_no_other() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let lines = [Line::request(0)?, Line::request(1)?];
+        let irqs = [lines[0].irq()?, lines[1].irq()?];
+        chip.slow.store(0, Relaxed);
+
+        let first = spawn(move || {
+            let _ = set_type(irqs[0], TriggerType::EdgeRising);
+        })?;
+        chip.slow_entered.wait_for_completion();
+        // Would wait for ever if the lock were that of the chip.
+        let other_line = set_type(irqs[1], TriggerType::EdgeRising);
+        chip.log.used.store(0, Relaxed);
+        let second = spawn(move || {
+            let _ = set_type(irqs[0], TriggerType::EdgeFalling);
+        })?;
+        a_while();
+        let waits = chip.log.was(&[]);
+        chip.slow_leave.complete_all();
+        first.wait_for_completion();
+        second.wait_for_completion();
+        let went_on = chip.log.was(&[(Op::IrqType, 0), (Op::IrqSync, 0)]);
+        drop(lines);
+        drop(chip_of_lines);
+
+        assert_eq!(other_line, Ok(()));
+        assert!(waits);
+        assert!(went_on);
+        Ok(())
+    }
+
+    #[test]
+    fn removal_waits_for_operations() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let line = Line::request(0)?;
+        let irq = line.irq()?;
+        chip.slow.store(0, Relaxed);
+        let operation = spawn(move || {
+            let _ = set_type(irq, TriggerType::EdgeRising);
+        })?;
+        chip.slow_entered.wait_for_completion();
+        drop(line);
+
+        let removed = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
+        let flag = removed.clone();
+        let removal = spawn(move || {
+            drop(chip_of_lines);
+            flag.store(1, Relaxed);
+        })?;
+        a_while();
+        let too_soon = removed.load(Relaxed);
+        let withdrawn = chip.domain.handle_irq(0);
+        chip.slow_leave.complete_all();
+        operation.wait_for_completion();
+        removal.wait_for_completion();
+
+        assert_eq!(too_soon, 0);
+        assert_eq!(withdrawn, Err(ENODEV));
+        assert_eq!(removed.load(Relaxed), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn removal_frees_interrupts() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
+        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let line = Line::request(9)?;
+        let irq = line.irq()?;
+        let consumer = consume(parent.device(), irq, Flags::TRIGGER_FALLING, &count, false)?;
+        chip.log.used.store(0, Relaxed);
+
+        drop(chip_of_lines);
+        let freed = chip.log.was(&[
+            (Op::IrqShutdown, 9),
+            (Op::IrqSync, 9),
+            (Op::IrqRelease, 9),
+            (Op::IrqSync, 9),
+        ]);
+        let get = line.get();
+        drop(line);
+        // Finds nothing to free any more.
+        drop(consumer);
+
+        assert!(freed);
+        assert_eq!(get, Err(ENODEV));
+        Ok(())
+    }
+
+    #[test]
+    fn a_leaked_chip_ends_with_its_device() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        core::mem::forget(Registration::with_irq(
+            parent.device(),
+            chip.clone(),
+            info(),
+        )?);
+        let is_there = Line::request(0).is_ok();
+        drop(parent);
+        let gone = Line::request(0).err();
+        let raised = chip.domain.handle_irq(0);
+
+        assert!(is_there);
+        assert_eq!(gone, Some(ENODEV));
+        assert_eq!(raised, Err(ENODEV));
+        Ok(())
+    }
+}
