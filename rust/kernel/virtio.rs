@@ -10,8 +10,8 @@
 //!
 //! The bus abstraction does. It opens the queues for the driver and closes them again before the
 //! driver is unbound, when its probe fails, and around a suspend or a reset, always in this order:
-//! no new operation, reset of the device, buffers back, queues deleted. No driver code takes part in
-//! it, so none can get it wrong, whatever it drops, forgets or keeps.
+//! no new operation, reset of the device, buffers back, queues deleted. No driver code takes part
+//! in it, so none can get it wrong, whatever it drops, forgets or keeps.
 //!
 //! # Order of removal
 //!
@@ -22,8 +22,8 @@
 //! 4. Resources that are managed by [`Devres`](crate::devres::Devres) go.
 //!
 //! Other buses drop the data only after the C `remove` callback has returned. The virtio core
-//! demands that a device is reset by then, and what is registered with subsystems needs a device that
-//! is not. Hence the data goes first here.
+//! demands that a device is reset by then, and what is registered with subsystems needs a device
+//! that is not. Hence the data goes first here.
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h),
 //! [`include/linux/virtio_config.h`](srctree/include/linux/virtio_config.h)
@@ -217,14 +217,14 @@ impl<T: Driver> Adapter<T> {
             return Err(ENODEV);
         }
 
-        // SAFETY: The pointer is not NULL, so it was stored by `set_drvdata()` of `probe_callback()`
-        // with this type. By the requirements of this function the data stays.
+        // SAFETY: The pointer is not NULL, so it was stored by `set_drvdata()`, which
+        // `probe_callback()` calls with this type. By the requirements of this function it stays.
         Ok(unsafe { generic.drvdata_borrow::<T::Data<'_>>() })
     }
 
     extern "C" fn validate_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        // SAFETY: The virtio bus only ever calls this with a valid pointer to a device that is being
-        // bound to this driver.
+        // SAFETY: The virtio bus only ever calls this with a valid pointer to a device that is
+        // being bound to this driver.
         let dev = unsafe { &*vdev.cast::<Device<device::Bound>>() };
 
         from_result(|| T::validate(&Negotiation(dev)).map(|()| 0))
@@ -326,7 +326,8 @@ impl<T: Driver> Adapter<T> {
             // SAFETY: As in `suspend()`.
             let data = unsafe { Self::data(dev) }?;
 
-            // SAFETY: `vdev` is valid, this is a bus callback, and `suspend()` has closed the queues.
+            // SAFETY: `vdev` is valid, this is a bus callback, and `suspend()` has closed the
+            // queues.
             unsafe { vqs::Vqs::find(vdev) }?;
 
             dev.ready();
@@ -495,7 +496,7 @@ pub trait Driver {
         info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
 
-    /// Called before the driver is unbound from the device, for instance to end waits for the device.
+    /// Called before the driver is unbound from the device, for instance to end waits for it.
     ///
     /// The order in which everything goes is described in the [module](self).
     fn unbind<'bound>(dev: &'bound Device<device::Core<'_>>, this: Pin<&Self::Data<'bound>>) {
@@ -686,10 +687,11 @@ impl Device<device::Core<'_>> {
         unsafe { vqs::Vqs::attach(self.as_raw(), owner) }
     }
 
-    /// Tells the device that the driver is ready (`DRIVER_OK`), and notifies it of buffers that were
-    /// added so far.
+    /// Tells the device that the driver is ready (`DRIVER_OK`), and notifies it of buffers that
+    /// were added so far.
     ///
-    /// Happens by itself after `probe`. A driver that uses the device within `probe` calls it there.
+    /// Happens by itself after `probe`. A driver that uses the device within `probe` calls it
+    /// there.
     ///
     /// # Context
     ///

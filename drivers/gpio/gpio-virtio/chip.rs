@@ -95,8 +95,8 @@ impl GpioChip {
 
     /// Deactivates a line that neither side of the chip uses any more.
     ///
-    /// Does not wait for the device: a release may run when a killed task exits, which nothing could
-    /// interrupt.
+    /// Does not wait for the device: a release may run when a killed task exits, which nothing
+    /// could interrupt.
     fn deactivate(&self, line: u16) -> Result {
         let idle = self.usage(line, |usage| {
             let idle = !usage.requested && !usage.irq;

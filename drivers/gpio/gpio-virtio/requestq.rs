@@ -186,7 +186,8 @@ impl Slots {
     ///
     /// # Errors
     ///
-    /// When none was sent: `ENOSPC` if that may be different later, else why the queue is of no use.
+    /// When none was sent: `ENOSPC` if that may be different later, else why the queue is of no
+    /// use.
     fn send(
         &mut self,
         ring: &mut Access<'_, Buffer>,
@@ -455,8 +456,8 @@ impl RequestQueue {
     ///
     /// # Errors
     ///
-    /// Those of [`RequestQueue::request`] when not all messages could be sent. `each` was called for
-    /// those that were.
+    /// Those of [`RequestQueue::request`] when not all messages could be sent. `each` was called
+    /// for those that were.
     ///
     /// # Context
     ///

@@ -33,8 +33,8 @@ pub struct Segment {
 /// - [`Buffer::into_raw`] gives up the ownership of one allocation, which stays valid and at its
 ///   address until [`Buffer::from_raw`] takes the ownership back,
 /// - the memory of both segments is part of the buffer (or owned by it), physically contiguous,
-///   in the kernel's linear mapping, and shares no DMA cache line with memory that the CPU may write
-///   while the device owns the buffer,
+///   in the kernel's linear mapping, and shares no DMA cache line with memory that the CPU may
+///   write while the device owns the buffer,
 /// - until [`Buffer::from_raw`] no reference to that memory exists and nobody accesses it, and
 ///   every bit pattern that the device leaves in the writable segment is valid,
 /// - all bytes of both segments are initialised (what is not may leak kernel memory to the

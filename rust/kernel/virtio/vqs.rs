@@ -2,9 +2,9 @@
 
 //! The set of virtqueues of one device and its life cycle.
 //!
-//! The bus abstraction owns the set, not the driver: a driver cannot forget to take it down, take it
-//! down too early, or too late. What `struct virtio_device` has for the driver, its `priv` field,
-//! points to the [`Vqs`].
+//! The bus abstraction owns the set, not the driver: a driver cannot forget to take it down, take
+//! it down too early, or too late. What `struct virtio_device` has for the driver, its `priv`
+//! field, points to the [`Vqs`].
 
 use super::AnyQueue;
 use crate::{
@@ -32,8 +32,8 @@ pub trait Queues: Send + Sync + 'static {
     /// Called when the device may have used buffers of the queue with the given index.
     ///
     /// Calls can come as soon as the queues are found, so before the driver's `probe` has returned,
-    /// and without any reason. They end before the buffers are reclaimed. Calls for one queue do not
-    /// overlap; calls for different queues may.
+    /// and without any reason. They end before the buffers are reclaimed. Calls for one queue do
+    /// not overlap; calls for different queues may.
     ///
     /// # Context
     ///
