@@ -253,31 +253,15 @@ pub(crate) enum Event {
     Odd,
 }
 
-/// The configuration space of the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub(crate) struct Config {
-    ngpio: U16,
-    padding: [u8; 2],
-    names_size: U32,
-}
+/// Offsets in the configuration space of the device.
+pub(crate) enum Config {}
 
 impl Config {
-    /// Offset of the number of lines, a [`U16`].
-    pub(crate) const NGPIO: usize = offset_of!(Self, ngpio);
+    /// The number of lines, 16 bits.
+    pub(crate) const NGPIO: usize = offset_of!(uapi::virtio_gpio_config, ngpio);
 
-    /// Offset of the size of the block of names, a [`U32`].
-    pub(crate) const NAMES_SIZE: usize = offset_of!(Self, names_size);
-
-    /// Returns the number of lines.
-    pub(crate) fn ngpio(&self) -> u16 {
-        self.ngpio.get()
-    }
-
-    /// Returns the size of the block of names, which is zero if the device has no names.
-    pub(crate) fn names_size(&self) -> u32 {
-        self.names_size.get()
-    }
+    /// The size of the block of names, 32 bits. It is zero if the device has no names.
+    pub(crate) const NAMES_SIZE: usize = offset_of!(uapi::virtio_gpio_config, gpio_names_size);
 }
 
 // The layout is that of the C header, with no padding: the device sees no byte that is not ours.
@@ -290,9 +274,6 @@ static_assert!(offset_of!(Response, status) == offset_of!(uapi::virtio_gpio_resp
 static_assert!(offset_of!(Response, value) == offset_of!(uapi::virtio_gpio_response, value));
 static_assert!(size_of::<EventRequest>() == size_of::<uapi::virtio_gpio_irq_request>());
 static_assert!(size_of::<EventResponse>() == size_of::<uapi::virtio_gpio_irq_response>());
-static_assert!(size_of::<Config>() == size_of::<uapi::virtio_gpio_config>());
-static_assert!(Config::NGPIO == offset_of!(uapi::virtio_gpio_config, ngpio));
-static_assert!(Config::NAMES_SIZE == offset_of!(uapi::virtio_gpio_config, gpio_names_size));
 
 #[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
 #[kunit_tests(gpio_virtio_wire)]
@@ -486,17 +467,5 @@ mod tests {
             assert_eq!(EventResponse { status: 1 }.event(used), Event::Odd);
             assert_eq!(EventResponse { status: 0 }.event(used), Event::Odd);
         }
-    }
-
-    #[test]
-    fn config() -> Result {
-        let bytes = [0x34, 0x12, 0xaa, 0xbb, 0x78, 0x56, 0x34, 0x12];
-        let config = Config::read_from_bytes(&bytes).map_err(|_| EINVAL)?;
-
-        assert_eq!(config.ngpio(), 0x1234);
-        assert_eq!(config.names_size(), 0x1234_5678);
-        assert_eq!(Config::NGPIO, 0);
-        assert_eq!(Config::NAMES_SIZE, 4);
-        Ok(())
     }
 }
