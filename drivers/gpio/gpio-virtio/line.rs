@@ -125,7 +125,7 @@ impl Message {
 pub(crate) enum Outcome {
     /// The device has accepted it; if it was [`Message::Disable`], it is in the queue.
     Accepted,
-    /// The device has refused it.
+    /// The device has refused it, and holds no type.
     Refused,
     /// It could not be sent, or there was no answer that makes sense, in time.
     Unanswered,
