@@ -15,7 +15,7 @@
 cd "$(dirname "$0")" || exit 1
 . ../kselftest/ktap_helpers.sh
 # What can leave a driver unusable comes last.
-[ $# -gt 0 ] || set -- detect values edges consumers lifecycle faults concurrent silent log
+[ $# -gt 0 ] || set -- detect values edges consumers lifecycle faults concurrent handler silent log
 
 ktap_print_header
 if [ ! -e /lib/host.sh ]; then
@@ -27,7 +27,7 @@ fi
 
 plan=0
 for part; do
-	plan=$((plan + $(grep -c '^check ' "$part.sh")))
+	plan=$((plan + $(grep -cE '^	?check ' "$part.sh")))
 done
 ktap_set_plan "$plan"
 for part; do

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash
+#
+# The driver leaves its devices and comes back, also while they are in use.
+
+unbind() { # CHIP
+	device_of "$1" >"$tmp/unbound"
+	cat "$tmp/unbound" >"$driver/unbind"
+}
+
+# Binds what was unbound last. Numbers of chips may be others afterwards.
+rebind() {
+	cat "$tmp/unbound" >"$driver/bind"
+	find_chips
+}
+
+unbound() {
+	drive set "$one" only=1
+	end set
+	unbind "$one"
+	expect '' chip_with 1
+	[ ! -e "/dev/$one" ]
+	state_has one only unused
+	rebind
+	[ -c "/dev/$one" ]
+	expect 'gpiochip' sh -c "gpioinfo --chip $one only | sed 's/[0-9].*//'"
+	vgpio --device one set only=1
+	expect '"only"=active' gpioget --chip "$one" only
+	monitor mon "$one" only
+	pace mon one only=0 only=1
+	expect '0 falling 0 rising' events mon
+}
+check 'unbind: the chip goes; bind: it is back and works, interrupts too' unbound
+
+unbound_in_use() {
+	monitor mon "$one" only
+	state_has one only armed
+	start=$(seconds)
+	unbind "$one"
+	[ $(($(seconds) - start)) -lt 5 ]
+	# Whether it notices or not, it does no harm and can be ended.
+	end mon
+	state_has one only unused
+	rebind
+	monitor mon "$one" only
+	pace mon one only=0 only=1
+	expect '0 falling 0 rising' events mon
+}
+check 'D12: unbind while gpiomon runs: both end in time, and a new one works' unbound_in_use
+
+monitor_notices() {
+	monitor mon "$one" only
+	unbind "$one"
+	await gone mon
+	rebind
+}
+check 'unbind: gpiomon ends by itself' monitor_notices
+
+unbound_while_driven() {
+	vgpio --device one set only=0
+	drive set "$one" only=1
+	expect '"only"=active' vgpio --device one get only
+	unbind "$one"
+	expect '"only"=inactive' vgpio --device one get only
+	end set
+	rebind
+	expect '"only"=inactive' gpioget --chip "$one" only
+}
+check 'D12: unbind while gpioset drives a line: the device forgets the line' unbound_while_driven
+
+unbound_under_fire() {
+	monitor mon "$main" 0 2 3 7
+	host start watch vgpio --device main toggle --count 500 --interval 1ms 0 2 3 7
+	await has_events mon 5
+	unbind "$main"
+	end mon
+	rebind
+	host finish watch
+	monitor mon "$main" 0
+	vgpio --device main set 0=0
+	vgpio --device main set 0=1
+	await has_events mon 1
+	vgpio --device main set 0=0
+}
+check 'D12: unbind and bind while edges come: nothing breaks' unbound_under_fire
+
+unbound_under_load() {
+	spawn load ./gpio-line-stress "/dev/$many" 2 0 1 2 3
+	await state_has many 3 output
+	unbind "$many"
+	await gone load
+	rebind
+	expect 'line511' sh -c "gpioinfo --chip $many 511 | sed 's/.*\"\(.*\)\".*/\1/'"
+}
+check 'D12: unbind while four processes drive lines: all end in time' unbound_under_load
+
+ten_times() {
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		unbind "$one"
+		rebind
+	done
+	[ -n "$one" ]
+	expect '"only"=inactive' gpioget --chip "$one" only
+}
+check 'unbind and bind: 10 times' ten_times
+
+# Only a driver that is a module can be unloaded.
+is_module() {
+	[ -d "$module/holders" ] || [ -e "$module/refcnt" ]
+}
+
+autoloaded() {
+	# Nothing in the guest names the module: its alias did it, see init.
+	[ "$(chip_with 8)" = "$main" ]
+	modinfo_alias
+}
+modinfo_alias() {
+	find /lib/modules -name modules.alias -exec grep -q 'virtio:d00000029v.* gpio_virtio' {} +
+}
+
+unloaded() {
+	modprobe -r gpio_virtio
+	[ ! -d "$module" ]
+	expect '' gpiodetect
+	modprobe gpio_virtio
+	find_chips
+	[ -n "$main" ] && [ -n "$noirq" ] && [ -n "$unnamed" ] && [ -n "$one" ] && [ -n "$many" ]
+	monitor mon "$main" 0
+	pace mon main 0=1 0=0
+}
+
+unloaded_in_use() {
+	monitor mon "$main" 0
+	refuse . modprobe -r gpio_virtio
+	pace mon main 0=1 0=0
+	end mon
+}
+
+reloaded() {
+	for _ in 1 2 3 4 5; do
+		modprobe -r gpio_virtio
+		modprobe gpio_virtio
+	done
+	find_chips
+	expect '"door"=active' gpioget --chip "$main" door
+}
+
+if is_module; then
+	check 'module: it was loaded for the alias of its devices' autoloaded
+	check 'module: all chips go with it, and are back and work when it is loaded again' unloaded
+	check 'module: it stays while a line is in use' unloaded_in_use
+	check 'module: 5 times out and in' reloaded
+else
+	for _ in $(seq 4); do
+		ktap_test_skip 'module: the driver is built in'
+	done
+fi
