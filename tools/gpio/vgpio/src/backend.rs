@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex};
 
-use log::warn;
+use log::debug;
 use vhost::vhost_user::{Listener, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringMutex};
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -107,7 +107,7 @@ impl VhostUserBackend for Backend {
 
     fn set_config(&self, _offset: u32, _buf: &[u8]) -> io::Result<()> {
         // Nothing in there is for the driver to write. An error would end the connection.
-        warn!(device = self.device.description().label.as_str(); "write to config space ignored");
+        debug!(device = self.device.description().label.as_str(); "write to config space ignored");
         Ok(())
     }
 

@@ -2,7 +2,11 @@
 
 //! Interrupts over the event queue.
 
-use vgpio::wire::EVENT_QUEUE;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use vgpio::control::{Reply, Request};
+use vgpio::wire::{EVENT_QUEUE, REQUEST_QUEUE};
 
 use crate::daemon::{eventually, Daemon};
 use crate::driver::{Guest, Options, EVENT_IDX, INDIRECT, IRQ};
@@ -162,4 +166,55 @@ fn no_edge_is_lost_armed_or_masked() {
     let stats = daemon.stats();
     assert_eq!((stats.host_changes, stats.events_valid), (500, 500));
     assert_eq!(stats.edges_merged, 0);
+}
+
+#[test]
+fn every_edge_counts_while_both_sides_are_busy() {
+    const TURNS: u64 = 5000;
+
+    let (daemon, mut guest) = start("lines=8");
+    let mut armed = HashMap::new();
+    for line in 0..4 {
+        guest.ok(6, line, 3);
+        armed.insert(guest.arm(line), line);
+    }
+    let mut client = daemon.client();
+    let host = std::thread::spawn(move || {
+        client.ask(&Request::Toggle {
+            device: None,
+            lines: ["0", "1", "2", "3"].map(str::to_owned).to_vec(),
+            count: TURNS,
+            interval_us: 20,
+        })
+    });
+    let mut answers = 0;
+    let mut outstanding = 0;
+    loop {
+        let quiet = host.is_finished();
+        while outstanding < 32 && !quiet {
+            guest.post(5, 4 + outstanding % 4, 1);
+            outstanding += 1;
+        }
+        guest.kick(REQUEST_QUEUE);
+        while let Some(used) = guest.poll(REQUEST_QUEUE) {
+            assert_eq!(used.bytes, [0, 0]);
+            answers += 1;
+            outstanding -= 1;
+        }
+        let event = guest.wait_for(EVENT_QUEUE, Duration::from_millis(u64::from(quiet) * 100));
+        if let Some(used) = event {
+            assert_eq!((used.len, used.bytes), (1, vec![VALID]));
+            let line = armed.remove(&used.head).unwrap();
+            armed.insert(guest.arm(line), line);
+        } else if quiet && outstanding == 0 {
+            break;
+        }
+    }
+    assert_eq!(host.join().unwrap(), Reply::Done);
+    let stats = daemon.stats();
+    assert_eq!(stats.host_changes, 4 * TURNS);
+    // Each edge made an event, or fell together with one that was about to make one.
+    assert_eq!(stats.events_valid + stats.edges_merged, 4 * TURNS);
+    assert_eq!(stats.requests.set_value, answers);
+    assert_eq!((stats.events_invalid, stats.answered_err), (0, 0));
 }
