@@ -160,6 +160,10 @@ impl Device {
         let mut locked = self.lock();
         if locked.state.paused.is_none() {
             locked.reset();
+            // Their memory may be in other use already.
+            for ring in locked.state.rings.iter().flatten() {
+                ring.stop();
+            }
         }
         locked.state.rules.irq = irq;
     }

@@ -122,6 +122,13 @@ impl Ring {
         Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
+    /// Stops the ring until the front end starts it again, with another notification.
+    pub fn stop(&self) {
+        self.vring.set_queue_ready(false);
+        // The library starts a ring when it first learns of a way to be notified.
+        self.vring.set_kick(None);
+    }
+
     /// Whether the front end lets us use the ring.
     pub fn is_running(&self) -> bool {
         running(&self.vring.get_ref())

@@ -31,6 +31,7 @@ const BASE: u64 = 0x10_0000;
 const RING_STRIDE: u64 = 0x1_0000;
 const BUFFERS: u64 = BASE + 2 * RING_STRIDE;
 
+pub const PROTOCOL: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 pub const IRQ: u64 = 1 << F_IRQ;
 pub const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
 pub const INDIRECT: u64 = 1 << VIRTIO_RING_F_INDIRECT_DESC;
@@ -137,8 +138,7 @@ impl Guest {
         frontend.set_hdr_flags(vhost::vhost_user::message::VhostUserHeaderFlag::NEED_REPLY);
         assert_eq!(frontend.get_queue_num().unwrap(), 2);
 
-        let base_features =
-            (1 << VIRTIO_F_VERSION_1) | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+        let base_features = (1 << VIRTIO_F_VERSION_1) | PROTOCOL;
         assert_eq!(offered & base_features, base_features);
         let features = base_features | (options.features & offered);
         frontend.set_features(features).unwrap();
@@ -201,7 +201,9 @@ impl Guest {
             frontend.set_vring_addr(index, &data).unwrap();
             frontend.set_vring_call(index, &ring.call).unwrap();
             frontend.set_vring_kick(index, &ring.kick).unwrap();
-            frontend.set_vring_enable(index, true).unwrap();
+            if self.features & PROTOCOL != 0 {
+                frontend.set_vring_enable(index, true).unwrap();
+            }
         }
     }
 
