@@ -73,6 +73,7 @@ impl VhostUserBackend for Backend {
     }
 
     fn features(&self) -> u64 {
+        self.device.offer();
         let bits = (1 << VIRTIO_F_VERSION_1)
             | (1 << VIRTIO_RING_F_INDIRECT_DESC)
             | (1 << VIRTIO_RING_F_EVENT_IDX)
@@ -81,7 +82,9 @@ impl VhostUserBackend for Backend {
     }
 
     fn acked_features(&self, features: u64) {
-        self.device.negotiate(features & (1 << F_IRQ) != 0);
+        let can_disable = features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() != 0;
+        self.device
+            .negotiate(features & (1 << F_IRQ) != 0, can_disable);
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {

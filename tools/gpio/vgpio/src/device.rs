@@ -80,6 +80,7 @@ struct State {
     /// Rings whose content makes no sense, left alone until they are set up again.
     broken: [bool; 2],
     paused: Option<Paused>,
+    can_disable: bool,
     connection: Option<ShutdownHandle>,
     connected: bool,
     limit: Limit,
@@ -106,6 +107,7 @@ impl Device {
                 dirty: [false; 2],
                 broken: [false; 2],
                 paused: None,
+                can_disable: true,
                 connection: None,
                 connected: false,
                 limit: Limit::default(),
@@ -148,24 +150,33 @@ impl Device {
         let mut locked = self.lock();
         locked.reset();
         locked.state.paused = None;
+        locked.state.can_disable = true;
         locked.state.rings = None;
         locked.state.connection = None;
         locked.state.connected = false;
         info!(device = self.description.label.as_str(); "front end disconnected");
     }
 
+    /// The front end wants to know what features there are.
+    ///
+    /// User-Mode Linux asks for them once it has told us to disable the rings, and frees them after
+    /// the answer. If it can not tell us, this is all that we hear of it.
+    pub fn offer(&self) {
+        let mut locked = self.lock();
+        if !locked.state.can_disable {
+            locked.stop();
+        }
+    }
+
     /// A driver has negotiated features, that is, starts from scratch, or a paused guest is on its
-    /// way back.
-    pub fn negotiate(&self, irq: bool) {
+    /// way back. `can_disable` is whether the front end enables and disables rings one by one.
+    pub fn negotiate(&self, irq: bool, can_disable: bool) {
         let mut locked = self.lock();
         if locked.state.paused.is_none() {
-            locked.reset();
-            // Their memory may be in other use already.
-            for ring in locked.state.rings.iter().flatten() {
-                ring.stop();
-            }
+            locked.stop();
         }
         locked.state.rules.irq = irq;
+        locked.state.can_disable = can_disable;
     }
 
     /// The front end has stopped a ring. That of requests stands for the guest as a whole.
@@ -312,6 +323,15 @@ struct Locked<'a> {
 impl Locked<'_> {
     fn label(&self) -> &str {
         &self.device.description.label
+    }
+
+    /// Forgets the guest, and keeps away from its rings until they are set up again: their memory
+    /// may be in other use by now.
+    fn stop(&mut self) {
+        self.reset();
+        for ring in self.state.rings.iter().flatten() {
+            ring.stop();
+        }
     }
 
     /// Forgets the guest.

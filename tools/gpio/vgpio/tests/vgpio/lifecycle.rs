@@ -115,6 +115,13 @@ fn a_driver_that_restarts_and_neither_stops_nor_disables_the_rings() {
         assert_eq!(guest.ok(2, 0, 0), 0);
         daemon.ok(&["set", "1=0"]);
     }
+    // Its last words before it frees the rings.
+    configure(&mut guest);
+    guest.frontend.get_features().unwrap();
+    assert!(is_forgotten(&daemon));
+    daemon.ok(&["set", "1=1"]);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(guest.poll(EVENT_QUEUE), None, "written to freed memory");
 }
 
 #[test]
