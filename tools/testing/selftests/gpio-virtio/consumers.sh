@@ -246,13 +246,15 @@ check 'D6: another trigger type: none first, and then it works' change_of_trigge
 no_trigger() {
 	local invalid
 	invalid=$(stat main events_invalid)
-	# Whether it is refused is up to the driver.
-	consume "$main" 2 none hard || return 0
-	vgpio --device main set 2=1 2=0
+	# Whether it is refused is up to the driver. A line that had an interrupt before would
+	# have its trigger still.
+	consume "$main" 5 none hard || return 0
+	vgpio --device main set 5=1
+	vgpio --device main set 5=0
 	settle
 	expect 0 consumer_count
 	same "$invalid" "$(stat main events_invalid)" 'event buffers for no interrupt'
-	released 2
+	released 5
 }
 check 'D7: an interrupt without a trigger: the device gets no buffer for it' no_trigger
 
@@ -304,6 +306,8 @@ not_an_output() {
 	! consume "$main" 7 rising hard
 	state_lacks main 7 irq=rising
 	end set
+	# Until somebody else has it as an input, gpiolib takes it for an output.
+	expect '"7"=inactive' gpioget --chip "$main" 7
 	consume "$main" 7 rising hard
 	refuse 'unable to request lines' gpioset --chip "$main" 7=1
 	released 7
