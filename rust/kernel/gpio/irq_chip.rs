@@ -282,14 +282,12 @@ pub trait IrqChip: Chip {
     /// consumer's operation fails with it.
     fn irq_set_type(&self, offset: u32, trigger: TriggerType) -> Result;
 
-    /// Called when the bus lock of the line `offset` was taken.
+    /// Notes that an operation of genirq on a line begins, and that
+    /// [`IrqChip::irq_bus_sync_unlock`] is called at its end. (Only if the chip goes away in
+    /// between it is not.)
     ///
-    /// The lock itself is up to the abstraction. A chip that leaves work to
-    /// [`IrqChip::irq_bus_sync_unlock`] can note here that it will be called.
-    ///
-    /// # Context
-    ///
-    /// Process context, may sleep; the line's bus lock is held.
+    /// The lock itself is up to the abstraction. Runs with the bus lock held, which was taken right
+    /// before; may sleep.
     fn irq_bus_lock(&self, _offset: u32) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -422,8 +420,7 @@ impl<T: IrqChip> IrqChipVTable<T> {
             return;
         };
 
-        user.lines().locks.lock(line.offset);
-        if T::HAS_IRQ_BUS_LOCK {
+        if user.lines().locks.lock(line.offset) && T::HAS_IRQ_BUS_LOCK {
             line.chip.irq_bus_lock(line.offset);
         }
     }

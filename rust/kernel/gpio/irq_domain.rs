@@ -31,7 +31,7 @@ use core::ptr;
 ///
 /// # Invariants
 ///
-/// `lines` is null, or points to an [`IrqLines`] that stays alive at least until an RCU grace
+/// `lines` is null, or points to an `IrqLines` that stays alive at least until an RCU grace
 /// period has passed after the pointer was taken out.
 #[pin_data]
 pub struct IrqDomain {
@@ -59,7 +59,8 @@ impl IrqDomain {
     /// Any but NMI, with interrupts on or off. Handlers run with interrupts off, on this processor.
     /// The flow handler calls [`IrqChip::irq_mask`](super::IrqChip::irq_mask) and
     /// [`IrqChip::irq_unmask`](super::IrqChip::irq_unmask) of the line, thus none of the locks that
-    /// they or the handlers take may be held.
+    /// they or the handlers take may be held, and the callbacks that run under the descriptor's
+    /// lock must not call it.
     ///
     /// # Errors
     ///

@@ -74,6 +74,7 @@ enum Op {
     IrqMask,
     IrqUnmask,
     IrqType,
+    IrqLock,
     IrqSync,
 }
 
@@ -280,6 +281,10 @@ impl IrqChip for Recorder {
         } else {
             Ok(())
         }
+    }
+
+    fn irq_bus_lock(&self, offset: u32) {
+        self.log.add(Op::IrqLock, offset);
     }
 
     fn irq_bus_sync_unlock(&self, offset: u32) {
@@ -523,21 +528,25 @@ mod tests {
         let count = got_it.clone();
 
         // Nobody ever releases this one.
-        locks.lock(66);
+        let first = locks.lock(66);
         let others = spawn(move || {
-            theirs.lock(65);
-            count.fetch_add(1, Relaxed);
-            theirs.lock(66);
-            count.fetch_add(1, Relaxed);
+            if theirs.lock(65) {
+                count.fetch_add(1, Relaxed);
+            }
+            if !theirs.lock(66) {
+                count.fetch_add(1, Relaxed);
+            }
         })?;
         a_while();
         let before = got_it.load(Relaxed);
         locks.abandon();
         others.wait_for_completion();
-        // Does not wait for anybody.
-        locks.lock(66);
+        // Do not wait for anybody.
+        let last = locks.lock(66);
         locks.wait_for_holders();
 
+        assert!(first);
+        assert!(!last);
         assert_eq!(before, 1);
         assert_eq!(got_it.load(Relaxed), 2);
         Ok(())
@@ -577,6 +586,7 @@ mod tests {
         let none = Line::request(70).err();
         drop(chip_of_lines);
         let gone = Line::request(0).err();
+        drop(parent);
 
         assert!(requested);
         assert!(!low);
@@ -632,6 +642,7 @@ mod tests {
 
         drop(lines);
         drop(chip_of_lines);
+        drop(parent);
         assert_eq!(set, Ok(()));
         assert_eq!(were_set, (false, true, 69));
         assert_eq!(get, Ok(()));
@@ -665,6 +676,7 @@ mod tests {
         let nothing = unsafe { callback(gc, mask.as_mut_ptr(), ptr::null_mut()) };
         drop(line);
         drop(chip_of_lines);
+        drop(parent);
 
         assert_eq!(ret, 0);
         assert_eq!(length, 4);
@@ -685,6 +697,7 @@ mod tests {
 
         drop(line);
         drop(chip_of_lines);
+        drop(parent);
         assert_eq!(output, Err(EIO));
         assert_eq!(get, Err(EIO));
         Ok(())
@@ -713,6 +726,7 @@ mod tests {
         let good = Registration::with_irq(parent.device(), chip, info());
         let is_good = good.is_ok();
         drop(good);
+        drop(parent);
 
         assert_eq!(no_lines, Some(EINVAL));
         assert_eq!(few_names, Some(EINVAL));
@@ -741,6 +755,7 @@ mod tests {
 
         drop(line);
         drop(chip_of_lines);
+        drop(parent);
         assert!(is_known);
         Ok(())
     }
@@ -760,6 +775,7 @@ mod tests {
 
         let consumer = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false)?;
         let requested = chip.log.was(&[
+            (Op::IrqLock, 5),
             (Op::IrqRequest, 5),
             (Op::IrqType, 5),
             (Op::IrqStartup, 5),
@@ -777,8 +793,10 @@ mod tests {
         let counted = count.load(Relaxed);
         drop(consumer);
         let freed = chip.log.was(&[
+            (Op::IrqLock, 5),
             (Op::IrqShutdown, 5),
             (Op::IrqSync, 5),
+            (Op::IrqLock, 5),
             (Op::IrqRelease, 5),
             (Op::IrqSync, 5),
         ]);
@@ -789,6 +807,7 @@ mod tests {
         chip.log.used.store(0, Relaxed);
         let refused = consume(parent.device(), irq, Flags::TRIGGER_HIGH, &count, false).err();
         let tried = chip.log.was(&[
+            (Op::IrqLock, 5),
             (Op::IrqRequest, 5),
             (Op::IrqType, 5),
             (Op::IrqRelease, 5),
@@ -797,6 +816,7 @@ mod tests {
         drop(line);
         drop(chip_of_lines);
         let too_late = chip.domain.handle_irq(5);
+        drop(parent);
 
         assert_eq!(too_early, Err(ENODEV));
         assert_eq!(unwanted, Err(EINVAL));
@@ -828,7 +848,7 @@ mod tests {
 
         // SAFETY: There are no safety requirements for this FFI call.
         unsafe { bindings::disable_irq(irq) };
-        let disabled = chip.log.was(&[(Op::IrqSync, 0)]);
+        let disabled = chip.log.was(&[(Op::IrqLock, 0), (Op::IrqSync, 0)]);
         let raised = chip.domain.handle_irq(0);
         let masked = chip.log.was(&[(Op::IrqMask, 0)]);
         let before = count.load(Relaxed);
@@ -839,6 +859,7 @@ mod tests {
         drop(consumer);
         drop(line);
         drop(chip_of_lines);
+        drop(parent);
 
         assert!(disabled);
         assert_eq!(raised, Ok(()));
@@ -864,10 +885,13 @@ mod tests {
         let masked = chip.log.was(&[(Op::IrqMask, 0)]);
         // SAFETY: There are no safety requirements for this FFI call.
         unsafe { bindings::enable_irq(irq) };
-        let unmasked = chip.log.was(&[(Op::IrqUnmask, 0), (Op::IrqSync, 0)]);
+        let unmasked = chip
+            .log
+            .was(&[(Op::IrqLock, 0), (Op::IrqUnmask, 0), (Op::IrqSync, 0)]);
         drop(consumer);
         drop(line);
         drop(chip_of_lines);
+        drop(parent);
 
         assert_eq!(raised, Ok(()));
         assert!(masked);
@@ -888,13 +912,15 @@ mod tests {
 
         chip.refused.store(3, Relaxed);
         let refused = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false).err();
-        let asked = chip.log.was(&[(Op::IrqRequest, 3), (Op::IrqSync, 3)]);
+        let asked = chip
+            .log
+            .was(&[(Op::IrqLock, 3), (Op::IrqRequest, 3), (Op::IrqSync, 3)]);
         // The line is not marked as interrupt.
         let output = line.output(false);
         chip.log.used.store(0, Relaxed);
         // gpiolib refuses an output before the chip is asked.
         let as_output = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false).err();
-        let not_asked = chip.log.was(&[(Op::IrqSync, 3)]);
+        let not_asked = chip.log.was(&[(Op::IrqLock, 3), (Op::IrqSync, 3)]);
         chip.refused.store(NONE, Relaxed);
         line.input()?;
         let good = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false);
@@ -902,6 +928,7 @@ mod tests {
         drop(good);
         drop(line);
         drop(chip_of_lines);
+        drop(parent);
 
         assert_eq!(refused, Some(EIO));
         assert!(asked);
@@ -925,6 +952,7 @@ mod tests {
         let again = Registration::with_irq(parent.device(), chip, info());
         let is_again = again.is_ok();
         drop(again);
+        drop(parent);
 
         assert_eq!(second, Some(EBUSY));
         assert_eq!(still, Err(EINVAL));
@@ -962,6 +990,7 @@ mod tests {
         drop(consumer);
         drop(line);
         drop(chip_of_lines);
+        drop(parent);
 
         assert_eq!(early, Ok(()));
         assert_eq!(out_of_range, Err(EINVAL));
@@ -997,9 +1026,12 @@ mod tests {
         chip.slow_leave.complete_all();
         first.wait_for_completion();
         second.wait_for_completion();
-        let went_on = chip.log.was(&[(Op::IrqType, 0), (Op::IrqSync, 0)]);
+        let went_on = chip
+            .log
+            .was(&[(Op::IrqLock, 0), (Op::IrqType, 0), (Op::IrqSync, 0)]);
         drop(lines);
         drop(chip_of_lines);
+        drop(parent);
 
         assert_eq!(other_line, Ok(()));
         assert!(waits);
@@ -1033,6 +1065,7 @@ mod tests {
         chip.slow_leave.complete_all();
         operation.wait_for_completion();
         removal.wait_for_completion();
+        drop(parent);
 
         assert_eq!(too_soon, 0);
         assert_eq!(withdrawn, Err(ENODEV));
@@ -1053,8 +1086,10 @@ mod tests {
 
         drop(chip_of_lines);
         let freed = chip.log.was(&[
+            (Op::IrqLock, 9),
             (Op::IrqShutdown, 9),
             (Op::IrqSync, 9),
+            (Op::IrqLock, 9),
             (Op::IrqRelease, 9),
             (Op::IrqSync, 9),
         ]);
@@ -1062,6 +1097,7 @@ mod tests {
         drop(line);
         // Finds nothing to free any more.
         drop(consumer);
+        drop(parent);
 
         assert!(freed);
         assert_eq!(get, Err(ENODEV));

@@ -41,12 +41,14 @@ impl LineLocks {
         })
     }
 
-    /// Takes the lock of `line`; returns without it once the locks are abandoned.
+    /// Takes the lock of `line`; tells whether it did, which it does not once the locks are
+    /// abandoned.
     ///
     /// Sleeps, uninterruptibly: genirq has no way to tell its callers that they were interrupted.
-    pub(super) fn lock(&self, line: u32) {
+    #[must_use]
+    pub(super) fn lock(&self, line: u32) -> bool {
         let Some(bit) = self.bit_of(line) else {
-            return;
+            return false;
         };
 
         // SAFETY: `bit` is one of the bitmap, which lives as long as `self`. All other accesses of
@@ -59,7 +61,9 @@ impl LineLocks {
         // it missed that this lock was taken, this sees that the locks are abandoned.
         if self.abandoned.load(Relaxed) {
             self.unlock(line);
+            return false;
         }
+        true
     }
 
     /// Releases the lock of `line`, and wakes the first one that waits for it. Does not sleep.
