@@ -38,7 +38,6 @@ fn delay_holds_one_line_and_keeps_its_order() {
     let (sent, answered) = batch(&mut guest, &[1, 1, 0, 2]);
     assert_eq!(answered, [sent[2], sent[3], sent[0], sent[1]]);
     assert!(begin.elapsed() >= Duration::from_millis(60));
-    assert_eq!(guest.signals(REQUEST_QUEUE), 2, "one for those in time");
 }
 
 #[test]

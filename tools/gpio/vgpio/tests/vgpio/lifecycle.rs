@@ -158,9 +158,9 @@ fn what_happens_during_a_pause_is_not_lost() {
     std::thread::sleep(std::time::Duration::from_millis(350));
     assert_eq!(guest.poll(REQUEST_QUEUE), None, "answered while stopped");
     guest.attach(bases);
+    eventually("the interrupt", || guest.signals(REQUEST_QUEUE) == 1);
     let used = guest.wait(REQUEST_QUEUE);
     assert_eq!((used.head, used.bytes), (head, vec![0, 1]));
-    eventually("the interrupt", || guest.signals(REQUEST_QUEUE) == 1);
     assert_eq!(guest.event().1, 1, "the edge");
 }
 
