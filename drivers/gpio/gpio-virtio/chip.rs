@@ -335,7 +335,7 @@ impl gpio::IrqChip for GpioChip {
 
     fn irq_bus_sync_unlock(&self, offset: u32) {
         if let Ok(line) = line(offset) {
-            VirtioGpio::sync_line(&self.0, line);
+            VirtioGpio::sync_line(&self.0, line, true);
         }
     }
 }

@@ -148,11 +148,14 @@ impl VirtioGpio {
 
     /// Tells the device what genirq wants of the interrupt of a line.
     ///
+    /// With `bus_unlock` the caller has the bus lock of the line and is about to release it. Others
+    /// need not have it: the machine of the line keeps their messages in order.
+    ///
     /// # Context
     ///
     /// Process context; sleeps.
-    pub(crate) fn sync_line(this: &Arc<Self>, line: u16) {
-        while let Some(message) = this.events.bus_sync(line) {
+    pub(crate) fn sync_line(this: &Arc<Self>, line: u16, bus_unlock: bool) {
+        while let Some(message) = this.events.next_message(line, bus_unlock) {
             let kind = message.irq_type();
             let sent = Message::SetIrqType(kind);
             let answer = match message {
@@ -295,7 +298,7 @@ impl VirtioGpio {
 
         if this.has_irq {
             for line in 0..this.ngpio {
-                Self::sync_line(this, line);
+                Self::sync_line(this, line, false);
             }
         }
         Ok(())
@@ -322,7 +325,7 @@ impl WorkItem<1> for VirtioGpio {
         while let Some((line, needs_sync, todo)) = this.events.retry(from) {
             Self::follow_up(&this, todo);
             if needs_sync {
-                Self::sync_line(&this, line);
+                Self::sync_line(&this, line, false);
             }
             from = line + 1;
         }

@@ -336,6 +336,11 @@ impl EventQueue {
             if let Some(entry) = events.entries.get_mut(usize::from(line)) {
                 let action = step(&mut entry.line);
 
+                // genirq mostly starts and ends interrupts under the bus lock, but need not where
+                // it cannot sleep.
+                if !entry.bus_locked && entry.line.needs_sync() {
+                    events.perform(ring, line, Action::Retry, &mut todo);
+                }
                 events.perform(ring, line, action, &mut todo);
             }
 
@@ -352,17 +357,19 @@ impl EventQueue {
         });
     }
 
-    /// Returns the message that the device is to get about `line` before its bus lock is released.
+    /// Returns the message that the device is to get about `line`, if there is one.
     ///
-    /// With [`None`] there are no more, and the lock counts as released.
+    /// With `bus_unlock`, the bus lock of the line counts as released when there is none.
     ///
     /// Notifies the device of what was armed under the lock.
-    pub(crate) fn bus_sync(&self, line: u16) -> Option<Message> {
+    pub(crate) fn next_message(&self, line: u16, bus_unlock: bool) -> Option<Message> {
         let (message, _) = self.queue.with_kick(|_, events| {
             let entry = events.entries.get_mut(usize::from(line))?;
             let message = entry.line.next_message();
 
-            entry.bus_locked = message.is_some();
+            if bus_unlock && message.is_none() {
+                entry.bus_locked = false;
+            }
             message
         });
 

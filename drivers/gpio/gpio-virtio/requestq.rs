@@ -249,7 +249,12 @@ impl Slots {
 
             ring.add(buffer).map_err(|(err, buffer)| {
                 slot.buffer = Some(buffer);
-                err
+                // Not to be taken for a refusal by the device.
+                if err == EIO {
+                    ENODEV
+                } else {
+                    err
+                }
             })?;
 
             slot.phase = if orphaned {
@@ -528,7 +533,8 @@ impl RequestQueue {
             });
 
             match sent {
-                Ok(sent) => return sent.map(|batch| (batch, notified)),
+                // A device that cannot be notified has not refused anything.
+                Ok(sent) => return sent.map(|batch| (batch, notified.map_err(|_| ENODEV))),
                 Err(room) => self.wait(&room).inspect_err(|_| {
                     // Either the signal for this task is taken back, or it was not sent yet.
                     self.queue.with(|_, slots| {
