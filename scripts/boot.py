@@ -95,6 +95,9 @@ class Device:
             case ["vgpio-start"] if not self.daemon:
                 self.start()
                 return "", 0
+            case ["vgpio-pause" | "vgpio-resume" as word] if self.daemon:
+                self.daemon.send_signal(signal.SIGSTOP if word == "vgpio-pause" else signal.SIGCONT)
+                return "", 0
             case ["vgpio-restart"]:
                 self.kill()
                 self.start()
@@ -344,6 +347,9 @@ def parse():
     parser.add_argument("command", nargs="*", help="to run in the guest")
     args = parser.parse_args()
     args.interactive = not args.command
+    if args.interactive:
+        # The kernel's messages are a `dmesg` away.
+        args.append.insert(0, "quiet")
     if args.gpio and not args.vgpio:
         parser.error("--gpio needs --vgpio")
     return args
