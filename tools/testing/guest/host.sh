@@ -13,7 +13,7 @@ stty raw -echo <&7 2>/dev/null
 #   vgpio ARGUMENTS...               run a vgpio command on the device
 #   start NAME vgpio ARGUMENTS...    the same in the background
 #   finish NAME, stop NAME           wait for it, or interrupt it, and get its output
-#   vgpio-kill, vgpio-start, vgpio-restart    the device itself
+#   vgpio-kill, vgpio-start, vgpio-restart, vgpio-pause, vgpio-resume    the device itself
 host() {
 	(
 		flock 9

@@ -87,11 +87,7 @@ virtuser_interrupts() {
 }
 check 'gpio-virtuser: counts the interrupts of a line' virtuser_interrupts
 
-consumer_loads() {
-	[ -d "$consumer" ] || insmod ./gpio_irq_consumer.ko
-	[ -d "$consumer" ]
-}
-check 'consumer: the module of the following tests loads' consumer_loads
+check 'consumer: the module of the following tests loads' load_consumer
 
 # Sets a line and waits until there were that many interrupts.
 strike() { # LINE=VALUE COUNT

@@ -15,7 +15,7 @@
 cd "$(dirname "$0")" || exit 1
 . ../kselftest/ktap_helpers.sh
 # What can leave a driver unusable comes last.
-[ $# -gt 0 ] || set -- detect values edges consumers faults concurrent lifecycle handler silent log
+[ $# -gt 0 ] || set -- detect values edges consumers faults concurrent lifecycle handler silent log dead
 
 ktap_print_header
 if [ ! -e /lib/host.sh ]; then

@@ -5,6 +5,7 @@
 # that sleeps there does not survive.
 
 level_hard() {
+	load_consumer
 	# A handler that does nothing about a level is called until the line goes low.
 	echo 3 >"$consumer/limit"
 	consume "$main" 2 high hard

@@ -69,13 +69,17 @@ check() { # NAME FUNCTION [ARGUMENT...]
 	ktap_test_fail "$name"
 	tail -n 25 "$tmp/log" | sed 's/^/# /'
 	bounded 8 recover >/dev/null 2>&1
+	find_chips
 }
 
-# The next test starts with a device that is as it should be.
+# The next test starts with devices that are as they should be.
 recover() {
 	vgpio fault clear || :
 	host stop watch || :
 	consumer_gone
+	for device in /sys/bus/virtio/devices/*; do
+		[ -e "$device/driver" ] || basename "$device" >"$driver/bind"
+	done
 }
 
 # Runs FUNCTION as a process of its own that ends with the first command that fails, or else
@@ -130,12 +134,12 @@ spawn() { # NAME COMMAND...
 	echo "$!" >"$tmp/$name.pid"
 }
 
-# Ends what was spawned, and waits until it has ended.
+# Ends what was spawned, if it has not ended by itself, and waits until it has.
 end() { # NAME [SIGNAL]
 	local pid
 	pid=$(cat "$tmp/$1.pid")
 
-	kill "-${2:-TERM}" "$pid"
+	kill "-${2:-TERM}" "$pid" 2>/dev/null || :
 	wait "$pid" 2>/dev/null || :
 }
 
@@ -198,6 +202,15 @@ differ() { # NOT GOT WHAT
 		echo "$3: got $2"
 		return 1
 	}
+}
+
+# A command ends, one way or the other, in less than 5 seconds.
+ends() { # COMMAND...
+	local start status=0
+	start=$(seconds)
+	"$@" || status=$?
+	[ $(($(seconds) - start)) -lt 5 ]
+	echo "$*: status $status"
 }
 
 # A counter of the device.
@@ -300,6 +313,11 @@ state_lacks() { # DEVICE LINE WORD
 
 # The interrupt of a line, by the test module.
 consumer=$debugfs/gpio_irq_consumer
+
+load_consumer() {
+	[ -d "$consumer" ] || insmod ./gpio_irq_consumer.ko
+	[ -d "$consumer" ]
+}
 
 consume() { # CHIP LINE TRIGGER CONTEXT
 	local trigger
