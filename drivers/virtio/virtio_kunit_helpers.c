@@ -932,8 +932,7 @@ static void end_device(void *data)
 /**
  * kunit_virtio_alloc() - Make a virtio device
  * @test: the test that it is for
- * @config: what the device is; copied, except for what it points to but the
- *	configuration space
+ * @config: what the device is; not needed afterwards, the model aside
  *
  * When the test ends the device is unregistered, and the test fails if the
  * driver has broken a rule.
@@ -1095,6 +1094,18 @@ void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, u16 id)
 	q->spoil_id = id;
 }
 EXPORT_SYMBOL_GPL(kunit_virtio_use_id);
+
+/**
+ * kunit_virtio_set_config() - Change the configuration space
+ * @dev: the device
+ * @config: its contents, of the size that it had in the beginning
+ */
+void kunit_virtio_set_config(struct kunit_virtio *dev, const void *config)
+{
+	guard(device_state)(dev);
+	memcpy(dev->config_space, config, dev->config.config_len);
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_set_config);
 
 /**
  * kunit_virtio_needs_reset() - Ask the driver for a reset

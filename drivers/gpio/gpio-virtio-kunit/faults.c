@@ -1,0 +1,714 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Devices that are slow, broken or hostile
+ *
+ * Names begin with the number of what a driver got wrong:
+ *
+ *	B3	an event of the wrong length ends a line's events
+ *	B4	an event of an unknown status ends a line's events
+ *	B5	a message that is not answered is waited for, for ever
+ *	B6	a broken queue wakes nobody
+ *	B8	the ring is used by two at a time
+ *	B9	names that end with the block are read beyond it
+ *	B10	a size of the names that overflows
+ *	B11	a size of the names that is too much memory
+ *	B12	many lines
+ *	B14	an answer that was not written is taken for one
+ *	B15	a value that is none is handed on
+ *	B16	a device floods the log
+ *	B20	interrupts are set up while the driver is unbound
+ *	B22	a notification that failed is waited for
+ *	C1	a full requestq is an error
+ *	D11	operations on many lines go one by one
+ *	D12	all errors are the same
+ *	E1	directions are asked for one by one
+ *	E4	an output costs two round trips
+ */
+
+#include <linux/delay.h>
+#include <linux/irq.h>
+#include <linux/virtio_config.h>
+
+#include "../gpiolib.h"
+#include "fixture.h"
+#include "suites.h"
+
+static int get_value(struct job *job)
+{
+	return gpiod_get_value_cansleep(job->arg);
+}
+
+/* B: events */
+
+static void event_fault_leaves_the_line_alive(struct fixture *f)
+{
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+	int before;
+
+	gpio_model_rise(f->g, 0);
+	assert_soon(f, 1, "event 0 *");
+	assert_soon(f, 2, "arm 0");
+	before = atomic_read(&user->count);
+	KUNIT_EXPECT_LE(f->test, before, 1);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, before + 1);
+}
+
+static void b3_short_event(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	fault(f, .type = EVENT, .line = 0, .count = 1, .with = WITH_USED, .used = 0);
+	event_fault_leaves_the_line_alive(f);
+}
+
+static void b3_long_event(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	fault(f, .type = EVENT, .line = 0, .count = 1, .with = WITH_USED, .used = 3);
+	event_fault_leaves_the_line_alive(f);
+}
+
+static void b3_event_of_four_gigabytes(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	fault(f, .type = EVENT, .line = 0, .count = 1, .with = WITH_USED,
+	      .used = U32_MAX);
+	event_fault_leaves_the_line_alive(f);
+}
+
+static void b4_event_of_unknown_status(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	fault(f, .type = EVENT, .line = 0, .count = 1, .with = WITH_STATUS, .status = 2);
+	event_fault_leaves_the_line_alive(f);
+}
+
+static void b4_event_that_was_not_written(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	fault(f, .type = EVENT, .line = 0, .count = 1, .silent = true);
+	event_fault_leaves_the_line_alive(f);
+}
+
+/* B: messages */
+
+static void b5_unanswered_message_times_out(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .drop = true);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), -ETIMEDOUT);
+}
+
+static void b5_caller_can_be_killed(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct job *job = job_start(f, get_value, line_get(f, 0, GPIOD_IN));
+
+	KUNIT_ASSERT_TRUE(test, job_wait(job, 1000));
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 1, .drop = true);
+	job = job_start(f, get_value, line_get(f, 1, GPIOD_IN));
+	assert_soon(f, 1, "get 1");
+	job_kill(job);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 200));
+	KUNIT_EXPECT_LT(test, job->ret, 0);
+}
+
+static void b5_names_that_never_come(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .names = "a\0b", .names_size = 4, .ngpio = 2);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_NAMES, .line = ANY_LINE, .drop = true);
+	plug_prepared(f);
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+static void b5_directions_that_never_come(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = 2);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_DIRECTION, .line = ANY_LINE, .drop = true);
+	plug_prepared(f);
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+static void b5_dead_device_can_be_plugged_in_and_out(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .names = "a\0b", .names_size = 4, .ngpio = 2);
+
+	fault(f, .type = ANY_MESSAGE, .line = ANY_LINE, .drop = true);
+	plug_prepared(f);
+	unplug(f);
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+static void b5_unbind_while_a_message_is_unanswered(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct job *job;
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .drop = true);
+	job = job_start(f, get_value, line_get(f, 0, GPIOD_IN));
+	assert_soon(f, 1, "get 0");
+	unbind(f);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 1000));
+	KUNIT_EXPECT_LT(test, job->ret, 0);
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+static void b5_unbind_of_a_device_that_died(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	line_get(f, 0, GPIOD_OUT_HIGH);
+	irq_get(f, 1, IRQF_TRIGGER_RISING);
+	fault(f, .type = ANY_MESSAGE, .line = ANY_LINE, .drop = true);
+	unbind(f);
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+static void b5_lines_of_a_dead_device_can_be_freed(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_OUT_HIGH);
+	struct irq_user *user = irq_get(f, 1, IRQF_TRIGGER_RISING);
+
+	fault(f, .type = ANY_MESSAGE, .line = ANY_LINE, .drop = true);
+	line_put(f, desc);
+	irq_put(user);
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+/* The answer of a message that was given up belongs to nothing else. */
+static void b5_late_answer_is_thrown_away(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .count = 1, .drop = true,
+	      .with = WITH_VALUE, .value = 0);
+	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
+	gpio_model_level(f->g, 0, true);
+	gpio_model_release(f->g, false);
+	for (int i = 0; i < 100; i++)
+		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 1);
+}
+
+static void b5_buffers_of_late_answers_are_used_again(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 4, .request_ring = 8);
+	struct gpio_desc *descs[4];
+	struct job *jobs[4];
+
+	for (int i = 0; i < 4; i++)
+		descs[i] = line_get(f, i, GPIOD_IN);
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = ANY_LINE, .count = 4,
+	      .drop = true);
+	for (int i = 0; i < 4; i++)
+		jobs[i] = job_start(f, get_value, descs[i]);
+	for (int i = 0; i < 4; i++)
+		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2 * patience()));
+	gpio_model_release(f->g, true);
+	msleep(20);
+	/* Four messages at a time again. */
+	for (int i = 0; i < 4; i++)
+		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(descs[i]), 0);
+}
+
+static void b6_wrong_id_in_the_used_ring(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	kunit_virtio_use_id(f->g->dev, REQUESTQ, 0xffff);
+	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+static void b6_id_of_another_buffer_in_the_used_ring(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	kunit_virtio_use_id(f->g->dev, REQUESTQ, 63);
+	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+static void b6_surprise_removal(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct job *job;
+
+	irq_get(f, 1, IRQF_TRIGGER_RISING);
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .hold = true);
+	job = job_start(f, get_value, line_get(f, 0, GPIOD_IN));
+	assert_soon(f, 1, "get 0");
+	virtio_break_device(f->vdev);
+	unplug(f);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 1000));
+	KUNIT_EXPECT_LT(test, job->ret, 0);
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+static void b6_use_after_surprise_removal(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	virtio_break_device(f->vdev);
+	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
+	KUNIT_EXPECT_LT(test, gpiod_direction_output(desc, 1), 0);
+	unplug(f);
+	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
+}
+
+static void b6_shutdown(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct job *job;
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .hold = true);
+	job = job_start(f, get_value, line_get(f, 0, GPIOD_IN));
+	assert_soon(f, 1, "get 0");
+	virtio_device_shutdown(f->vdev);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, patience() / 2));
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+static int get_value_often(struct job *job)
+{
+	struct gpio_desc *desc = job->arg;
+
+	for (int i = 0; i < 300; i++) {
+		int ret = gpiod_get_value_cansleep(desc);
+
+		if (ret != 1)
+			return ret ?: -EINVAL;
+	}
+	return 0;
+}
+
+static void b8_threads_do_not_harm_the_ring(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .request_ring = 16);
+	struct job *jobs[4];
+
+	for (int i = 0; i < 4; i++) {
+		gpio_model_level(f->g, i, true);
+		jobs[i] = job_start(f, get_value_often, line_get(f, i, GPIOD_IN));
+	}
+	for (int i = 0; i < 4; i++) {
+		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 60000));
+		KUNIT_EXPECT_EQ(test, jobs[i]->ret, 0);
+	}
+}
+
+static void b14_answer_that_was_not_written(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	gpio_model_level(f->g, 0, true);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 1);
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .silent = true);
+	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
+}
+
+static void b15_value_that_is_none(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .with = WITH_VALUE,
+	      .value = 7);
+	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
+	KUNIT_EXPECT_EQ(test, log_count(f, "*fixing the driver*"), 0);
+}
+
+static void b15_direction_that_is_none(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = 2);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_DIRECTION, .line = 0, .with = WITH_VALUE,
+	      .value = 7);
+	plug_prepared(f);
+	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
+}
+
+static void b16_refusals_do_not_flood_the_log(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .error = true);
+	for (int i = 0; i < 200; i++)
+		KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
+	KUNIT_EXPECT_LT(test, log_count_device(f), 50);
+}
+
+static void b16_refused_directions_do_not_flood_the_log(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = 500);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_DIRECTION, .line = ANY_LINE, .error = true);
+	plug_prepared(f);
+	KUNIT_EXPECT_LT(test, log_count_device(f), 50);
+}
+
+static void b16_broken_events_do_not_flood_the_log(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	irq_get(f, 0, IRQF_TRIGGER_RISING);
+	fault(f, .type = EVENT, .line = 0, .with = WITH_USED, .used = 7);
+	for (int i = 1; i <= 100; i++) {
+		gpio_model_rise(f->g, 0);
+		fsleep(500);
+	}
+	KUNIT_EXPECT_LT(test, log_count_device(f), 50);
+}
+
+static int change_type_often(struct job *job)
+{
+	struct irq_user *user = job->arg;
+
+	for (int i = 0; !READ_ONCE(job->stop) && i < 100; i++)
+		irq_set_irq_type(user->irq, i & 1 ? IRQ_TYPE_EDGE_RISING :
+						    IRQ_TYPE_EDGE_FALLING);
+	return 0;
+}
+
+static void b20_types_change_while_the_driver_is_unbound(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+	struct job *job;
+
+	fault(f, .type = VIRTIO_GPIO_MSG_IRQ_TYPE, .line = 0, .delay_us = 500);
+	job = job_start(f, change_type_often, user);
+	assert_soon(f, 2, "type 0 [rf]*");
+	unbind(f);
+	/* The interrupt is gone with the chip. */
+	user->requested = false;
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 4000));
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+static void b22_notification_fails(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	kunit_virtio_fail_notify(f->g->dev, true);
+	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+/* B: what the device says of itself */
+
+static void b9_fewer_names_than_lines(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 2, .names = "AAAAAA", .names_size = 7);
+
+	KUNIT_EXPECT_STREQ(test, line_desc(f, 0)->name, "AAAAAA");
+	KUNIT_EXPECT_NULL(test, line_desc(f, 1)->name);
+}
+
+static void b9_last_name_does_not_end(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 2, .names = "first\0second",
+				      .names_size = 12);
+
+	KUNIT_EXPECT_STREQ(test, line_desc(f, 0)->name, "first");
+}
+
+static void b9_names_that_nobody_can_read(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 3, .names = "\x01\x02\0\xff\xfe\0ok",
+				      .names_size = 9);
+
+	KUNIT_EXPECT_STREQ(test, line_desc(f, 2)->name, "ok");
+	KUNIT_EXPECT_NULL(test, line_desc(f, 0)->name);
+	KUNIT_EXPECT_NULL(test, line_desc(f, 1)->name);
+}
+
+static void b9_names_of_the_wrong_length(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = 2, .names = "a\0b", .names_size = 4);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_NAMES, .line = ANY_LINE, .with = WITH_USED,
+	      .used = 2);
+	plug_prepared(f);
+	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
+}
+
+static void b9_names_are_refused(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = 2, .names = "a\0b", .names_size = 4);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_NAMES, .line = ANY_LINE, .error = true);
+	plug_prepared(f);
+	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
+}
+
+static void b10_names_of_four_gigabytes(struct kunit *test)
+{
+	struct fixture *f = plug_only(test, &(struct gpio_model_config){
+		.ngpio = 2, .claim_size = U32_MAX,
+	});
+
+	if (f->gdev)
+		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
+}
+
+static void b11_names_of_eight_megabytes(struct kunit *test)
+{
+	struct fixture *f = plug_only(test, &(struct gpio_model_config){
+		.ngpio = 2, .names = "a\0b", .names_size = 4, .claim_size = SZ_8M,
+	});
+
+	KUNIT_EXPECT_NOT_NULL(test, f->gdev);
+}
+
+static void b12_no_lines(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = 1);
+
+	f->g->space.ngpio = 0;
+	kunit_virtio_set_config(f->g->dev, &f->g->space);
+	plug_prepared(f);
+	KUNIT_EXPECT_NULL(test, f->gdev);
+	expect_count(f, 0, "get*");
+}
+
+static void b12_as_many_lines_as_there_can_be(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = U16_MAX, .request_ring = 256,
+				    .event_ring = 256);
+	struct irq_user *user;
+
+	/* A driver may ask for the directions one by one: be quick. */
+	kunit_virtio_set_irq(f->g->dev, KUNIT_VIRTIO_PROCESS);
+	plug_prepared(f);
+	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
+	kunit_virtio_set_irq(f->g->dev, KUNIT_VIRTIO_HARDIRQ);
+	user = irq_get(f, U16_MAX - 1, IRQF_TRIGGER_RISING);
+	gpio_model_rise(f->g, U16_MAX - 1);
+	assert_irqs(user, 1);
+}
+
+/* C */
+
+static void c1_full_requestq_is_waited_for(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .request_ring = 4);
+	struct job *jobs[8];
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = ANY_LINE, .delay_us = 2000);
+	for (int i = 0; i < 8; i++) {
+		gpio_model_level(f->g, i, i & 1);
+		jobs[i] = job_start(f, get_value, line_get(f, i, GPIOD_IN));
+	}
+	for (int i = 0; i < 8; i++) {
+		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 4000));
+		KUNIT_EXPECT_EQ(test, jobs[i]->ret, i & 1);
+	}
+}
+
+/* D */
+
+static void d11_values_of_many_lines_at_once(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *descs[8];
+	unsigned long values = 0;
+	unsigned int before;
+
+	for (int i = 0; i < 8; i++) {
+		descs[i] = line_get(f, i, GPIOD_IN);
+		gpio_model_level(f->g, i, i % 3 == 0);
+	}
+	before = kunit_virtio_notifications(f->g->dev, REQUESTQ);
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = ANY_LINE, .delay_us = 1000);
+	KUNIT_EXPECT_EQ(test, gpiod_get_array_value_cansleep(8, descs, NULL, &values), 0);
+	KUNIT_EXPECT_EQ(test, values, 0x49);
+	KUNIT_EXPECT_LE(test, kunit_virtio_notifications(f->g->dev, REQUESTQ) - before, 2);
+	expect_count(f, 8, "get [0-9]*");
+}
+
+static void d11_values_are_set_at_once(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *descs[8];
+	unsigned long values = 0x92;
+	unsigned int before;
+
+	for (int i = 0; i < 8; i++)
+		descs[i] = line_get(f, i, GPIOD_OUT_LOW);
+	before = kunit_virtio_notifications(f->g->dev, REQUESTQ);
+	KUNIT_EXPECT_EQ(test, gpiod_set_array_value_cansleep(8, descs, NULL, &values), 0);
+	for (int i = 0; i < 8; i++)
+		KUNIT_EXPECT_EQ(test, gpio_model_line(f->g, i).value, values >> i & 1);
+	KUNIT_EXPECT_LE(test, kunit_virtio_notifications(f->g->dev, REQUESTQ) - before, 2);
+}
+
+static void d11_more_lines_than_the_ring_has_room_for(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 32, .request_ring = 8);
+	unsigned long values = 0x5a5a1234;
+	struct gpio_desc *descs[32];
+
+	for (int i = 0; i < 32; i++)
+		descs[i] = line_get(f, i, GPIOD_OUT_LOW);
+	KUNIT_EXPECT_EQ(test, gpiod_set_array_value_cansleep(32, descs, NULL, &values), 0);
+	values = 0;
+	KUNIT_EXPECT_EQ(test, gpiod_get_array_value_cansleep(32, descs, NULL, &values), 0);
+	KUNIT_EXPECT_EQ(test, values, 0x5a5a1234);
+}
+
+static void d11_one_of_many_lines_is_refused(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *descs[8];
+	unsigned long values = 0;
+
+	for (int i = 0; i < 8; i++)
+		descs[i] = line_get(f, i, GPIOD_IN);
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 5, .error = true);
+	KUNIT_EXPECT_LT(test, gpiod_get_array_value_cansleep(8, descs, NULL, &values), 0);
+	gpio_model_heal(f->g);
+	KUNIT_EXPECT_EQ(test, gpiod_get_array_value_cansleep(8, descs, NULL, &values), 0);
+}
+
+static void d12_refusal_is_an_io_error(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	fault(f, .type = ANY_MESSAGE, .line = 0, .error = true);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), -EIO);
+	KUNIT_EXPECT_EQ(test, gpiod_direction_output(desc, 1), -EIO);
+	KUNIT_EXPECT_EQ(test, gpiod_direction_input(desc), -EIO);
+	gpio_model_heal(f->g);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+}
+
+static void d12_unknown_status_is_an_error(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .with = WITH_STATUS,
+	      .status = 0x80);
+	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
+}
+
+static void d12_wrong_length_is_an_error(struct kunit *test)
+{
+	static const u32 lengths[] = { 0, 1, 3, U32_MAX };
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(lengths); i++) {
+		int ret;
+
+		fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .count = 1,
+		      .with = WITH_USED, .used = lengths[i]);
+		ret = gpiod_get_value_cansleep(desc);
+		KUNIT_EXPECT_TRUE_MSG(test, ret == -EIO || ret == -EPROTO,
+				      "%d with a length of %u", ret, lengths[i]);
+	}
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+}
+
+/* E */
+
+static void e1_directions_are_asked_for_in_parallel(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = 32);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_DIRECTION, .line = ANY_LINE,
+	      .delay_us = 1000);
+	plug_prepared(f);
+	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
+	KUNIT_EXPECT_LE(test, kunit_virtio_notifications(f->g->dev, REQUESTQ), 8);
+}
+
+static void e4_output_is_one_round_trip(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+	unsigned int before = kunit_virtio_notifications(f->g->dev, REQUESTQ);
+
+	KUNIT_EXPECT_EQ(test, gpiod_direction_output(desc, 1), 0);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_notifications(f->g->dev, REQUESTQ) - before, 1);
+	EXPECT_LOG(f, "set 0 1", "direction 0 out");
+}
+
+static struct kunit_case cases[] = {
+	KUNIT_CASE(b3_short_event),
+	KUNIT_CASE(b3_long_event),
+	KUNIT_CASE(b3_event_of_four_gigabytes),
+	KUNIT_CASE(b4_event_of_unknown_status),
+	KUNIT_CASE(b4_event_that_was_not_written),
+	KUNIT_CASE(b5_unanswered_message_times_out),
+	KUNIT_CASE(b5_caller_can_be_killed),
+	KUNIT_CASE(b5_names_that_never_come),
+	KUNIT_CASE(b5_directions_that_never_come),
+	KUNIT_CASE(b5_dead_device_can_be_plugged_in_and_out),
+	KUNIT_CASE(b5_unbind_while_a_message_is_unanswered),
+	KUNIT_CASE(b5_unbind_of_a_device_that_died),
+	KUNIT_CASE(b5_lines_of_a_dead_device_can_be_freed),
+	KUNIT_CASE(b5_late_answer_is_thrown_away),
+	KUNIT_CASE(b5_buffers_of_late_answers_are_used_again),
+	KUNIT_CASE(b6_wrong_id_in_the_used_ring),
+	KUNIT_CASE(b6_id_of_another_buffer_in_the_used_ring),
+	KUNIT_CASE(b6_surprise_removal),
+	KUNIT_CASE(b6_use_after_surprise_removal),
+	KUNIT_CASE(b6_shutdown),
+	KUNIT_CASE(b8_threads_do_not_harm_the_ring),
+	KUNIT_CASE(b9_fewer_names_than_lines),
+	KUNIT_CASE(b9_last_name_does_not_end),
+	KUNIT_CASE(b9_names_that_nobody_can_read),
+	KUNIT_CASE(b9_names_of_the_wrong_length),
+	KUNIT_CASE(b9_names_are_refused),
+	KUNIT_CASE(b10_names_of_four_gigabytes),
+	KUNIT_CASE(b11_names_of_eight_megabytes),
+	KUNIT_CASE(b12_no_lines),
+	KUNIT_CASE_SLOW(b12_as_many_lines_as_there_can_be),
+	KUNIT_CASE(b14_answer_that_was_not_written),
+	KUNIT_CASE(b15_value_that_is_none),
+	KUNIT_CASE(b15_direction_that_is_none),
+	KUNIT_CASE(b16_refusals_do_not_flood_the_log),
+	KUNIT_CASE(b16_refused_directions_do_not_flood_the_log),
+	KUNIT_CASE(b16_broken_events_do_not_flood_the_log),
+	KUNIT_CASE(b20_types_change_while_the_driver_is_unbound),
+	KUNIT_CASE(b22_notification_fails),
+	KUNIT_CASE(c1_full_requestq_is_waited_for),
+	KUNIT_CASE(d11_values_of_many_lines_at_once),
+	KUNIT_CASE(d11_values_are_set_at_once),
+	KUNIT_CASE(d11_more_lines_than_the_ring_has_room_for),
+	KUNIT_CASE(d11_one_of_many_lines_is_refused),
+	KUNIT_CASE(d12_refusal_is_an_io_error),
+	KUNIT_CASE(d12_unknown_status_is_an_error),
+	KUNIT_CASE(d12_wrong_length_is_an_error),
+	KUNIT_CASE(e1_directions_are_asked_for_in_parallel),
+	KUNIT_CASE(e4_output_is_one_round_trip),
+	{ }
+};
+
+struct kunit_suite gpio_virtio_faults_suite = {
+	.name		= "gpio_virtio_faults",
+	.init		= fixture_init,
+	.test_cases	= cases,
+};

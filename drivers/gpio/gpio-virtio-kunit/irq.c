@@ -1,0 +1,590 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Interrupts as their consumers want them
+ *
+ * Names begin with the number of what a driver got wrong:
+ *
+ *	A1	a refused type is armed all the same
+ *	A2	a line without a type is armed
+ *	A3	a line that changes its type keeps the old one
+ *	A4	a buffer that returns while a line is enabled is sent back too early
+ *	B1	buffers that return unused go back at once, for ever
+ *	B2	a buffer that is still out when its line is enabled is a warning
+ *	B7	a slow line keeps all others
+ *	C2	more interrupts than the ring has room for are lost
+ *	D4	edges between disable_irq() and enable_irq() are lost
+ *	D5	enable_irq_wake() fails
+ *	D6	the irq_chip is not immutable
+ *	D7	disable_irq_nosync() sleeps in a handler
+ *	D9	callbacks in process context are not expected
+ *	D10	a line that is an interrupt only is not made an input
+ *	E2	one notification for each event
+ */
+
+#include <linux/delay.h>
+#include <linux/irq.h>
+
+#include "fixture.h"
+#include "suites.h"
+
+/* Events */
+
+static void rising_edges_are_counted(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	for (int i = 1; i <= 20; i++) {
+		gpio_model_level(f->g, 0, true);
+		assert_soon(f, i + 1, "arm 0");
+		gpio_model_level(f->g, 0, false);
+	}
+	assert_irqs(user, 20);
+}
+
+static void falling_edges_are_counted(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_FALLING);
+
+	for (int i = 1; i <= 20; i++) {
+		gpio_model_level(f->g, 0, true);
+		gpio_model_level(f->g, 0, false);
+		assert_soon(f, i + 1, "arm 0");
+	}
+	assert_irqs(user, 20);
+}
+
+static void both_edges_are_counted(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING | IRQF_TRIGGER_FALLING);
+
+	for (int i = 1; i <= 20; i++) {
+		gpio_model_level(f->g, 0, i & 1);
+		assert_soon(f, i + 1, "arm 0");
+	}
+	assert_irqs(user, 20);
+}
+
+static void threaded_handlers_run(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get_threaded(f, 0, IRQF_TRIGGER_RISING);
+
+	for (int i = 1; i <= 10; i++) {
+		gpio_model_rise(f->g, 0);
+		assert_irqs(user, i);
+	}
+}
+
+static void lower(struct irq_user *user)
+{
+	gpio_model_level(user->f->g, user->line, false);
+}
+
+static void raise(struct irq_user *user)
+{
+	gpio_model_level(user->f->g, user->line, true);
+}
+
+static void high_level_fires_until_it_ends(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get_threaded(f, 0, IRQF_TRIGGER_HIGH);
+
+	user->in_handler = lower;
+	for (int i = 1; i <= 5; i++) {
+		gpio_model_level(f->g, 0, true);
+		assert_irqs(user, i);
+	}
+}
+
+static void low_level_fires_until_it_ends(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_user(f, 0);
+
+	gpio_model_level(f->g, 0, true);
+	user->in_handler = raise;
+	KUNIT_ASSERT_EQ(test, irq_request(user, IRQF_TRIGGER_LOW), 0);
+	for (int i = 1; i <= 5; i++) {
+		gpio_model_level(f->g, 0, false);
+		assert_irqs(user, i);
+	}
+}
+
+static void lower_the_third_time(struct irq_user *user)
+{
+	if (atomic_read(&user->count) == 3)
+		lower(user);
+}
+
+/* A level that is still there when the line is unmasked is an event again. */
+static void level_fires_again_while_it_lasts(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get_threaded(f, 0, IRQF_TRIGGER_HIGH);
+
+	user->in_handler = lower_the_third_time;
+	gpio_model_level(f->g, 0, true);
+	assert_irqs(user, 3);
+}
+
+static void other_types_are_refused(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	KUNIT_EXPECT_LT(test, irq_set_irq_type(user->irq, IRQ_TYPE_LEVEL_HIGH |
+					       IRQ_TYPE_EDGE_RISING), 0);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+}
+
+static void events_go_to_their_line(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *users[8];
+
+	for (int i = 0; i < 8; i++)
+		users[i] = irq_get(f, i, IRQF_TRIGGER_RISING);
+	for (int i = 0; i < 8; i++) {
+		for (int n = 1; n <= i; n++) {
+			gpio_model_rise(f->g, i);
+			assert_irqs(users[i], n);
+		}
+	}
+	for (int i = 0; i < 8; i++)
+		KUNIT_EXPECT_EQ(test, atomic_read(&users[i]->count), i);
+}
+
+static void edge_during_the_handler_is_kept(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get_threaded(f, 0, IRQF_TRIGGER_RISING);
+
+	/* The device has latched the second one by when the line is unmasked. */
+	gpio_model_rise(f->g, 0);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 2);
+}
+
+static void value_can_be_read_meanwhile(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	gpio_model_rise(f->g, 0);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 1);
+	assert_irqs(user, 1);
+}
+
+static void interrupt_can_be_requested_again(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_user(f, 0);
+
+	for (int i = 1; i <= 10; i++) {
+		KUNIT_ASSERT_EQ(test, irq_request(user, i & 1 ? IRQF_TRIGGER_RISING :
+						  IRQF_TRIGGER_FALLING), 0);
+		assert_soon(f, i, "ok type 0 [rf]*");
+		gpio_model_level(f->g, 0, !(i & 1));
+		gpio_model_level(f->g, 0, i & 1);
+		assert_irqs(user, i);
+		irq_put(user);
+	}
+}
+
+static void no_event_after_it_was_freed(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	irq_put(user);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 0);
+}
+
+/* A */
+
+static void a1_refused_type_is_not_armed(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_user(f, 0);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_IRQ_TYPE, .line = 0, .error = true);
+	irq_request(user, IRQF_TRIGGER_RISING);
+	fsleep(20000);
+	expect_count(f, 0, "arm 0");
+}
+
+static void a2_no_type_is_not_armed(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_user(f, 0);
+
+	irq_request(user, 0);
+	fsleep(20000);
+	expect_count(f, 0, "arm 0");
+}
+
+static void a2_type_may_come_later(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_user(f, 0);
+
+	KUNIT_ASSERT_EQ(test, irq_request(user, 0), 0);
+	KUNIT_EXPECT_EQ(test, irq_set_irq_type(user->irq, IRQ_TYPE_EDGE_RISING), 0);
+	assert_soon(f, 1, "ok type 0 rising");
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+}
+
+static void a3_old_type_is_gone_after_a_change(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+	KUNIT_EXPECT_EQ(test, irq_set_irq_type(user->irq, IRQ_TYPE_EDGE_FALLING), 0);
+	assert_soon(f, 1, "ok type 0 falling");
+	gpio_model_level(f->g, 0, false);
+	assert_irqs(user, 2);
+	gpio_model_level(f->g, 0, true);
+	assert_irqs(user, 2);
+}
+
+static int request_falling(struct job *job)
+{
+	return irq_request(job->arg, IRQF_TRIGGER_FALLING);
+}
+
+static void a4_old_buffer_returns_before_the_line_is_enabled(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+	struct job *job;
+
+	f->g->invalid = INVALID_HELD;
+	irq_put(user);
+	assert_soon(f, 1, "ok type 0 none");
+
+	gpio_model_mark(f->g);
+	fault(f, .type = VIRTIO_GPIO_MSG_IRQ_TYPE, .line = 0, .hold = true);
+	job = job_start(f, request_falling, user);
+	/* Some drivers send this after the buffer is back only. */
+	log_wait(f, "type 0 falling", 1);
+	gpio_model_return_invalid(f->g, 0);
+	assert_soon(f, 1, "type 0 falling");
+	fsleep(5000);
+	expect_count(f, 0, "arm 0");
+
+	gpio_model_heal(f->g);
+	gpio_model_release(f->g, false);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
+	gpio_model_level(f->g, 0, true);
+	gpio_model_level(f->g, 0, false);
+	assert_irqs(user, 1);
+}
+
+static void a4_old_buffer_returns_with_the_answer(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_user(f, 0);
+
+	f->g->invalid = INVALID_BEFORE;
+	for (int i = 1; i <= 20; i++) {
+		KUNIT_ASSERT_EQ(test, irq_request(user, IRQF_TRIGGER_RISING), 0);
+		gpio_model_rise(f->g, 0);
+		assert_irqs(user, i);
+		irq_put(user);
+	}
+}
+
+/* B */
+
+static void b1_unused_buffers_are_no_storm(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_user(f, 0);
+
+	/* Each buffer comes back at once, and unused. */
+	gpio_model_level(f->g, 0, true);
+	fault(f, .type = EVENT, .line = 0, .with = WITH_STATUS,
+	      .status = VIRTIO_GPIO_IRQ_STATUS_INVALID);
+	irq_request(user, IRQF_TRIGGER_HIGH);
+	msleep(100);
+	KUNIT_EXPECT_LT_MSG(test, f->g->events, 300, "event buffers in 100 ms");
+}
+
+static void b1_line_recovers_from_unused_buffers(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_user(f, 0);
+
+	user->in_handler = lower;
+	gpio_model_level(f->g, 0, true);
+	fault(f, .type = EVENT, .line = 0, .count = 20, .with = WITH_STATUS,
+	      .status = VIRTIO_GPIO_IRQ_STATUS_INVALID);
+	irq_request(user, IRQF_TRIGGER_HIGH);
+	assert_soon(f, 1, "event 0 valid");
+	assert_irqs(user, 1);
+}
+
+static void b2_old_buffer_is_still_out(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	f->g->invalid = INVALID_HELD;
+	irq_put(user);
+	assert_soon(f, 1, "ok type 0 none");
+	KUNIT_EXPECT_EQ(test, irq_request(user, IRQF_TRIGGER_RISING), 0);
+	gpio_model_return_invalid(f->g, 0);
+	fsleep(2000);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+}
+
+static void b2_old_buffer_is_used_for_the_new_type(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	f->g->invalid = INVALID_HELD;
+	disable_irq(user->irq);
+	enable_irq(user->irq);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 2);
+}
+
+static int request_rising(struct job *job)
+{
+	return irq_request(job->arg, IRQF_TRIGGER_RISING);
+}
+
+static void b7_slow_line_does_not_keep_others(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get_threaded(f, 1, IRQF_TRIGGER_RISING);
+	struct job *job;
+
+	fault(f, .type = VIRTIO_GPIO_MSG_IRQ_TYPE, .line = 0, .hold = true);
+	job = job_start(f, request_rising, irq_user(f, 0));
+	assert_soon(f, 1, "type 0 rising");
+	for (int i = 1; i <= 3; i++) {
+		gpio_model_rise(f->g, 1);
+		assert_irqs(user, i);
+	}
+	gpio_model_heal(f->g);
+	gpio_model_release(f->g, false);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
+}
+
+/* C */
+
+static void c2_more_interrupts_than_the_ring_has_room_for(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 16, .event_ring = 8);
+	struct irq_user *users[16];
+
+	for (int i = 0; i < 16; i++)
+		users[i] = irq_get(f, i, IRQF_TRIGGER_RISING);
+	for (int i = 0; i < 16; i++)
+		gpio_model_rise(f->g, i);
+	for (int i = 0; i < 16; i++)
+		assert_irqs(users[i], 1);
+}
+
+static void c2_buffer_that_could_not_be_mapped_is_tried_again(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	assert_soon(f, 1, "arm 0");
+	kunit_virtio_fail_map(f->g->dev, 1);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 2);
+}
+
+/* D */
+
+static void d4_edge_while_disabled_is_kept(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	disable_irq(user->irq);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 0);
+	enable_irq(user->irq);
+	assert_irqs(user, 1);
+}
+
+static void d4_disabled_line_is_silent(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_FALLING);
+
+	disable_irq(user->irq);
+	for (int i = 0; i < 10; i++)
+		gpio_model_rise(f->g, 0);
+	assert_irqs(user, 0);
+	enable_irq(user->irq);
+	/* Edges of one line are latched as one. */
+	fsleep(2000);
+	KUNIT_EXPECT_LE(test, atomic_read(&user->count), 2);
+}
+
+static void d5_can_wake_the_system(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+	int ret = enable_irq_wake(user->irq);
+
+	KUNIT_EXPECT_EQ(test, ret, 0);
+	if (!ret)
+		KUNIT_EXPECT_EQ(test, disable_irq_wake(user->irq), 0);
+}
+
+static void d6_chip_is_immutable(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	KUNIT_EXPECT_EQ(test, log_count(f, "*immutable*"), 0);
+}
+
+static void disable_in_handler(struct irq_user *user)
+{
+	disable_irq_nosync(user->irq);
+}
+
+static void d7_can_be_disabled_in_its_handler(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	user->in_handler = disable_in_handler;
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+	user->in_handler = NULL;
+	enable_irq(user->irq);
+	assert_irqs(user, 2);
+}
+
+static void d9_callbacks_in_process_context(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = 8);
+	struct irq_user *user;
+
+	kunit_virtio_set_irq(f->g->dev, KUNIT_VIRTIO_PROCESS);
+	plug_prepared(f);
+	user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+	for (int i = 1; i <= 10; i++) {
+		gpio_model_rise(f->g, 0);
+		assert_irqs(user, i);
+	}
+}
+
+static void d10_interrupt_only_line_is_an_input(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .strict = true);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	EXPECT_LOG(f, "direction 0 in", "type 0 rising");
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+	irq_put(user);
+	assert_soon(f, 1, "direction 0 none");
+}
+
+static void d10_input_stays_one_when_its_interrupt_is_freed(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	irq_put(irq_get(f, 0, IRQF_TRIGGER_RISING));
+	fsleep(5000);
+	expect_count(f, 0, "direction 0 none");
+	gpio_model_level(f->g, 0, true);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 1);
+}
+
+/* E */
+
+static void e2_one_notification_for_many_events(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *users[8];
+	unsigned int before;
+	unsigned long flags;
+
+	for (int i = 0; i < 8; i++)
+		users[i] = irq_get(f, i, IRQF_TRIGGER_RISING);
+	before = kunit_virtio_notifications(f->g->dev, EVENTQ);
+
+	/* The interrupt comes when all events are in the ring. */
+	local_irq_save(flags);
+	for (int i = 0; i < 8; i++)
+		gpio_model_rise(f->g, i);
+	local_irq_restore(flags);
+
+	for (int i = 0; i < 8; i++)
+		assert_irqs(users[i], 1);
+	assert_soon(f, 16, "arm *");
+	KUNIT_EXPECT_LE(test, kunit_virtio_notifications(f->g->dev, EVENTQ) - before, 2);
+}
+
+static struct kunit_case cases[] = {
+	KUNIT_CASE(rising_edges_are_counted),
+	KUNIT_CASE(falling_edges_are_counted),
+	KUNIT_CASE(both_edges_are_counted),
+	KUNIT_CASE(threaded_handlers_run),
+	KUNIT_CASE(high_level_fires_until_it_ends),
+	KUNIT_CASE(low_level_fires_until_it_ends),
+	KUNIT_CASE(level_fires_again_while_it_lasts),
+	KUNIT_CASE(other_types_are_refused),
+	KUNIT_CASE(events_go_to_their_line),
+	KUNIT_CASE(edge_during_the_handler_is_kept),
+	KUNIT_CASE(value_can_be_read_meanwhile),
+	KUNIT_CASE(interrupt_can_be_requested_again),
+	KUNIT_CASE(no_event_after_it_was_freed),
+	KUNIT_CASE(a1_refused_type_is_not_armed),
+	KUNIT_CASE(a2_no_type_is_not_armed),
+	KUNIT_CASE(a2_type_may_come_later),
+	KUNIT_CASE(a3_old_type_is_gone_after_a_change),
+	KUNIT_CASE(a4_old_buffer_returns_before_the_line_is_enabled),
+	KUNIT_CASE(a4_old_buffer_returns_with_the_answer),
+	KUNIT_CASE(b1_unused_buffers_are_no_storm),
+	KUNIT_CASE(b1_line_recovers_from_unused_buffers),
+	KUNIT_CASE(b2_old_buffer_is_still_out),
+	KUNIT_CASE(b2_old_buffer_is_used_for_the_new_type),
+	KUNIT_CASE(b7_slow_line_does_not_keep_others),
+	KUNIT_CASE(c2_more_interrupts_than_the_ring_has_room_for),
+	KUNIT_CASE(c2_buffer_that_could_not_be_mapped_is_tried_again),
+	KUNIT_CASE(d4_edge_while_disabled_is_kept),
+	KUNIT_CASE(d4_disabled_line_is_silent),
+	KUNIT_CASE(d5_can_wake_the_system),
+	KUNIT_CASE(d6_chip_is_immutable),
+	KUNIT_CASE(d7_can_be_disabled_in_its_handler),
+	KUNIT_CASE(d9_callbacks_in_process_context),
+	KUNIT_CASE(d10_interrupt_only_line_is_an_input),
+	KUNIT_CASE(d10_input_stays_one_when_its_interrupt_is_freed),
+	KUNIT_CASE(e2_one_notification_for_many_events),
+	{ }
+};
+
+struct kunit_suite gpio_virtio_irq_suite = {
+	.name		= "gpio_virtio_irq",
+	.init		= fixture_init,
+	.test_cases	= cases,
+};

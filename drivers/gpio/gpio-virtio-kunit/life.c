@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Bind, unbind, suspend, reset
+ *
+ * Names begin with the number of what a driver got wrong:
+ *
+ *	A8	DEVICE_NEEDS_RESET goes unnoticed
+ *	D1	a suspended device is not set up again
+ *	D2	a device that was reset is not set up again
+ */
+
+#include <linux/delay.h>
+#include <linux/virtio_config.h>
+
+#include "fixture.h"
+#include "suites.h"
+
+static int get_value(struct job *job)
+{
+	return gpiod_get_value_cansleep(job->arg);
+}
+
+static void is_bound_again_and_again(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	for (int i = 0; i < 5; i++) {
+		unbind(f);
+		KUNIT_ASSERT_EQ(test, rebind(f), 1);
+	}
+	KUNIT_ASSERT_TRUE(test, find_chip(f));
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
+}
+
+static void chip_is_gone_after_unbind(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	unbind(f);
+	KUNIT_EXPECT_FALSE(test, find_chip(f));
+}
+
+static void line_fails_after_unbind(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	unbind(f);
+	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
+	KUNIT_EXPECT_LT(test, gpiod_direction_output(desc, 1), 0);
+}
+
+static void unbinds_with_lines_and_interrupts_in_use(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 2, IRQF_TRIGGER_RISING);
+
+	line_get(f, 0, GPIOD_IN);
+	line_get(f, 1, GPIOD_OUT_HIGH);
+	irq_put(user);
+	unbind(f);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(f->g->dev, EVENTQ), 0);
+}
+
+static int get_value_until_it_fails(struct job *job)
+{
+	int ret;
+
+	do {
+		ret = gpiod_get_value_cansleep(job->arg);
+	} while (ret >= 0 && !READ_ONCE(job->stop));
+	return ret;
+}
+
+static void unbinds_under_load(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct job *jobs[4];
+
+	for (int i = 0; i < 4; i++)
+		jobs[i] = job_start(f, get_value_until_it_fails, line_get(f, i, GPIOD_IN));
+	assert_soon(f, 10, "get 3");
+	unbind(f);
+	for (int i = 0; i < 4; i++) {
+		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2000));
+		KUNIT_EXPECT_LT(test, jobs[i]->ret, 0);
+	}
+}
+
+static void unbinds_while_events_come(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	for (int n = 0; n < 10; n++) {
+		struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+		gpio_model_rise(f->g, 0);
+		irq_put(user);
+		gpio_model_rise(f->g, 0);
+		unbind(f);
+		gpio_model_rise(f->g, 0);
+		KUNIT_ASSERT_EQ(test, rebind(f), 1);
+		KUNIT_ASSERT_TRUE(test, find_chip(f));
+	}
+}
+
+static void two_devices_do_not_mix(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_model *second = gpio_model_create(test, &(struct gpio_model_config){
+		.ngpio = 3,
+	});
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	KUNIT_ASSERT_NOT_NULL(test, second);
+	KUNIT_ASSERT_EQ(test, kunit_virtio_register(second->dev), 0);
+	gpio_model_level(second, 0, true);
+	assert_irqs(user, 0);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 1, GPIOD_IN)), 0);
+	kunit_virtio_unregister(second->dev);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+	gpio_model_check(second);
+}
+
+static void a8_pending_message_ends_when_a_reset_is_needed(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct job *job;
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .hold = true);
+	job = job_start(f, get_value, line_get(f, 0, GPIOD_IN));
+	assert_soon(f, 1, "get 0");
+	gpio_model_heal(f->g);
+	kunit_virtio_needs_reset(f->g->dev);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, patience() / 2));
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+/* Suspend, and a reset of the function: both end all that the device knew. */
+
+static void use_lines(struct fixture *f, struct irq_user **user)
+{
+	line_get(f, 0, GPIOD_OUT_HIGH);
+	line_get(f, 1, GPIOD_IN);
+	line_get(f, 2, GPIOD_IN);
+	*user = irq_get(f, 2, IRQF_TRIGGER_FALLING);
+	gpio_model_level(f->g, 2, true);
+	gpio_model_level(f->g, 2, false);
+	assert_irqs(*user, 1);
+	gpio_model_mark(f->g);
+}
+
+static void expect_as_before(struct fixture *f, struct irq_user *user)
+{
+	struct gpio_desc *in = line_desc(f, 1);
+
+	assert_soon(f, 1, "arm 2");
+	EXPECT_LOG(f, "set 0 1", "ok direction 0 out");
+	EXPECT_LOG(f, "ok direction 1 in");
+	EXPECT_LOG(f, "ok direction 2 in", "ok type 2 falling", "arm 2");
+	expect_count(f, 0, "direction [3-7] *");
+	KUNIT_EXPECT_EQ(f->test, gpio_model_line(f->g, 0).value, 1);
+	gpio_model_level(f->g, 1, true);
+	KUNIT_EXPECT_EQ(f->test, gpiod_get_value_cansleep(in), 1);
+	gpio_model_level(f->g, 2, true);
+	gpio_model_level(f->g, 2, false);
+	assert_irqs(user, 2);
+}
+
+#ifdef CONFIG_PM_SLEEP
+static int freeze(struct fixture *f)
+{
+	return virtio_device_freeze(f->vdev);
+}
+
+static int restore(struct fixture *f)
+{
+	return virtio_device_restore(f->vdev);
+}
+#else
+static int freeze(struct fixture *f)
+{
+	kunit_skip(f->test, "needs CONFIG_PM_SLEEP");
+}
+
+static int restore(struct fixture *f)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
+static void d1_is_as_before_after_suspend(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user;
+
+	use_lines(f, &user);
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	expect_as_before(f, user);
+}
+
+static void d1_no_message_while_suspended(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+	struct job *job;
+
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	job = job_start(f, get_value, desc);
+	msleep(20);
+	expect_count(f, 0, "get 0");
+	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	/* It may have failed, or waited. */
+	KUNIT_EXPECT_TRUE(test, job_wait(job, patience() / 2));
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+}
+
+static void d1_pending_message_ends_when_suspended(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+	struct job *job;
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .count = 1, .hold = true);
+	job = job_start(f, get_value, desc);
+	assert_soon(f, 1, "get 0");
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, patience() / 2));
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+}
+
+static void d1_unbinds_while_suspended(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	line_get(f, 0, GPIOD_OUT_HIGH);
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	unbind(f);
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+static void d2_is_as_before_after_reset(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user;
+
+	use_lines(f, &user);
+	KUNIT_ASSERT_EQ(test, virtio_device_reset_prepare(f->vdev), 0);
+	KUNIT_ASSERT_EQ(test, virtio_device_reset_done(f->vdev), 0);
+	expect_as_before(f, user);
+}
+
+static void d2_is_reset_again_and_again(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+	struct irq_user *user = irq_get(f, 1, IRQF_TRIGGER_RISING);
+
+	for (int i = 1; i <= 5; i++) {
+		KUNIT_ASSERT_EQ(test, virtio_device_reset_prepare(f->vdev), 0);
+		KUNIT_ASSERT_EQ(test, virtio_device_reset_done(f->vdev), 0);
+		gpio_model_level(f->g, 0, i & 1);
+		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), i & 1);
+		gpio_model_rise(f->g, 1);
+		assert_irqs(user, i);
+	}
+}
+
+static void d2_pending_message_ends_at_reset(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+	struct job *job;
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .count = 1, .hold = true);
+	job = job_start(f, get_value, desc);
+	assert_soon(f, 1, "get 0");
+	KUNIT_ASSERT_EQ(test, virtio_device_reset_prepare(f->vdev), 0);
+	KUNIT_ASSERT_EQ(test, virtio_device_reset_done(f->vdev), 0);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, patience() / 2));
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+}
+
+static void d2_reset_under_load(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *descs[4];
+	struct job *jobs[4];
+
+	for (int i = 0; i < 4; i++) {
+		descs[i] = line_get(f, i, GPIOD_IN);
+		jobs[i] = job_start(f, get_value_until_it_fails, descs[i]);
+	}
+	assert_soon(f, 10, "get 3");
+	KUNIT_ASSERT_EQ(test, virtio_device_reset_prepare(f->vdev), 0);
+	KUNIT_ASSERT_EQ(test, virtio_device_reset_done(f->vdev), 0);
+	for (int i = 0; i < 4; i++) {
+		WRITE_ONCE(jobs[i]->stop, true);
+		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2000));
+		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(descs[i]), 0);
+	}
+}
+
+static struct kunit_case cases[] = {
+	KUNIT_CASE(is_bound_again_and_again),
+	KUNIT_CASE(chip_is_gone_after_unbind),
+	KUNIT_CASE(line_fails_after_unbind),
+	KUNIT_CASE(unbinds_with_lines_and_interrupts_in_use),
+	KUNIT_CASE(unbinds_under_load),
+	KUNIT_CASE(unbinds_while_events_come),
+	KUNIT_CASE(two_devices_do_not_mix),
+	KUNIT_CASE(a8_pending_message_ends_when_a_reset_is_needed),
+	KUNIT_CASE(d1_is_as_before_after_suspend),
+	KUNIT_CASE(d1_no_message_while_suspended),
+	KUNIT_CASE(d1_pending_message_ends_when_suspended),
+	KUNIT_CASE(d1_unbinds_while_suspended),
+	KUNIT_CASE(d2_is_as_before_after_reset),
+	KUNIT_CASE(d2_is_reset_again_and_again),
+	KUNIT_CASE(d2_pending_message_ends_at_reset),
+	KUNIT_CASE(d2_reset_under_load),
+	{ }
+};
+
+struct kunit_suite gpio_virtio_life_suite = {
+	.name		= "gpio_virtio_life",
+	.init		= fixture_init,
+	.test_cases	= cases,
+};

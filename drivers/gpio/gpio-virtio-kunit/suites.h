@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The KUnit suites of virtio GPIO drivers
+ */
+#ifndef _GPIO_VIRTIO_SUITES_H
+#define _GPIO_VIRTIO_SUITES_H
+
+extern struct kunit_suite gpio_virtio_spec_suite;
+extern struct kunit_suite gpio_virtio_irq_suite;
+extern struct kunit_suite gpio_virtio_faults_suite;
+extern struct kunit_suite gpio_virtio_life_suite;
+
+#endif /* _GPIO_VIRTIO_SUITES_H */
