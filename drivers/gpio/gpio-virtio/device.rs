@@ -280,7 +280,7 @@ impl VirtioGpio {
     ///
     /// Process context; sleeps.
     pub(crate) fn replay(this: &Arc<Self>) -> Result {
-        this.events.reset();
+        Self::follow_up(this, this.events.resume());
 
         this.requests.batch(
             (0..this.ngpio).flat_map(|line| {
@@ -322,6 +322,7 @@ impl WorkItem<1> for VirtioGpio {
     fn run(this: Arc<Self>) {
         let mut from = 0;
 
+        Self::follow_up(&this, this.events.unpark());
         while let Some((line, needs_sync, todo)) = this.events.retry(from) {
             Self::follow_up(&this, todo);
             if needs_sync {

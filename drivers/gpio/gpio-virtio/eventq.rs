@@ -68,6 +68,8 @@ struct Events {
     struck: Option<BitmapVec>,
     /// Callbacks in progress, which notify the device at their end.
     dispatching: u32,
+    /// The device is not what the machines think it is: nothing is armed.
+    suspended: bool,
 }
 
 /// What is left to do after the lock of the queue was released.
@@ -113,7 +115,12 @@ impl Events {
             return;
         };
 
-        let added = self.spare.pop().ok_or(ENOSPC).and_then(|mut buffer| {
+        let spare = if self.suspended {
+            None
+        } else {
+            self.spare.pop()
+        };
+        let added = spare.ok_or(ENOSPC).and_then(|mut buffer| {
             *buffer.request_mut() = wire::EventRequest::new(line);
             *buffer.response_mut() = wire::EventResponse::POISON;
             *buffer.private_mut() = line;
@@ -125,11 +132,15 @@ impl Events {
             })
         });
 
-        if added.is_ok() {
-            todo.kick |= self.dispatching == 0 && !entry.bus_locked;
-        } else if let Some(parked) = &mut self.parked {
-            entry.line.park();
-            parked.set_bit(line.into());
+        match (added, &mut self.parked) {
+            (Ok(()), _) => todo.kick |= self.dispatching == 0 && !entry.bus_locked,
+            (Err(err), Some(parked)) => {
+                entry.line.park();
+                parked.set_bit(line.into());
+                // The return of a buffer would be the wrong thing to wait for.
+                todo.retry |= err == ENOMEM;
+            }
+            (Err(_), None) => (),
         }
     }
 
@@ -228,6 +239,7 @@ impl EventQueue {
                 turn: 0,
                 struck: bitmap()?,
                 dispatching: 0,
+                suspended: false,
             };
 
             Ok(try_pin_init!(Self {
@@ -382,6 +394,20 @@ impl EventQueue {
         self.update(line, |line| line.answered(message, outcome))
     }
 
+    /// Arms parked lines, as far as there is room.
+    #[must_use]
+    pub(crate) fn unpark(&self) -> Todo {
+        let (mut todo, _) = self.queue.with_kick(|ring, events| {
+            let mut todo = Todo::default();
+
+            events.unpark(ring, &mut todo);
+            todo
+        });
+
+        todo.kick = false;
+        todo
+    }
+
     /// Lets a line that has waited for it try again.
     ///
     /// Returns the first such line from `from` on, whether the device should be sent messages about
@@ -403,8 +429,14 @@ impl EventQueue {
         })
     }
 
-    /// Forgets what the device was told, because it was reset.
-    pub(crate) fn reset(&self) {
+    /// Arms nothing from now on, because the device is going to be reset.
+    pub(crate) fn suspend(&self) {
+        self.queue.with(|_, events| events.suspended = true);
+    }
+
+    /// Forgets what the device was told, because it was reset, and allows to arm lines again.
+    #[must_use]
+    pub(crate) fn resume(&self) -> Todo {
         let count = self.queue.with(|_, events| events.entries.len());
 
         // One by one, to keep interrupts off for a short time only.
@@ -420,6 +452,9 @@ impl EventQueue {
                 }
             });
         }
+
+        self.queue.with(|_, events| events.suspended = false);
+        self.unpark()
     }
 
     /// Takes the events that have come and delivers them. The callback of the queue; any context.
@@ -449,10 +484,13 @@ impl EventQueue {
 
                     budget -= 1;
 
-                    if events.perform(ring, line, action, &mut todo) {
+                    let deliver = events.perform(ring, line, action, &mut todo);
+
+                    // Before the flow handler unmasks the line: others have waited for longer.
+                    events.unpark(ring, &mut todo);
+                    if deliver {
                         return Some(line);
                     }
-                    events.unpark(ring, &mut todo);
                 }
 
                 None
@@ -461,9 +499,6 @@ impl EventQueue {
             if let Some(line) = line {
                 // An event that is too early, or too late, for the domain has no consumer.
                 let _ = self.domain.handle_irq(line.into());
-
-                self.queue
-                    .with(|ring, events| events.unpark(ring, &mut todo));
                 continue;
             }
 

@@ -102,9 +102,10 @@ impl virtio::Driver for GpioVirtio {
             .inspect_err(|err| dev_err!(dev, "cannot use the queues: {:?}\n", err))?;
         vdev.ready();
 
-        let no_answer = |err: &Error| dev_err!(dev, "the device does not answer: {:?}\n", err);
-        let names = gpio.fetch_names(names_size).inspect_err(no_answer)?;
-        gpio.fetch_directions().inspect_err(no_answer)?;
+        let failed =
+            |err: &Error| dev_err!(dev, "cannot ask for names and directions: {:?}\n", err);
+        let names = gpio.fetch_names(names_size).inspect_err(failed)?;
+        gpio.fetch_directions().inspect_err(failed)?;
 
         let chip = Arc::new(GpioChip(gpio.clone()), GFP_KERNEL)?;
         let info = gpio::ChipInfo {
@@ -130,6 +131,14 @@ impl virtio::Driver for GpioVirtio {
         // gpiolib waits for operations in progress, and those for the device: not any more. What
         // the device should still be told is covered by its reset.
         VirtioGpio::shut_down(&this.running.0);
+    }
+
+    fn freeze<'bound>(
+        _vdev: &'bound virtio::Device<Core<'_>>,
+        this: Pin<&Self::Data<'bound>>,
+    ) -> Result {
+        this.running.0.events.suspend();
+        Ok(())
     }
 
     fn restore<'bound>(

@@ -8,8 +8,8 @@
 //! found: sending a message never allocates. A slot is [`Phase::Free`] and on the free list, or
 //! taken by a message. While the device has the message, the buffer is in the ring and the slot is
 //! [`Phase::Sent`]; when the answer has come it is [`Phase::Answered`] until the sender has looked
-//! at it. A sender that does not wait, or no longer waits, leaves the slot [`Phase::Orphaned`]:
-//! the answer is thrown away when it comes, and the slot is free again. So the memory that a slow
+//! at it. A sender that does not wait leaves the slot [`Phase::Posted`], and one that no longer
+//! waits [`Phase::Orphaned`]: the answer is thrown away when it comes, and the slot is free again. So the memory that a slow
 //! device may still write to is never in use for anything else.
 //!
 //! # Batches
@@ -65,6 +65,10 @@ const SILENT_TIMEOUT_MS: u32 = 100;
 /// a queue that breaks makes no callbacks any more.
 const BROKEN_POLL_MS: u32 = 250;
 
+/// How many messages about one line the device may leave without an answer. It answers those about
+/// one line in order, so there is no point in more, which would only use up the slots.
+const MAX_ORPHANS: usize = 4;
+
 /// Where a slot is in its life.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -75,6 +79,8 @@ enum Phase {
     /// The answer is in the buffer, which is at home.
     Answered,
     /// The device has the buffer and nobody waits for it.
+    Posted,
+    /// The device has the buffer and nobody waits for it any more.
     Orphaned,
 }
 
@@ -87,6 +93,7 @@ enum Content {
 
 struct Slot {
     phase: Phase,
+    line: u16,
     content: Content,
     /// The buffer when it is at home.
     buffer: Option<Buffer>,
@@ -105,6 +112,8 @@ struct Slots {
     slots: KVec<Slot>,
     /// Stack of free slots, with room for all of them.
     free: KVec<u16>,
+    /// How many slots are [`Phase::Orphaned`].
+    orphans: usize,
     /// Tasks that wait for a free slot or for room in the ring.
     waiting: u32,
     /// Signalled once for each of these tasks when there is something to try.
@@ -124,6 +133,7 @@ impl Slots {
         Ok(Self {
             slots: KVec::new(),
             free: KVec::new(),
+            orphans: 0,
             waiting: 0,
             room: Arc::pin_init(Completion::new(), GFP_KERNEL)?,
             shut_down: false,
@@ -175,14 +185,18 @@ impl Slots {
                     }
                 }
             }
-            Phase::Orphaned => self.release(index),
+            Phase::Orphaned => {
+                self.orphans = self.orphans.saturating_sub(1);
+                self.release(index);
+            }
+            Phase::Posted => self.release(index),
             Phase::Free | Phase::Answered => (),
         }
     }
 
     /// Sends as many of `messages` as fit, as one batch.
     ///
-    /// With `orphaned` nobody will wait for the answers.
+    /// With `posted` nobody will wait for the answers.
     ///
     /// # Errors
     ///
@@ -193,7 +207,7 @@ impl Slots {
         ring: &mut Access<'_, Buffer>,
         messages: &mut impl Iterator<Item = (u16, wire::Message)>,
         pending: &mut Option<(u16, wire::Message)>,
-        orphaned: bool,
+        posted: bool,
     ) -> Result<Batch> {
         let mut first = None;
         let mut last = None;
@@ -207,7 +221,7 @@ impl Slots {
                 break EINVAL;
             };
 
-            let Err(cause) = self.add(ring, line, message, &mut first, &mut last, orphaned) else {
+            let Err(cause) = self.add(ring, line, message, &mut first, &mut last, posted) else {
                 continue;
             };
 
@@ -229,8 +243,16 @@ impl Slots {
         message: wire::Message,
         first: &mut Option<u16>,
         last: &mut Option<u16>,
-        orphaned: bool,
+        posted: bool,
     ) -> Result {
+        if self.orphans >= MAX_ORPHANS {
+            let same = |slot: &&Slot| slot.phase == Phase::Orphaned && slot.line == line;
+
+            if self.slots.iter().filter(same).count() >= MAX_ORPHANS {
+                return Err(ETIMEDOUT);
+            }
+        }
+
         let index = self.free.pop().ok_or(ENOSPC)?;
         let leader = first.unwrap_or(index);
 
@@ -240,6 +262,7 @@ impl Slots {
             *buffer.request_mut() = message.request(line);
             *buffer.response_mut() = wire::Response::POISON;
 
+            slot.line = line;
             slot.content = Content::Line(message);
             slot.next = None;
             slot.missing = 0;
@@ -257,8 +280,8 @@ impl Slots {
                 }
             })?;
 
-            slot.phase = if orphaned {
-                Phase::Orphaned
+            slot.phase = if posted {
+                Phase::Posted
             } else {
                 Phase::Sent { leader }
             };
@@ -301,6 +324,7 @@ impl Slots {
                 self.release(index);
             } else {
                 slot.phase = Phase::Orphaned;
+                self.orphans += 1;
                 each(cause.and(Err(ENODEV)));
             }
         }
@@ -342,7 +366,7 @@ impl RequestQueue {
 
             Ok(try_pin_init!(Self {
                 queue <- new_virtqueue!(c"requestq", slots),
-                timeout: msecs_to_jiffies(timeout_ms),
+                timeout: msecs_to_jiffies(timeout_ms.max(1)),
                 timeouts: Atomic::new(0),
             }? Error))
         })
@@ -375,6 +399,7 @@ impl RequestQueue {
             new.push(
                 Slot {
                     phase: Phase::Free,
+                    line: 0,
                     content: Content::Line(wire::Message::GetValue),
                     buffer: Some(Buffer::new(
                         request,
@@ -519,11 +544,11 @@ impl RequestQueue {
         &self,
         messages: &mut impl Iterator<Item = (u16, wire::Message)>,
         pending: &mut Option<(u16, wire::Message)>,
-        orphaned: bool,
+        posted: bool,
     ) -> Result<(Batch, Result)> {
         loop {
             let (sent, notified) = self.queue.with_kick(|ring, slots| {
-                match slots.send(ring, messages, pending, orphaned) {
+                match slots.send(ring, messages, pending, posted) {
                     Err(err) if err == ENOSPC => {
                         slots.waiting += 1;
                         Err(slots.room.clone())
@@ -536,9 +561,11 @@ impl RequestQueue {
                 // A device that cannot be notified has not refused anything.
                 Ok(sent) => return sent.map(|batch| (batch, notified.map_err(|_| ENODEV))),
                 Err(room) => self.wait(&room).inspect_err(|_| {
-                    // Either the signal for this task is taken back, or it was not sent yet.
+                    // Either the signal for this task goes to another one, or it was not sent yet.
                     self.queue.with(|_, slots| {
-                        if !room.try_wait() {
+                        if room.try_wait() {
+                            slots.wake_waiting();
+                        } else {
                             slots.waiting = slots.waiting.saturating_sub(1);
                         }
                     });
@@ -657,7 +684,7 @@ impl RequestQueue {
             })
         });
 
-        let (batch, spare) = sent?;
+        let (batch, mut spare) = sent?;
         let outcome = notified.and_then(|()| self.wait(&batch.done));
 
         let (answer, used) = self.queue.with(|_, slots| {
@@ -668,11 +695,12 @@ impl RequestQueue {
             if slot.phase != Phase::Answered {
                 // Without a buffer for the next message; probe fails.
                 slot.phase = Phase::Orphaned;
+                slots.orphans += 1;
                 return (None, outcome.and(Err(ENODEV)));
             }
 
             let used = slot.used;
-            let answer = core::mem::replace(&mut slot.buffer, spare);
+            let answer = core::mem::replace(&mut slot.buffer, spare.take());
             slots.release(batch.first);
             (answer, used)
         });
