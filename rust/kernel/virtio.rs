@@ -299,9 +299,11 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: The virtio core only ever calls this with a valid pointer to a bound device.
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
 
+        // The core does not exclude that the driver is being unbound, by way of sysfs.
+        let _guard = DeviceLock::new(dev.as_ref());
+
         from_result(|| {
-            // SAFETY: The driver core does not unbind devices during a system transition, and the
-            // transport does not remove its device while it resets it.
+            // SAFETY: The driver core unbinds, and so takes the data away, with the lock held.
             prepare(dev, unsafe { Self::data(dev) }?)?;
 
             // SAFETY: `vdev` is valid, and this is a bus callback.
@@ -321,6 +323,8 @@ impl<T: Driver> Adapter<T> {
     ) -> c_int {
         // SAFETY: The virtio core only ever calls this with a valid pointer to a bound device.
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+
+        let _guard = DeviceLock::new(dev.as_ref());
 
         from_result(|| {
             // SAFETY: As in `suspend()`.
@@ -350,6 +354,26 @@ impl<T: Driver> Adapter<T> {
 
     extern "C" fn reset_done_callback(vdev: *mut bindings::virtio_device) -> c_int {
         Self::resume(vdev, |dev, data| T::reset_done(dev, data))
+    }
+}
+
+/// The lock of a device, which the driver core holds while it binds and unbinds it.
+struct DeviceLock<'a>(&'a device::Device);
+
+impl<'a> DeviceLock<'a> {
+    fn new(dev: &'a device::Device) -> Self {
+        // SAFETY: `dev` is a valid device. This is process context: transports suspend, resume and
+        // reset with the lock of their own device held, the parent of this one.
+        unsafe { bindings::device_lock(dev.as_raw()) };
+
+        Self(dev)
+    }
+}
+
+impl Drop for DeviceLock<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The lock was taken by `new()`, in the same task.
+        unsafe { bindings::device_unlock(self.0.as_raw()) };
     }
 }
 
@@ -622,6 +646,10 @@ macro_rules! impl_config_field {
 impl_config_field!(u8 u16 u32 u64);
 
 impl Device<device::Bound> {
+    /// Size in bytes of the configuration space that every transport can access: virtio over MMIO
+    /// has registers of 512 bytes, of which it is the second half.
+    const MAX_CONFIG_SIZE: usize = 256;
+
     /// Tells whether a feature was negotiated.
     pub fn has_feature(&self, bit: u32) -> bool {
         // SAFETY: `self.as_raw()` is valid and the bit is within the array.
@@ -631,19 +659,24 @@ impl Device<device::Bound> {
 
     /// Reads a field of the configuration space at `offset`, given in bytes.
     ///
-    /// Fields are read one by one; the device may change them in between. The C core does not know
-    /// the size of the configuration space; the PCI transport takes it as a bug when an access is
-    /// beyond the end. Only access what the device must have.
+    /// Fields are read one by one; the device may change them in between.
+    ///
+    /// The C core does not know the size of the configuration space. 256 bytes are what all
+    /// transports map; the PCI transport takes it as a bug when an access is beyond the end of what
+    /// the device announced, so only access what a device of the type must have.
     ///
     /// # Errors
     ///
-    /// [`ENODEV`] when the device has no configuration space.
+    /// - [`ENODEV`] when the device has no configuration space,
+    /// - [`EINVAL`] when the field is not aligned to its size or not within 256 bytes.
     ///
     /// # Context
     ///
     /// May sleep.
     pub fn config_read<T: ConfigField>(&self, offset: usize) -> Result<T> {
-        let offset = c_uint::try_from(offset)?;
+        if offset % size_of::<T>() != 0 || offset >= Self::MAX_CONFIG_SIZE {
+            return Err(EINVAL);
+        }
 
         // SAFETY: `self.as_raw()` is valid, and so are the operations of its transport.
         let get = unsafe { (*(*self.as_raw()).config).get }.ok_or(ENODEV)?;
@@ -651,11 +684,12 @@ impl Device<device::Bound> {
         let mut value = MaybeUninit::<T>::zeroed();
 
         // SAFETY: `value` has room for the size of `T`, which transports support by the
-        // requirements of `ConfigField`. This function may sleep, as `get` may.
+        // requirements of `ConfigField`. The field is aligned and within what they map. This
+        // function may sleep, as `get` may.
         unsafe {
             get(
                 self.as_raw(),
-                offset,
+                offset as c_uint,
                 value.as_mut_ptr().cast(),
                 size_of::<T>() as c_uint,
             )
@@ -677,6 +711,9 @@ impl Device<device::Core<'_>> {
     /// - [`EBUSY`] when queues were found before, or `owner` returns one that is open already,
     /// - [`ENODEV`] when the device lacks one of the queues,
     /// - whatever the transport returns.
+    ///
+    /// The device has been reset then, and features would have to be negotiated anew: all that
+    /// `probe` can do is to fail.
     ///
     /// # Context
     ///

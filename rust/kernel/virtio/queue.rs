@@ -156,7 +156,8 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
 
     /// Runs `f` on the ring and the driver's state with the queue's lock held.
     ///
-    /// `f` must not sleep, and must not call this or [`Queue::kick`] for the same queue.
+    /// `f` must not sleep, must not free memory (not on `PREEMPT_RT`, at least), and must not call
+    /// this or [`Queue::kick`] for the same queue.
     ///
     /// Buffers added by `f` become visible to the device, but it is not notified of them. See
     /// [`Queue::with_kick`].

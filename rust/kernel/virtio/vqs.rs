@@ -13,7 +13,10 @@ use crate::{
     sync::Arc, //
 };
 use core::{
-    cell::UnsafeCell,
+    cell::{
+        Cell,
+        UnsafeCell, //
+    },
     ptr::{
         self,
         NonNull, //
@@ -32,8 +35,8 @@ pub trait Queues: Send + Sync + 'static {
     /// Called when the device may have used buffers of the queue with the given index.
     ///
     /// Calls can come as soon as the queues are found, so before the driver's `probe` has returned,
-    /// and without any reason. They end before the buffers are reclaimed. Calls for one queue do
-    /// not overlap; calls for different queues may.
+    /// and without any reason. They end before the queues are deleted. Calls for one queue do not
+    /// overlap; calls for different queues may.
     ///
     /// # Context
     ///
@@ -50,13 +53,15 @@ struct OpenQueue {
 
 /// # Invariants
 ///
-/// - `open` is accessed only by the bus callbacks of the device (probe, remove, freeze, restore,
-///   reset), which do not overlap.
+/// - `open` and `found` are accessed only by the bus callbacks of the device (probe, remove,
+///   freeze, restore, reset), which do not overlap, because they hold the lock of the device.
 /// - The queues in `open` are borrowed from `owner`, which keeps them alive and at their address.
 /// - The virtqueues in `open` are those that the device has.
 pub(super) struct Vqs {
     owner: Arc<dyn Queues>,
     open: UnsafeCell<KVec<OpenQueue>>,
+    /// The transport has found the queues, and they were not deleted since.
+    found: Cell<bool>,
 }
 
 /// # Safety
@@ -91,6 +96,7 @@ impl Vqs {
             Self {
                 owner,
                 open: UnsafeCell::new(KVec::new()),
+                found: Cell::new(false),
             },
             GFP_KERNEL,
         )?;
@@ -179,6 +185,7 @@ impl Vqs {
                 ptr::null_mut(),
             )
         })?;
+        this.found.set(true);
 
         // SAFETY: `vdev` is valid.
         let indirect =
@@ -254,7 +261,9 @@ impl Vqs {
     /// Closes the queues, resets the device, gives the buffers back and deletes the queues.
     ///
     /// The order is what makes it sound: first nobody starts an operation any more, then the device
-    /// stops to access memory and callbacks end, and only then buffers and rings are freed.
+    /// stops to access memory, and only then buffers and rings are freed. Callbacks that are still
+    /// running find a queue that is closed. That a device which was reset leaves the memory alone is
+    /// up to the transport, as `virtio_reset_device()` demands it.
     ///
     /// # Safety
     ///
@@ -282,10 +291,11 @@ impl Vqs {
             unsafe { open.queue.as_ref().reclaim(open.vq) };
         }
 
-        if this.is_some() {
+        // A transport that has failed to find the queues has cleaned up by itself.
+        if this.is_some_and(|this| this.found.replace(false)) {
             // SAFETY: `vdev` is valid.
             if let Some(del_vqs) = unsafe { (*(*vdev).config).del_vqs } {
-                // SAFETY: The queues of the device, none if finding them failed, are closed.
+                // SAFETY: The device has queues, and all that were opened are closed.
                 unsafe { del_vqs(vdev) };
             }
         }

@@ -21,6 +21,8 @@ use crate::{
 /// [`Queue::enqueue`](super::Queue::enqueue) fails and hands back what it was given. A driver does
 /// this before it goes, so that the item does not run after that.
 ///
+/// For a delayed work item use [`disable_delayed_sync`], which does not wait for its timer.
+///
 /// # Context
 ///
 /// Process context; sleeps. Not from within the work item.
