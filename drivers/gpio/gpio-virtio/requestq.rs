@@ -9,8 +9,8 @@
 //! taken by a message. While the device has the message, the buffer is in the ring and the slot is
 //! [`Phase::Sent`]; when the answer has come it is [`Phase::Answered`] until the sender has looked
 //! at it. A sender that does not wait leaves the slot [`Phase::Posted`], and one that no longer
-//! waits [`Phase::Orphaned`]: the answer is thrown away when it comes, and the slot is free again. So the memory that a slow
-//! device may still write to is never in use for anything else.
+//! waits [`Phase::Orphaned`]. The answer is thrown away when it comes, and the slot is free again.
+//! So the memory that a slow device may still write to is never in use for anything else.
 //!
 //! # Batches
 //!
@@ -52,7 +52,8 @@ use crate::wire;
 /// A message, its answer, and the slot that it belongs to.
 type Buffer = virtio::Message<wire::Request, wire::Response, u16>;
 
-/// How many slots there are at most, whatever the size of the ring.
+/// How many slots there are at least, if the ring has room for them, and at most.
+const MIN_SLOTS: usize = 32;
 const MAX_SLOTS: usize = 256;
 
 /// How many waits in a row may time out before the device is taken to be silent.
@@ -65,8 +66,9 @@ const SILENT_TIMEOUT_MS: u32 = 100;
 /// a queue that breaks makes no callbacks any more.
 const BROKEN_POLL_MS: u32 = 250;
 
-/// How many messages about one line the device may leave without an answer. It answers those about
-/// one line in order, so there is no point in more, which would only use up the slots.
+/// How many messages about one line the device may leave without an answer when half of the slots
+/// are in use. It answers those about one line in order, so more would only keep slots from other
+/// lines. As long as there are enough, the device may have lost a message and answer the next.
 const MAX_ORPHANS: usize = 4;
 
 /// Where a slot is in its life.
@@ -245,7 +247,7 @@ impl Slots {
         last: &mut Option<u16>,
         posted: bool,
     ) -> Result {
-        if self.orphans >= MAX_ORPHANS {
+        if self.orphans >= MAX_ORPHANS && self.free.len() <= self.slots.len() / 2 {
             let same = |slot: &&Slot| slot.phase == Phase::Orphaned && slot.line == line;
 
             if self.slots.iter().filter(same).count() >= MAX_ORPHANS {
@@ -387,7 +389,7 @@ impl RequestQueue {
     /// - `ENOMEM` if there is not enough memory.
     pub(crate) fn populate(&self, ngpio: u16) -> Result {
         // A line that becomes an output takes two messages.
-        let wanted = (2 * usize::from(ngpio)).clamp(8, MAX_SLOTS);
+        let wanted = (2 * usize::from(ngpio)).clamp(MIN_SLOTS, MAX_SLOTS);
         let count = self.queue.with(|ring, _| ring.capacity()).min(wanted);
 
         let mut new = KVec::with_capacity(count, GFP_KERNEL)?;

@@ -260,10 +260,10 @@ impl Vqs {
 
     /// Closes the queues, resets the device, gives the buffers back and deletes the queues.
     ///
-    /// The order is what makes it sound: first nobody starts an operation any more, then the device
-    /// stops to access memory, and only then buffers and rings are freed. Callbacks that are still
-    /// running find a queue that is closed. That a device which was reset leaves the memory alone is
-    /// up to the transport, as `virtio_reset_device()` demands it.
+    /// The order is what makes it sound: first nobody starts an operation any more, then the
+    /// device stops to access memory, and only then buffers and rings are freed. Callbacks that
+    /// are still running find a queue that is closed. That a device which was reset leaves the
+    /// memory alone is up to the transport, as `virtio_reset_device()` demands it.
     ///
     /// # Safety
     ///
