@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 SERIES ?= series
 
 # Command line variables reach the scripts through the environment.
-export ARCH DRIVER MODULE SAN KDIR JOBS COPY FORCE TRANSPORT TOOLCHAIN DEBIAN_MIRROR
+export ARCH DRIVER MODULE SAN KDIR JOBS COPY FORCE TRANSPORT TOOLCHAIN DEBIAN_MIRROR STRESS PARTS
 unexport MAKEFLAGS MAKELEVEL
 
 help:
@@ -52,6 +52,9 @@ run: ## boot a guest and leave you at its shell
 test: ## run all tests
 	@scripts/test
 
+smoke: ## boot guests and test the driver with libgpiod (STRESS=<seconds>)
+	@scripts/smoke
+
 kunit: ## build and run the KUnit suites
 	@scripts/kunit
 
@@ -67,4 +70,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio run test kunit lint series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio run test smoke kunit lint series clean distclean

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash disable=SC2154 # variables of lib.sh
 #
 # Many at once, on all processors.
 
@@ -33,10 +33,10 @@ check 'D2: afterwards requests and events are as before' healthy
 racing_requests() {
 	local n
 	for n in 0 2 3 4; do
-		spawn "race$n" sh -c "for _ in \$(seq 25); do gpioset --chip $main --toggle 1ms,0 $n=1 && gpioget --chip $main $n || exit; done; echo done"
+		spawn "race$n" sh -c "for _ in \$(seq 25); do gpioset --chip $main --toggle 1ms,0 $n=1 && gpioget --chip $main $n || exit; done; echo finished"
 	done
 	for n in 0 2 3 4; do
-		await grep -q done "$tmp/race$n"
+		await grep -q finished "$tmp/race$n"
 	done
 }
 check 'D2: 4 processes request, drive, read and release 4 lines, 25 times' racing_requests
@@ -44,11 +44,11 @@ check 'D2: 4 processes request, drive, read and release 4 lines, 25 times' racin
 racing_monitors() {
 	local n
 	for n in 0 2 3 4; do
-		spawn "race$n" sh -c "for _ in \$(seq 25); do gpiomon --quiet --chip $main --idle-timeout 1ms $n || exit; done; echo done"
+		spawn "race$n" sh -c "for _ in \$(seq 25); do gpiomon --quiet --chip $main --idle-timeout 1ms $n || exit; done; echo finished"
 	done
 	vgpio --device main toggle --count 50 --interval 2ms 0 2 3 4
 	for n in 0 2 3 4; do
-		await grep -q done "$tmp/race$n"
+		await grep -q finished "$tmp/race$n"
 	done
 	await state_has main 4 unused
 	monitor mon "$main" 0 2 3 4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash disable=SC2154 # variables of lib.sh
 #
 # Consumers within the kernel: gpio-virtuser, and for interrupts that user space cannot ask
 # for the test module gpio_irq_consumer.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash disable=SC2154 # variables of lib.sh
 #
 # Devices that refuse, are slow, or go away.
 
@@ -61,7 +61,7 @@ out_of_order() {
 check 'D2: fault: answers for 64 lines in another order' with_fault many reorder out_of_order
 
 late_buffer() {
-	for n in 1 2 3; do
+	for _ in 1 2 3; do
 		monitor mon "$main" tamper
 		pace mon main tamper=1
 		pace mon main tamper=0

@@ -11,11 +11,11 @@
 # gpio-virtio.sh [PART...] runs only these. STRESS=<seconds> is for how long the driver is
 # hammered on.
 
-# shellcheck shell=dash disable=SC1091
+# shellcheck shell=dash disable=SC1090,SC1091
 cd "$(dirname "$0")" || exit 1
 . ../kselftest/ktap_helpers.sh
 # What can leave a driver unusable comes last.
-[ $# -gt 0 ] || set -- detect values edges consumers faults concurrent lifecycle handler silent log dead
+[ $# -gt 0 ] || set -- detect values edges consumers faults concurrent lifecycle silent log handler dead
 
 ktap_print_header
 if [ ! -e /lib/host.sh ]; then

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash disable=SC2034,SC3045 # variables for the tests; busybox reads with a timeout
 #
 # What the tests are written with.
 #
@@ -286,6 +286,12 @@ pace() { # NAME DEVICE LINE=VALUE...
 		vgpio --device "$device" set "$change"
 		await has_events "$name" $((seen + 1))
 	done
+}
+
+# The kernel has not complained so far.
+no_splat() {
+	dmesg >"$tmp/dmesg"
+	! grep -E 'WARNING:|BUG:|Oops|INFO: |Call Trace|KASAN|UBSAN|nobody cared|rcu:.*stall|possible circular|general protection|scheduling while atomic' "$tmp/dmesg"
 }
 
 # Of the time since boot.
