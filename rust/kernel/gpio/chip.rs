@@ -58,7 +58,7 @@ pub trait Chip: Send + Sync + 'static {
 
     /// Tells which direction a line has now.
     ///
-    /// Asked for each line while the chip is registered, when an error is taken as output, and each
+    /// Asked for each line while the chip is registered, when an error is taken as input, and each
     /// time that a line is requested.
     fn get_direction(&self, offset: u32) -> Result<LineDirection>;
 

@@ -131,6 +131,9 @@ struct Recorder {
     wanted: Atomic<usize>,
     /// The line that cannot be used as interrupt.
     refused: Atomic<u32>,
+    /// How many interrupts are requested, and how many are started.
+    requested: Atomic<i32>,
+    started: Atomic<i32>,
     /// The line that is slow: its `irq_bus_sync_unlock()` says so, and waits.
     slow: Atomic<u32>,
     #[pin]
@@ -149,6 +152,8 @@ impl Recorder {
                 high: LineSet::new(LINES.into())?,
                 wanted: Atomic::new(0),
                 refused: Atomic::new(NONE),
+                requested: Atomic::new(0),
+                started: Atomic::new(0),
                 slow: Atomic::new(NONE),
                 slow_entered <- Completion::new(),
                 slow_leave <- Completion::new(),
@@ -248,22 +253,25 @@ impl IrqChip for Recorder {
     fn irq_request_resources(&self, offset: u32) -> Result {
         self.log.add(Op::IrqRequest, offset);
         if self.refused.load(Relaxed) == offset {
-            Err(EIO)
-        } else {
-            Ok(())
+            return Err(EIO);
         }
+        self.requested.fetch_add(1, Relaxed);
+        Ok(())
     }
 
     fn irq_release_resources(&self, offset: u32) {
         self.log.add(Op::IrqRelease, offset);
+        self.requested.fetch_sub(1, Relaxed);
     }
 
     fn irq_startup(&self, offset: u32) {
         self.log.add(Op::IrqStartup, offset);
+        self.started.fetch_add(1, Relaxed);
     }
 
     fn irq_shutdown(&self, offset: u32) {
         self.log.add(Op::IrqShutdown, offset);
+        self.started.fetch_sub(1, Relaxed);
     }
 
     fn irq_mask(&self, offset: u32) {
@@ -450,6 +458,25 @@ fn consume(
 fn set_type(irq: c_uint, trigger: TriggerType) -> Result {
     // SAFETY: There are no safety requirements for this FFI call.
     to_result(unsafe { bindings::irq_set_irq_type(irq, trigger.as_raw()) })
+}
+
+/// Requests an interrupt and leaves it to the removal of the chip to free it.
+fn request_for_good(irq: c_uint) -> Result {
+    unsafe extern "C" fn handler(_irq: c_int, _cookie: *mut c_void) -> c_uint {
+        bindings::irqreturn_IRQ_HANDLED
+    }
+
+    // SAFETY: The handler can be called at any time, and the name is static. Nobody follows the
+    // cookie, which merely must not be null.
+    to_result(unsafe {
+        bindings::request_irq(
+            irq,
+            Some(handler),
+            bindings::IRQF_TRIGGER_RISING as c_ulong,
+            LABEL.as_char_ptr(),
+            ptr::dangling_mut(),
+        )
+    })
 }
 
 /// Runs `job` in the background; the result is completed when it is done.
@@ -1101,6 +1128,48 @@ mod tests {
 
         assert!(freed);
         assert_eq!(get, Err(ENODEV));
+        Ok(())
+    }
+
+    #[test]
+    fn removal_races_with_interrupts() -> Result {
+        let mut accepted = 0;
+        let mut left = 0;
+
+        for round in 0..20 {
+            let parent = Parent::new()?;
+            let chip = Recorder::new()?;
+            let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+            let line = Line::request(0)?;
+            let irq = line.irq()?;
+            drop(line);
+
+            let theirs = chip.clone();
+            let device = spawn(move || {
+                // What the device raises before there is a consumer is not an error of the chip.
+                while theirs.domain.handle_irq(0) != Err(ENODEV) {
+                    fsleep(Delta::from_micros(20));
+                }
+            })?;
+            let ok = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+            let result = ok.clone();
+            let consumer = spawn(move || {
+                fsleep(Delta::from_micros(100 * round));
+                result.store(i32::from(request_for_good(irq).is_ok()), Relaxed);
+            })?;
+
+            fsleep(Delta::from_millis(1));
+            drop(chip_of_lines);
+            device.wait_for_completion();
+            consumer.wait_for_completion();
+            drop(parent);
+            accepted += ok.load(Relaxed);
+            left += chip.requested.load(Relaxed) + chip.started.load(Relaxed);
+        }
+
+        // At least the first one is in time.
+        assert!(accepted > 0);
+        assert_eq!(left, 0);
         Ok(())
     }
 

@@ -48,8 +48,8 @@ pub struct ChipInfo<'a> {
     /// What the controller is called, for people; it is copied.
     pub label: &'a CStr,
 
-    /// How many lines it has, at least one. More than `CONFIG_GPIOLIB_FASTPATH_LIMIT` cost gpiolib
-    /// an allocation for each access to several lines at once.
+    /// How many lines it has, at least one. With more than `CONFIG_GPIOLIB_FASTPATH_LIMIT` of them
+    /// gpiolib warns at registration, and allocates memory for each access to several at once.
     pub ngpio: u16,
 
     /// Whether the operations of the chip may sleep. Consumers that cannot are refused, or warned.
