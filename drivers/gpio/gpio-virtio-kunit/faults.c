@@ -144,7 +144,7 @@ static void b5_dead_device_can_be_plugged_in_and_out(struct kunit *test)
 
 	fault(f, .type = ANY_MESSAGE, .line = ANY_LINE, .drop = true);
 	plug_prepared(f);
-	unplug(f);
+	unplug_device(f);
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
@@ -156,7 +156,7 @@ static void b5_unbind_while_a_message_is_unanswered(struct kunit *test)
 	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .drop = true);
 	job = job_start(f, get_value, line_get(f, 0, GPIOD_IN));
 	assert_soon(f, 1, "get 0");
-	unbind(f);
+	unbind_driver(f);
 	KUNIT_EXPECT_TRUE(test, job_wait(job, 1000));
 	KUNIT_EXPECT_LT(test, job->ret, 0);
 	KUNIT_EXPECT_FALSE(test, f->hung);
@@ -169,7 +169,7 @@ static void b5_unbind_of_a_device_that_died(struct kunit *test)
 	line_get(f, 0, GPIOD_OUT_HIGH);
 	irq_get(f, 1, IRQF_TRIGGER_RISING);
 	fault(f, .type = ANY_MESSAGE, .line = ANY_LINE, .drop = true);
-	unbind(f);
+	unbind_driver(f);
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
@@ -213,7 +213,7 @@ static void b5_buffers_of_late_answers_are_used_again(struct kunit *test)
 	for (int i = 0; i < 4; i++)
 		jobs[i] = job_start(f, get_value, descs[i]);
 	for (int i = 0; i < 4; i++)
-		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2 * patience()));
+		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2 * driver_patience()));
 	gpio_model_release(f->g, true);
 	msleep(20);
 	/* Four messages at a time again. */
@@ -251,7 +251,7 @@ static void b6_surprise_removal(struct kunit *test)
 	job = job_start(f, get_value, line_get(f, 0, GPIOD_IN));
 	assert_soon(f, 1, "get 0");
 	virtio_break_device(f->vdev);
-	unplug(f);
+	unplug_device(f);
 	KUNIT_EXPECT_TRUE(test, job_wait(job, 1000));
 	KUNIT_EXPECT_LT(test, job->ret, 0);
 	KUNIT_EXPECT_FALSE(test, f->hung);
@@ -265,7 +265,7 @@ static void b6_use_after_surprise_removal(struct kunit *test)
 	virtio_break_device(f->vdev);
 	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
 	KUNIT_EXPECT_LT(test, gpiod_direction_output(desc, 1), 0);
-	unplug(f);
+	unplug_device(f);
 	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
 }
 
@@ -278,7 +278,7 @@ static void b6_shutdown(struct kunit *test)
 	job = job_start(f, get_value, line_get(f, 0, GPIOD_IN));
 	assert_soon(f, 1, "get 0");
 	virtio_device_shutdown(f->vdev);
-	KUNIT_EXPECT_TRUE(test, job_wait(job, patience() / 2));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience() / 2));
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
@@ -395,7 +395,7 @@ static void b20_types_change_while_the_driver_is_unbound(struct kunit *test)
 	fault(f, .type = VIRTIO_GPIO_MSG_IRQ_TYPE, .line = 0, .delay_us = 500);
 	job = job_start(f, change_type_often, user);
 	assert_soon(f, 2, "type 0 [rf]*");
-	unbind(f);
+	unbind_driver(f);
 	/* The interrupt is gone with the chip. */
 	user->requested = false;
 	KUNIT_EXPECT_TRUE(test, job_wait(job, 4000));

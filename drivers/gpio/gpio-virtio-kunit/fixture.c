@@ -23,7 +23,7 @@ static unsigned int patience_ms = 8000;
 module_param(patience_ms, uint, 0444);
 MODULE_PARM_DESC(patience_ms, "Time in milliseconds after which a driver hangs");
 
-unsigned int patience(void)
+unsigned int driver_patience(void)
 {
 	return patience_ms;
 }
@@ -85,20 +85,15 @@ unsigned int log_count_device(struct fixture *f)
 	return count_log(f, "*", dev_name(&f->vdev->dev));
 }
 
-unsigned int splats(struct fixture *f)
+unsigned int kernel_splats(struct fixture *f)
 {
 	return log_count(f, "WARNING: *") + log_count(f, "BUG: *") +
 	       log_count(f, "UBSAN: *") + log_count(f, "INFO: task *");
 }
 
-void forgive_splats(struct fixture *f)
-{
-	f->splats_forgiven = true;
-}
-
 /* The log of the device */
 
-bool log_wait(struct fixture *f, const char *pattern, unsigned int count)
+bool wait_for_log(struct fixture *f, const char *pattern, unsigned int count)
 {
 	bool found = gpio_model_wait(f->g, pattern, count);
 
@@ -129,7 +124,7 @@ void expect_count(struct fixture *f, unsigned int count, const char *pattern)
 
 void assert_soon(struct fixture *f, unsigned int count, const char *pattern)
 {
-	if (!log_wait(f, pattern, count)) {
+	if (!wait_for_log(f, pattern, count)) {
 		gpio_model_dump(f->g);
 		KUNIT_FAIL_AND_ABORT(f->test, "%u times in the log, not %u: %s",
 				     gpio_model_count(f->g, pattern), count, pattern);
@@ -160,8 +155,8 @@ static void end_fixture(void *data)
 
 	cancel_delayed_work_sync(&f->watchdog);
 	gpio_model_check(f->g);
-	if (!f->splats_forgiven && splats(f))
-		KUNIT_FAIL(f->test, "%u warnings of the kernel", splats(f));
+	if (kernel_splats(f))
+		KUNIT_FAIL(f->test, "%u warnings of the kernel", kernel_splats(f));
 }
 
 /* The device */
@@ -197,7 +192,7 @@ struct fixture *prepare_config(struct kunit *test, const struct gpio_model_confi
 
 static void unplug_action(void *data)
 {
-	unplug(data);
+	unplug_device(data);
 }
 
 /* The driver need not bind. */
@@ -228,18 +223,18 @@ struct fixture *plug_config(struct kunit *test, const struct gpio_model_config *
 	return f;
 }
 
-void unplug(struct fixture *f)
+void unplug_device(struct fixture *f)
 {
 	kunit_virtio_unregister(f->g->dev);
 }
 
-void unbind(struct fixture *f)
+void unbind_driver(struct fixture *f)
 {
 	device_release_driver(&f->vdev->dev);
 }
 
 /* Returns 1 if the driver has bound. */
-int rebind(struct fixture *f)
+int bind_driver(struct fixture *f)
 {
 	return device_attach(&f->vdev->dev);
 }

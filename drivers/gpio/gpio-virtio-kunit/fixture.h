@@ -57,7 +57,6 @@ struct fixture {
 	unsigned int steps;
 	unsigned int watched;
 	struct kmsg_dump_iter log_start;
-	bool splats_forgiven;
 };
 
 /**
@@ -105,9 +104,9 @@ struct fixture *plug_only(struct kunit *test, const struct gpio_model_config *co
 struct fixture *plug_config(struct kunit *test, const struct gpio_model_config *config);
 struct fixture *prepare_config(struct kunit *test, const struct gpio_model_config *config);
 void plug_prepared(struct fixture *f);
-void unplug(struct fixture *f);
-void unbind(struct fixture *f);
-int rebind(struct fixture *f);
+void unplug_device(struct fixture *f);
+void unbind_driver(struct fixture *f);
+int bind_driver(struct fixture *f);
 bool find_chip(struct fixture *f);
 
 /* Plugs a device with eight lines in; the driver has to bind to it. */
@@ -141,14 +140,13 @@ void job_kill(struct job *job);
 /* The kernel log since the test began */
 unsigned int log_count(struct fixture *f, const char *pattern);
 unsigned int log_count_device(struct fixture *f);
-unsigned int splats(struct fixture *f);
-void forgive_splats(struct fixture *f);
+unsigned int kernel_splats(struct fixture *f);
 
 /* How long a driver may take to give up: module parameter patience_ms. */
-unsigned int patience(void);
+unsigned int driver_patience(void);
 
 /* The log of the device */
-bool log_wait(struct fixture *f, const char *pattern, unsigned int count);
+bool wait_for_log(struct fixture *f, const char *pattern, unsigned int count);
 void expect_in_order(struct fixture *f, const char * const *patterns);
 void expect_count(struct fixture *f, unsigned int count, const char *pattern);
 

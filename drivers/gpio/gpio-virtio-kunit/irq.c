@@ -276,7 +276,7 @@ static void a4_old_buffer_returns_before_the_line_is_enabled(struct kunit *test)
 	fault(f, .type = VIRTIO_GPIO_MSG_IRQ_TYPE, .line = 0, .hold = true);
 	job = job_start(f, request_falling, user);
 	/* Some drivers send this after the buffer is back only. */
-	log_wait(f, "type 0 falling", 1);
+	wait_for_log(f, "type 0 falling", 1);
 	gpio_model_return_invalid(f->g, 0);
 	assert_soon(f, 1, "type 0 falling");
 	fsleep(5000);

@@ -25,8 +25,8 @@ static void is_bound_again_and_again(struct kunit *test)
 	struct fixture *f = plug(test);
 
 	for (int i = 0; i < 5; i++) {
-		unbind(f);
-		KUNIT_ASSERT_EQ(test, rebind(f), 1);
+		unbind_driver(f);
+		KUNIT_ASSERT_EQ(test, bind_driver(f), 1);
 	}
 	KUNIT_ASSERT_TRUE(test, find_chip(f));
 	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
@@ -36,7 +36,7 @@ static void chip_is_gone_after_unbind(struct kunit *test)
 {
 	struct fixture *f = plug(test);
 
-	unbind(f);
+	unbind_driver(f);
 	KUNIT_EXPECT_FALSE(test, find_chip(f));
 }
 
@@ -45,7 +45,7 @@ static void line_fails_after_unbind(struct kunit *test)
 	struct fixture *f = plug(test);
 	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
 
-	unbind(f);
+	unbind_driver(f);
 	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
 	KUNIT_EXPECT_LT(test, gpiod_direction_output(desc, 1), 0);
 }
@@ -58,7 +58,7 @@ static void unbinds_with_lines_and_interrupts_in_use(struct kunit *test)
 	line_get(f, 0, GPIOD_IN);
 	line_get(f, 1, GPIOD_OUT_HIGH);
 	irq_put(user);
-	unbind(f);
+	unbind_driver(f);
 	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(f->g->dev, EVENTQ), 0);
 }
 
@@ -80,7 +80,7 @@ static void unbinds_under_load(struct kunit *test)
 	for (int i = 0; i < 4; i++)
 		jobs[i] = job_start(f, get_value_until_it_fails, line_get(f, i, GPIOD_IN));
 	assert_soon(f, 10, "get 3");
-	unbind(f);
+	unbind_driver(f);
 	for (int i = 0; i < 4; i++) {
 		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2000));
 		KUNIT_EXPECT_LT(test, jobs[i]->ret, 0);
@@ -97,9 +97,9 @@ static void unbinds_while_events_come(struct kunit *test)
 		gpio_model_rise(f->g, 0);
 		irq_put(user);
 		gpio_model_rise(f->g, 0);
-		unbind(f);
+		unbind_driver(f);
 		gpio_model_rise(f->g, 0);
-		KUNIT_ASSERT_EQ(test, rebind(f), 1);
+		KUNIT_ASSERT_EQ(test, bind_driver(f), 1);
 		KUNIT_ASSERT_TRUE(test, find_chip(f));
 	}
 }
@@ -133,7 +133,7 @@ static void a8_pending_message_ends_when_a_reset_is_needed(struct kunit *test)
 	assert_soon(f, 1, "get 0");
 	gpio_model_heal(f->g);
 	kunit_virtio_needs_reset(f->g->dev);
-	KUNIT_EXPECT_TRUE(test, job_wait(job, patience() / 2));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience() / 2));
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
@@ -213,7 +213,7 @@ static void d1_no_message_while_suspended(struct kunit *test)
 	expect_count(f, 0, "get 0");
 	KUNIT_ASSERT_EQ(test, restore(f), 0);
 	/* It may have failed, or waited. */
-	KUNIT_EXPECT_TRUE(test, job_wait(job, patience() / 2));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience() / 2));
 	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
 }
 
@@ -228,7 +228,7 @@ static void d1_pending_message_ends_when_suspended(struct kunit *test)
 	assert_soon(f, 1, "get 0");
 	KUNIT_ASSERT_EQ(test, freeze(f), 0);
 	KUNIT_ASSERT_EQ(test, restore(f), 0);
-	KUNIT_EXPECT_TRUE(test, job_wait(job, patience() / 2));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience() / 2));
 	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
 }
 
@@ -238,7 +238,7 @@ static void d1_unbinds_while_suspended(struct kunit *test)
 
 	line_get(f, 0, GPIOD_OUT_HIGH);
 	KUNIT_ASSERT_EQ(test, freeze(f), 0);
-	unbind(f);
+	unbind_driver(f);
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
@@ -280,7 +280,7 @@ static void d2_pending_message_ends_at_reset(struct kunit *test)
 	assert_soon(f, 1, "get 0");
 	KUNIT_ASSERT_EQ(test, virtio_device_reset_prepare(f->vdev), 0);
 	KUNIT_ASSERT_EQ(test, virtio_device_reset_done(f->vdev), 0);
-	KUNIT_EXPECT_TRUE(test, job_wait(job, patience() / 2));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience() / 2));
 	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
 }
 

@@ -311,7 +311,7 @@ static void d12_binds_and_unbinds_by_the_rules(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, kunit_virtio_status(f->g->dev),
 			VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |
 			VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK);
-	unbind(f);
+	unbind_driver(f);
 	KUNIT_EXPECT_EQ(test, kunit_virtio_status(f->g->dev),
 			VIRTIO_CONFIG_S_ACKNOWLEDGE);
 	KUNIT_EXPECT_GT(test, kunit_virtio_resets(f->g->dev), 1);
