@@ -368,11 +368,17 @@ impl<'a> DeviceLock<'a> {
 
         Self(dev)
     }
+
+    /// Takes the lock only if nobody has it.
+    fn try_new(dev: &'a device::Device) -> Option<Self> {
+        // SAFETY: `dev` is a valid device.
+        (unsafe { bindings::device_trylock(dev.as_raw()) } != 0).then_some(Self(dev))
+    }
 }
 
 impl Drop for DeviceLock<'_> {
     fn drop(&mut self) {
-        // SAFETY: The lock was taken by `new()`, in the same task.
+        // SAFETY: The lock was taken when `self` was made, in the same task.
         unsafe { bindings::device_unlock(self.0.as_raw()) };
     }
 }
@@ -619,6 +625,28 @@ impl Device {
         // SAFETY: `self.as_raw()` is valid; the id does not change.
         unsafe { (*self.as_raw()).id.vendor }
     }
+
+    /// Runs `f` if the device is bound to a driver, and keeps it bound meanwhile.
+    ///
+    /// Does not wait: returns [`None`] also when a driver is just being bound or unbound. So it can
+    /// be used in a work item that unbinding waits for.
+    ///
+    /// # Context
+    ///
+    /// Process context; `f` may sleep, and runs with the lock of the device held.
+    pub fn try_bound<R>(&self, f: impl FnOnce(&Device<device::Bound>) -> R) -> Option<R> {
+        let _guard = DeviceLock::try_new(self.as_ref())?;
+
+        // SAFETY: `self.as_raw()` is valid; the driver changes only with the lock held.
+        if unsafe { (*self.as_raw()).dev.driver }.is_null() {
+            return None;
+        }
+
+        // SAFETY: The device has a driver. The driver core has the lock from before it sets it
+        // until probe is over, and from before it unbinds the driver until it has cleared it. So
+        // the device is bound until the lock is released, which is after the call of `f`.
+        Some(f(unsafe { &*self.as_raw().cast() }))
+    }
 }
 
 /// A little-endian field of the configuration space.
@@ -655,6 +683,15 @@ impl Device<device::Bound> {
         // SAFETY: `self.as_raw()` is valid and the bit is within the array.
         bit < bindings::VIRTIO_FEATURES_BITS
             && unsafe { bindings::__virtio_test_bit(self.as_raw(), bit) }
+    }
+
+    /// Tells whether the device has said that only a reset can help it.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub fn needs_reset(&self) -> bool {
+        vqs::status(self) & bindings::VIRTIO_CONFIG_S_NEEDS_RESET != 0
     }
 
     /// Reads a field of the configuration space at `offset`, given in bytes.

@@ -3,7 +3,6 @@
 //! One virtio GPIO device: its queues, and what ties them to its chip.
 
 use kernel::{
-    device,
     impl_has_delayed_work,
     impl_has_work,
     new_delayed_work,
@@ -20,6 +19,7 @@ use kernel::{
     },
     time::msecs_to_jiffies,
     virtio::{
+        self,
         AnyQueue,
         Queues, //
     },
@@ -59,7 +59,7 @@ const MAX_NAMES_SIZE: usize = (4 << 20) - 1;
 /// State of a device, shared by its chip and the callbacks of its queues.
 #[pin_data]
 pub(crate) struct VirtioGpio {
-    dev: ARef<device::Device>,
+    vdev: ARef<virtio::Device>,
     ngpio: u16,
     has_irq: bool,
     #[pin]
@@ -74,6 +74,9 @@ pub(crate) struct VirtioGpio {
     /// Lets lines try again after a while.
     #[pin]
     later: DelayedWork<Self, 1>,
+    /// Looks at what the device says of itself.
+    #[pin]
+    status: Work<Self, 2>,
     /// Whether that was said already.
     crowded: Atomic<bool>,
     refusal: Atomic<bool>,
@@ -81,6 +84,7 @@ pub(crate) struct VirtioGpio {
 
 impl_has_work! {
     impl HasWork<Self, 0> for VirtioGpio { self.now }
+    impl HasWork<Self, 2> for VirtioGpio { self.status }
 }
 
 impl_has_delayed_work! {
@@ -90,7 +94,7 @@ impl_has_delayed_work! {
 impl VirtioGpio {
     /// Constructs an initialiser for a device with `ngpio` lines.
     pub(crate) fn new(
-        dev: &device::Device,
+        vdev: &virtio::Device,
         ngpio: u16,
         has_irq: bool,
         timeout_ms: u32,
@@ -100,7 +104,7 @@ impl VirtioGpio {
             let irq_lines = if has_irq { ngpio } else { 0 };
 
             Ok(try_pin_init!(Self {
-                dev: dev.into(),
+                vdev: vdev.into(),
                 ngpio,
                 has_irq,
                 requests <- RequestQueue::new(timeout_ms),
@@ -108,6 +112,7 @@ impl VirtioGpio {
                 lines <- new_raw_spinlock!(lines, "VirtioGpio::lines"),
                 now <- new_work!("VirtioGpio::now"),
                 later <- new_delayed_work!("VirtioGpio::later"),
+                status <- new_work!("VirtioGpio::status"),
                 crowded: Atomic::new(false),
                 refusal: Atomic::new(false),
             }? Error))
@@ -141,9 +146,20 @@ impl VirtioGpio {
     ///
     /// Process context; sleeps.
     pub(crate) fn shut_down(this: &Arc<Self>) {
-        this.requests.shut_down();
+        let _ = this.requests.shut_down();
         workqueue::disable_sync::<_, 0>(this);
+        workqueue::disable_sync::<_, 2>(this);
         workqueue::disable_delayed_sync::<_, 1>(this);
+    }
+
+    /// The device may have something to say of itself. Any context.
+    pub(crate) fn config_changed(this: &Arc<Self>) {
+        // Looking may sleep. Until then nothing is sent, in case that the device needs a reset.
+        this.requests.hold();
+        this.events.suspend();
+
+        // An item that is pending already has not looked yet.
+        let _ = workqueue::system().enqueue::<_, 2>(this.clone());
     }
 
     /// Tells the device what genirq wants of the interrupt of a line.
@@ -184,7 +200,7 @@ impl VirtioGpio {
     fn refused(&self, line: u16, kind: IrqType) {
         if !self.refusal.xchg(true, Relaxed) {
             dev_warn!(
-                self.dev,
+                self.vdev.as_ref(),
                 "line {}: the device refuses interrupts of type {:?}\n",
                 line,
                 kind
@@ -232,14 +248,18 @@ impl VirtioGpio {
             return Ok(None);
         }
         if size > MAX_NAMES_SIZE {
-            dev_warn!(self.dev, "no line names: {} bytes are too many\n", size);
+            dev_warn!(
+                self.vdev.as_ref(),
+                "no line names: {} bytes are too many\n",
+                size
+            );
             return Ok(None);
         }
 
         let block = match self.requests.names(size) {
             Ok(block) => block,
             Err(err) if err == EIO || err == EPROTO || err == ENOMEM => {
-                dev_warn!(self.dev, "no line names: {:?}\n", err);
+                dev_warn!(self.vdev.as_ref(), "no line names: {:?}\n", err);
                 return Ok(None);
             }
             Err(err) => return Err(err),
@@ -249,7 +269,7 @@ impl VirtioGpio {
 
         if !report.is_clean() {
             dev_warn!(
-                self.dev,
+                self.vdev.as_ref(),
                 "lines without a name: {} missing, {} malformed, {} duplicate\n",
                 report.missing,
                 report.malformed,
@@ -264,7 +284,7 @@ impl VirtioGpio {
     pub(crate) fn warn_crowded(&self) {
         if !self.crowded.xchg(true, Relaxed) {
             dev_warn!(
-                self.dev,
+                self.vdev.as_ref(),
                 "more interrupts in use than the eventq has room for: they take turns\n"
             );
         }
@@ -280,6 +300,7 @@ impl VirtioGpio {
     ///
     /// Process context; sleeps.
     pub(crate) fn replay(this: &Arc<Self>) -> Result {
+        this.requests.resume();
         Self::follow_up(this, this.events.resume());
 
         this.requests.batch(
@@ -329,6 +350,26 @@ impl WorkItem<1> for VirtioGpio {
                 Self::sync_line(&this, line, false);
             }
             from = line + 1;
+        }
+    }
+}
+
+impl WorkItem<2> for VirtioGpio {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        if this.vdev.try_bound(|vdev| vdev.needs_reset()) != Some(true) {
+            this.requests.release();
+            Self::follow_up(&this, this.events.release());
+            return;
+        }
+
+        // A suspend or a reset of the transport, or binding the driver anew, resets the device.
+        if this.requests.shut_down() {
+            dev_err!(
+                this.vdev.as_ref(),
+                "the device needs a reset: unbind and bind the driver\n"
+            );
         }
     }
 }

@@ -434,6 +434,13 @@ impl EventQueue {
         self.queue.with(|_, events| events.suspended = true);
     }
 
+    /// Ends [`EventQueue::suspend`] when the device was not reset. Process context.
+    #[must_use]
+    pub(crate) fn release(&self) -> Todo {
+        self.queue.with(|_, events| events.suspended = false);
+        self.unpark()
+    }
+
     /// Forgets what the device was told, because it was reset, and allows to arm lines again.
     #[must_use]
     pub(crate) fn resume(&self) -> Todo {
@@ -453,8 +460,7 @@ impl EventQueue {
             });
         }
 
-        self.queue.with(|_, events| events.suspended = false);
-        self.unpark()
+        self.release()
     }
 
     /// Takes the events that have come and delivers them. The callback of the queue; any context.

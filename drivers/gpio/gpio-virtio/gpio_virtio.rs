@@ -14,7 +14,10 @@
 //! - Interrupts of more lines than the eventq has room for take turns at being armed.
 
 use kernel::{
-    device::Core,
+    device::{
+        Bound,
+        Core, //
+    },
     gpio,
     prelude::*,
     sync::Arc,
@@ -91,7 +94,7 @@ impl virtio::Driver for GpioVirtio {
 
         let timeout_ms = *module_parameters::timeout_ms.value();
         let running = Running(Arc::pin_init(
-            VirtioGpio::new(dev, ngpio, has_irq, timeout_ms),
+            VirtioGpio::new(vdev, ngpio, has_irq, timeout_ms),
             GFP_KERNEL,
         )?);
         let gpio = &running.0;
@@ -131,6 +134,13 @@ impl virtio::Driver for GpioVirtio {
         // gpiolib waits for operations in progress, and those for the device: not any more. What
         // the device should still be told is covered by its reset.
         VirtioGpio::shut_down(&this.running.0);
+    }
+
+    fn config_changed<'bound>(
+        _vdev: &'bound virtio::Device<Bound>,
+        this: Pin<&Self::Data<'bound>>,
+    ) {
+        VirtioGpio::config_changed(&this.running.0);
     }
 
     fn freeze<'bound>(

@@ -120,6 +120,8 @@ struct Slots {
     waiting: u32,
     /// Signalled once for each of these tasks when there is something to try.
     room: Arc<Completion>,
+    /// No message is sent for now; senders wait.
+    held: bool,
     /// No message is accepted any more.
     shut_down: bool,
 }
@@ -138,6 +140,7 @@ impl Slots {
             orphans: 0,
             waiting: 0,
             room: Arc::pin_init(Completion::new(), GFP_KERNEL)?,
+            held: false,
             shut_down: false,
         })
     }
@@ -216,6 +219,9 @@ impl Slots {
 
         if self.shut_down {
             return Err(ENODEV);
+        }
+        if self.held {
+            return Err(ENOSPC);
         }
 
         let cause = loop {
@@ -609,13 +615,13 @@ impl RequestQueue {
 
     /// Ends all waits with `ENODEV` and accepts no message any more.
     ///
+    /// Returns whether it was not so before.
+    ///
     /// # Context
     ///
     /// Any context.
-    pub(crate) fn shut_down(&self) {
+    pub(crate) fn shut_down(&self) -> bool {
         self.queue.with(|_, slots| {
-            slots.shut_down = true;
-
             for slot in &slots.slots {
                 if slot.missing > 0 {
                     slot.done.complete();
@@ -624,7 +630,31 @@ impl RequestQueue {
             while slots.waiting > 0 {
                 slots.wake_waiting();
             }
+
+            !core::mem::replace(&mut slots.shut_down, true)
+        })
+    }
+
+    /// Sends no message until [`RequestQueue::release`] or [`RequestQueue::shut_down`]. Any
+    /// context.
+    pub(crate) fn hold(&self) {
+        self.queue.with(|_, slots| slots.held = true);
+    }
+
+    /// Ends [`RequestQueue::hold`]. Any context.
+    pub(crate) fn release(&self) {
+        self.queue.with(|_, slots| {
+            slots.held = false;
+            while slots.waiting > 0 {
+                slots.wake_waiting();
+            }
         });
+    }
+
+    /// Accepts messages again, after the device was reset.
+    pub(crate) fn resume(&self) {
+        self.queue.with(|_, slots| slots.shut_down = false);
+        self.release();
     }
 
     /// Asks for the names of all lines, a block of `size` bytes.

@@ -6,8 +6,12 @@
 //! it down too early, or too late. What `struct virtio_device` has for the driver, its `priv`
 //! field, points to the [`Vqs`].
 
-use super::AnyQueue;
+use super::{
+    AnyQueue,
+    Device, //
+};
 use crate::{
+    device,
     error::to_result,
     prelude::*,
     sync::Arc, //
@@ -74,6 +78,16 @@ unsafe extern "C" fn callback(vq: *mut bindings::virtqueue) {
     let (vqs, index) = unsafe { (&*(*(*vq).vdev).priv_.cast::<Vqs>(), (*vq).index) };
 
     vqs.owner.callback(index as usize);
+}
+
+/// Returns the status of the device. May sleep.
+pub(super) fn status(dev: &Device<device::Bound>) -> u32 {
+    // SAFETY: `dev` is valid, and so are the operations of its transport.
+    match unsafe { (*(*dev.as_raw()).config).get_status } {
+        // SAFETY: As above; this function may sleep, as `get_status` may.
+        Some(get_status) => u32::from(unsafe { get_status(dev.as_raw()) }),
+        None => 0,
+    }
 }
 
 impl Vqs {
@@ -234,12 +248,8 @@ impl Vqs {
     /// Must be called from a bus callback of the valid device `vdev`, whose features were
     /// negotiated.
     pub(super) unsafe fn set_ready(vdev: *mut bindings::virtio_device) {
-        // SAFETY: `vdev` is valid, and transports implement `get_status`.
-        let status = match unsafe { (*(*vdev).config).get_status } {
-            // SAFETY: As above; a bus callback may sleep.
-            Some(get_status) => u32::from(unsafe { get_status(vdev) }),
-            None => 0,
-        };
+        // SAFETY: `vdev` is valid and bound, or just being so.
+        let status = status(unsafe { &*vdev.cast() });
 
         if status & bindings::VIRTIO_CONFIG_S_DRIVER_OK == 0 {
             // SAFETY: `vdev` is valid and not ready yet.
