@@ -321,7 +321,7 @@ state_lacks() { # DEVICE LINE WORD
 consumer=$debugfs/gpio_irq_consumer
 
 load_consumer() {
-	[ -d "$consumer" ] || insmod ./gpio_irq_consumer.ko
+	[ -d "$consumer" ] || insmod ./test_modules/gpio_irq_consumer.ko
 	[ -d "$consumer" ]
 }
 
