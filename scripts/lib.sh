@@ -38,6 +38,17 @@ one_of() { # NAME VALUE CHOICE...
 	die "$1=$2: it has to be ${choices% or }"
 }
 
+as_root() { # COMMAND...
+	if ((EUID == 0)); then "$@"; else sudo "$@"; fi
+}
+
+# Makes sure that as_root works, before its output goes to a log where sudo cannot ask for
+# a password, or says what to run.
+need_root() { # COMMAND_LINE
+	((EUID == 0)) || { command -v sudo >/dev/null && sudo true; } ||
+		die "this host has to be prepared: run '$1' as root, then try again"
+}
+
 # Fails early, while nothing is half-done, unless DIRECTORY has room for MIB mebibytes.
 need_space() { # DIRECTORY MIB
 	local free
