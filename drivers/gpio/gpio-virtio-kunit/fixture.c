@@ -362,7 +362,7 @@ static int job_fn(void *data)
 
 	allow_signal(SIGKILL);
 	job->ret = job->fn(job);
-	complete(&job->done);
+	complete_all(&job->done);
 	while (!kthread_should_stop()) {
 		set_current_state(TASK_INTERRUPTIBLE);
 		if (!kthread_should_stop())
@@ -378,14 +378,20 @@ static void job_action(void *data)
 	struct job *job = data;
 
 	WRITE_ONCE(job->stop, true);
+	/* Some drivers forget a caller for good: it is left behind. */
+	if (!job_wait(job, 4 * driver_patience())) {
+		KUNIT_FAIL(job->f->test, "a thread hangs for ever");
+		return;
+	}
 	kthread_stop(job->task);
 	put_task_struct(job->task);
+	kfree(job);
 }
 
 /* The thread ends with the test. */
 struct job *job_start(struct fixture *f, int (*fn)(struct job *job), void *arg)
 {
-	struct job *job = kunit_kzalloc(f->test, sizeof(*job), GFP_KERNEL);
+	struct job *job = kzalloc_obj(*job);
 
 	KUNIT_ASSERT_NOT_NULL(f->test, job);
 	job->f = f;
@@ -393,7 +399,10 @@ struct job *job_start(struct fixture *f, int (*fn)(struct job *job), void *arg)
 	job->arg = arg;
 	init_completion(&job->done);
 	job->task = kthread_create(job_fn, job, "gpio-virtio-kunit");
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(f->test, job->task);
+	if (IS_ERR(job->task)) {
+		kfree(job);
+		KUNIT_FAIL_AND_ABORT(f->test, "no thread");
+	}
 	get_task_struct(job->task);
 	KUNIT_ASSERT_EQ(f->test, 0,
 			kunit_add_action_or_reset(f->test, job_action, job));

@@ -611,6 +611,12 @@ void gpio_model_check(struct gpio_model *g)
 		KUNIT_FAIL(g->test, "the driver has sent %u event buffers back", g->events);
 }
 
+/* How many of them there were, if the first was of that requirement. */
+unsigned int gpio_model_breaches(struct gpio_model *g, const char *requirement)
+{
+	return strstarts(g->breach, requirement) ? g->breaches : 0;
+}
+
 void gpio_model_forgive(struct gpio_model *g)
 {
 	g->breaches = 0;
@@ -659,7 +665,7 @@ struct gpio_model *gpio_model_create(struct kunit *test,
 	g->space.ngpio = cpu_to_le16(g->config.ngpio);
 	g->space.gpio_names_size = cpu_to_le32(config->claim_size ?: config->names_size);
 
-	virtio.id = VIRTIO_ID_GPIO;
+	virtio.id = config->id ?: VIRTIO_ID_GPIO;
 	virtio.features = config->ring_features;
 	if (!config->no_irq)
 		virtio.features |= BIT_ULL(VIRTIO_GPIO_F_IRQ);

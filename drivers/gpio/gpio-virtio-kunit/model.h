@@ -120,6 +120,7 @@ struct gpio_model_answer {
  * @event_ring: size of the eventq, 64 if zero
  * @ring_features: transport features to offer
  * @strict: interrupts of lines that are no inputs are refused
+ * @id: device ID in place of that of GPIO devices
  */
 struct gpio_model_config {
 	u16 ngpio;
@@ -131,6 +132,7 @@ struct gpio_model_config {
 	unsigned int event_ring;
 	u64 ring_features;
 	bool strict;
+	u32 id;
 };
 
 /**
@@ -191,6 +193,7 @@ void gpio_model_dump(struct gpio_model *g);
 
 /* Fails the test for what the driver did wrong by itself. */
 void gpio_model_check(struct gpio_model *g);
+unsigned int gpio_model_breaches(struct gpio_model *g, const char *requirement);
 void gpio_model_forgive(struct gpio_model *g);
 
 #endif /* _GPIO_VIRTIO_MODEL_H */

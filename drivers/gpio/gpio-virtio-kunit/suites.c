@@ -9,8 +9,9 @@
 
 #include "suites.h"
 
-kunit_test_suites(&gpio_virtio_spec_suite, &gpio_virtio_irq_suite,
-		  &gpio_virtio_faults_suite, &gpio_virtio_life_suite);
+kunit_test_suites(&gpio_virtio_model_suite, &gpio_virtio_spec_suite,
+		  &gpio_virtio_irq_suite, &gpio_virtio_life_suite,
+		  &gpio_virtio_faults_suite);
 
 MODULE_DESCRIPTION("KUnit tests of virtio GPIO drivers");
 MODULE_LICENSE("GPL");

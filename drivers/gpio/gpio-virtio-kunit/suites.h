@@ -5,6 +5,7 @@
 #ifndef _GPIO_VIRTIO_SUITES_H
 #define _GPIO_VIRTIO_SUITES_H
 
+extern struct kunit_suite gpio_virtio_model_suite;
 extern struct kunit_suite gpio_virtio_spec_suite;
 extern struct kunit_suite gpio_virtio_irq_suite;
 extern struct kunit_suite gpio_virtio_faults_suite;
