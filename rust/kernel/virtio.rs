@@ -2,8 +2,9 @@
 
 //! Abstractions for the virtio bus.
 //!
-//! A driver implements [`Driver`], lists the devices that it drives with [`virtio_device_table!`],
-//! and declares its module with [`module_virtio_driver!`]. In `probe` it gets a [`Device`], sets up
+//! A driver implements [`Driver`], lists the devices that it drives with
+//! [`virtio_device_table!`](crate::virtio_device_table), and declares its module with
+//! [`module_virtio_driver!`](crate::module_virtio_driver). In `probe` it gets a [`Device`], sets up
 //! its [`Queue`]s by [`Device::find_vqs`], marks the device as ready and talks to it.
 //!
 //! # Who owns the virtqueues
@@ -657,14 +658,14 @@ impl Device {
 pub unsafe trait ConfigField: Copy {
     /// Converts a value as it is in the configuration space.
     #[doc(hidden)]
-    fn from_le(self) -> Self;
+    fn le_to_cpu(self) -> Self;
 }
 
 macro_rules! impl_config_field {
     ($($t:ty)*) => {$(
         // SAFETY: Integers have no invalid patterns, and the sizes are as required.
         unsafe impl ConfigField for $t {
-            fn from_le(self) -> Self {
+            fn le_to_cpu(self) -> Self {
                 <$t>::from_le(self)
             }
         }
@@ -680,9 +681,12 @@ impl Device<device::Bound> {
 
     /// Tells whether a feature was negotiated.
     pub fn has_feature(&self, bit: u32) -> bool {
+        if bit >= bindings::VIRTIO_FEATURES_BITS {
+            return false;
+        }
+
         // SAFETY: `self.as_raw()` is valid and the bit is within the array.
-        bit < bindings::VIRTIO_FEATURES_BITS
-            && unsafe { bindings::__virtio_test_bit(self.as_raw(), bit) }
+        unsafe { bindings::__virtio_test_bit(self.as_raw(), bit) }
     }
 
     /// Tells whether the device has said that only a reset can help it.
@@ -733,7 +737,7 @@ impl Device<device::Bound> {
         };
 
         // SAFETY: Zeroes, or what the transport wrote: all patterns are valid.
-        Ok(unsafe { value.assume_init() }.from_le())
+        Ok(unsafe { value.assume_init() }.le_to_cpu())
     }
 }
 

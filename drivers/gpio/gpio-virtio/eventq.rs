@@ -452,10 +452,9 @@ impl EventQueue {
                 if let Some(entry) = events.entries.get_mut(index) {
                     entry.line.reset();
                 }
-                for set in [&mut events.parked, &mut events.struck] {
-                    if let Some(set) = set {
-                        set.clear_bit(index);
-                    }
+                let sets = [&mut events.parked, &mut events.struck];
+                for set in sets.into_iter().flatten() {
+                    set.clear_bit(index);
                 }
             });
         }
@@ -481,9 +480,7 @@ impl EventQueue {
             // Delivery is not under the lock: the flow handler masks and unmasks the line.
             let line = self.queue.with(|ring, events| {
                 while budget > 0 {
-                    let Some((buffer, used)) = ring.pop() else {
-                        return None;
-                    };
+                    let (buffer, used) = ring.pop()?;
                     let Some((line, action)) = events.returned(buffer, used) else {
                         continue;
                     };
