@@ -18,7 +18,8 @@ hammered() {
 	all_reported main "$merged" "$total" mon
 	same "$errors" "$(stat main answered_err)" 'messages that the device refused'
 }
-check 'D2: 4 tasks set and get 4 lines while 4 lines fire: no failure, wrong value or lost edge' hammered
+check 'D2: 4 tasks set and get 4 lines while 4 lines fire: no failure, wrong value or lost edge' \
+	hammered
 
 LIMIT=$((LIMIT - STRESS))
 
@@ -33,7 +34,9 @@ check 'D2: afterwards requests and events are as before' healthy
 racing_requests() {
 	local n
 	for n in 0 2 3 4; do
-		spawn "race$n" sh -c "for _ in \$(seq 25); do gpioset --chip $main --toggle 1ms,0 $n=1 && gpioget --chip $main $n || exit; done; echo finished"
+		spawn "race$n" sh -c "for _ in \$(seq 25); do
+			gpioset --chip $main --toggle 1ms,0 $n=1 && gpioget --chip $main $n || exit
+		done; echo finished"
 	done
 	for n in 0 2 3 4; do
 		await grep -q finished "$tmp/race$n"
@@ -44,7 +47,9 @@ check 'D2: 4 processes request, drive, read and release 4 lines, 25 times' racin
 racing_monitors() {
 	local n
 	for n in 0 2 3 4; do
-		spawn "race$n" sh -c "for _ in \$(seq 25); do gpiomon --quiet --chip $main --idle-timeout 1ms $n || exit; done; echo finished"
+		spawn "race$n" sh -c "for _ in \$(seq 25); do
+			gpiomon --quiet --chip $main --idle-timeout 1ms $n || exit
+		done; echo finished"
 	done
 	vgpio --device main toggle --count 50 --interval 2ms 0 2 3 4
 	for n in 0 2 3 4; do
@@ -53,6 +58,7 @@ racing_monitors() {
 	await state_has main 4 unused
 	monitor mon "$main" 0 2 3 4
 	pace mon main 0=1 2=1 3=1 4=1 0=0 2=0 3=0 4=0
-	expect '0 rising 2 rising 3 rising 4 rising 0 falling 2 falling 3 falling 4 falling' events mon
+	expect '0 rising 2 rising 3 rising 4 rising 0 falling 2 falling 3 falling 4 falling' \
+		events mon
 }
 check 'D5: 4 processes begin and end to watch 4 lines, 25 times, while edges come' racing_monitors

@@ -51,7 +51,8 @@ several_lines() {
 	monitor mon "$main" 0 2 3 7
 	pace mon main 2=1 0=1 7=1 0=0 3=1 7=0 2=0 3=0
 	settle
-	expect '2 rising 0 rising 7 rising 0 falling 3 rising 7 falling 2 falling 3 falling' events mon
+	expect '2 rising 0 rising 7 rising 0 falling 3 rising 7 falling 2 falling 3 falling' \
+		events mon
 }
 check 'gpiomon: several lines, in the order of their edges' several_lines
 
@@ -110,7 +111,8 @@ burst() { # DEVICE CHIP COUNT LINE...
 	await all_reported "$device" "$merged" "$total" mon
 	settle
 	all_reported "$device" "$merged" "$total" mon
-	same "$(($(stat "$device" events_valid) - valid))" "$(count_events mon)" 'events of gpiomon, of the device'
+	same "$(($(stat "$device" events_valid) - valid))" "$(count_events mon)" \
+		'events of gpiomon, of the device'
 }
 check 'gpiomon: a burst of 200 edges on one line, none lost' burst main "$main" 200 tamper
 check 'gpiomon: bursts of 50 edges on four lines, none lost' burst main "$main" 50 0 2 3 7
@@ -265,7 +267,8 @@ notified() {
 check 'gpionotify: lines requested and released by other processes' notified
 
 notified_of_others() {
-	spawn notify gpionotify --banner --chip "$main" --event requested --num-events 1 --format '%o %E %C' lid
+	spawn notify gpionotify --banner --chip "$main" --event requested --num-events 1 \
+		--format '%o %E %C' lid
 	await started notify
 	gpioget --chip "$main" relay
 	gpioget --chip "$main" --consumer somebody lid

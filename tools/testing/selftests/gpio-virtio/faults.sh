@@ -49,7 +49,8 @@ slow_device() {
 	expect '"relay"=active' vgpio --device main get relay
 	end set
 }
-check 'fault: a device that takes 20 ms for each answer works' with_fault main delay=20ms slow_device
+check 'fault: a device that takes 20 ms for each answer works' \
+	with_fault main delay=20ms slow_device
 
 out_of_order() {
 	# shellcheck disable=SC2046

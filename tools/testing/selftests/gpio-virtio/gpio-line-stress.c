@@ -57,7 +57,8 @@ static int stress(const char *chip, unsigned int line, time_t seconds)
 		else if (get.bits != set.bits)
 			wrong++;
 		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (now.tv_sec < end.tv_sec || (now.tv_sec == end.tv_sec && now.tv_nsec < end.tv_nsec));
+	} while (now.tv_sec < end.tv_sec ||
+		 (now.tv_sec == end.tv_sec && now.tv_nsec < end.tv_nsec));
 
 	printf("line %u: %lu operations, %lu failed, %lu wrong\n", line, operations, failed, wrong);
 	return failed || wrong;

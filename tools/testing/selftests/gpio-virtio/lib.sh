@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash disable=SC2034,SC3045 # variables for the tests; busybox reads with a timeout
+# Variables are for the tests; busybox reads with a timeout.
+# shellcheck shell=dash disable=SC2034,SC3045
 #
 # What the tests are written with.
 #
@@ -264,7 +265,8 @@ has_lines() { # NAME NUMBER
 # All edges of lines were reported, but for those that the device merged because they came
 # while the interrupt of the line was still being handled.
 all_reported() { # DEVICE MERGED-BEFORE TOTAL NAME
-	same "$3" "$(($(stat "$1" edges_merged) - $2 + $(count_events "$4")))" 'edges reported and merged'
+	same "$3" "$(($(stat "$1" edges_merged) - $2 + $(count_events "$4")))" \
+		'edges reported and merged'
 }
 
 # The events of a monitor, as words.
@@ -291,7 +293,8 @@ pace() { # NAME DEVICE LINE=VALUE...
 # The kernel has not complained so far.
 no_splat() {
 	dmesg >"$tmp/dmesg"
-	! grep -E 'WARNING:|BUG:|Oops|INFO: |Call Trace|KASAN|UBSAN|nobody cared|rcu:.*stall|possible circular|general protection|scheduling while atomic' "$tmp/dmesg"
+	! grep -E -e 'WARNING:|BUG:|Oops|INFO: |Call Trace|KASAN|UBSAN|nobody cared|rcu:.*stall' \
+		-e 'possible circular|general protection|scheduling while atomic' "$tmp/dmesg"
 }
 
 # Of the time since boot.

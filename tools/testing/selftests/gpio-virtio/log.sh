@@ -13,7 +13,11 @@ check 'log: the interrupt chip is immutable' immutable
 
 # What tests have provoked: the module of consumers.sh is not of the tree, and it and gpioset
 # ask there for an interrupt of an output, and for an output with an interrupt.
-provoked='gpio_irq_consumer: loading out-of-tree module taints kernel|tried to flag a GPIO set as output for IRQ|unable to lock HW IRQ 7 for IRQ|Failed to request resources for gpio_irq_consumer|tried to set a GPIO tied to an IRQ as output'
+provoked='gpio_irq_consumer: loading out-of-tree module taints kernel'
+provoked="$provoked|tried to flag a GPIO set as output for IRQ"
+provoked="$provoked|unable to lock HW IRQ 7 for IRQ"
+provoked="$provoked|Failed to request resources for gpio_irq_consumer"
+provoked="$provoked|tried to set a GPIO tied to an IRQ as output"
 
 # Messages about GPIO and virtio at level warning or worse.
 unprovoked() {
