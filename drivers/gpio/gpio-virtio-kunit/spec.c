@@ -205,11 +205,9 @@ static void d8_one_buffer_per_line(struct kunit *test)
 
 	for (int i = 1; i <= 20; i++) {
 		gpio_model_rise(f->g, 0);
-		if (i & 1) {
-			disable_irq(user->irq);
-			enable_irq(user->irq);
-		}
 		assert_irqs(user, i);
+		disable_irq(user->irq);
+		enable_irq(user->irq);
 	}
 	fsleep(2000);
 	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(f->g->dev, EVENTQ), 1);
