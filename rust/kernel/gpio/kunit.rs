@@ -462,7 +462,7 @@ fn set_type(irq: c_uint, trigger: TriggerType) -> Result {
 
 /// Requests an interrupt and leaves it to the removal of the chip to free it.
 fn request_for_good(irq: c_uint) -> Result {
-    unsafe extern "C" fn handler(_irq: c_int, _cookie: *mut c_void) -> c_uint {
+    extern "C" fn handler(_irq: c_int, _cookie: *mut c_void) -> c_uint {
         bindings::irqreturn_IRQ_HANDLED
     }
 
