@@ -148,23 +148,29 @@ int fixture_init(struct kunit *test)
 	return 0;
 }
 
+static int match_parent(struct gpio_chip *gc, const void *data)
+{
+	return gc->parent == data;
+}
+
 /* Runs after all that the test has registered was undone. */
 static void end_fixture(void *data)
 {
 	struct fixture *f = data;
 
+	struct gpio_device *gdev = gpio_device_find(&f->vdev->dev, match_parent);
+
 	cancel_delayed_work_sync(&f->watchdog);
 	gpio_model_check(f->g);
+	if (gdev) {
+		KUNIT_FAIL(f->test, "the chip outlives the device");
+		gpio_device_put(gdev);
+	}
 	if (kernel_splats(f))
 		KUNIT_FAIL(f->test, "%u warnings of the kernel", kernel_splats(f));
 }
 
 /* The device */
-
-static int match_parent(struct gpio_chip *gc, const void *data)
-{
-	return gc->parent == data;
-}
 
 static void put_chip(void *data)
 {

@@ -19,6 +19,7 @@
  *	D9	callbacks in process context are not expected
  *	D10	a line that is an interrupt only is not made an input
  *	E2	one notification for each event
+ *	E5	one interrupt for each event that comes meanwhile
  */
 
 #include <linux/delay.h>
@@ -544,6 +545,29 @@ static void e2_one_notification_for_many_events(struct kunit *test)
 	KUNIT_EXPECT_LE(test, kunit_virtio_notifications(f->g->dev, EVENTQ) - before, 2);
 }
 
+static void raise_next(struct irq_user *user)
+{
+	if (user->line < 7)
+		gpio_model_level(user->f->g, user->line + 1, true);
+}
+
+static void e5_no_interrupts_while_events_are_handled(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *users[8];
+	unsigned int before;
+
+	for (int i = 0; i < 8; i++) {
+		users[i] = irq_get(f, i, IRQF_TRIGGER_RISING);
+		users[i]->in_handler = raise_next;
+	}
+	before = kunit_virtio_interrupts(f->g->dev, EVENTQ);
+	gpio_model_rise(f->g, 0);
+	for (int i = 0; i < 8; i++)
+		assert_irqs(users[i], 1);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_interrupts(f->g->dev, EVENTQ) - before, 1);
+}
+
 static struct kunit_case cases[] = {
 	KUNIT_CASE(rising_edges_are_counted),
 	KUNIT_CASE(falling_edges_are_counted),
@@ -580,6 +604,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d10_interrupt_only_line_is_an_input),
 	KUNIT_CASE(d10_input_stays_one_when_its_interrupt_is_freed),
 	KUNIT_CASE(e2_one_notification_for_many_events),
+	KUNIT_CASE(e5_no_interrupts_while_events_are_handled),
 	{ }
 };
 

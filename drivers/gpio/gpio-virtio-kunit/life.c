@@ -62,6 +62,26 @@ static void unbinds_with_lines_and_interrupts_in_use(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(f->g->dev, EVENTQ), 0);
 }
 
+static unsigned int references(struct fixture *f)
+{
+	return kref_read(&f->vdev->dev.kobj.kref);
+}
+
+static void nothing_is_left_after_unbind(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	unsigned int before;
+
+	unbind_driver(f);
+	before = references(f);
+	KUNIT_ASSERT_EQ(test, bind_driver(f), 1);
+	unbind_driver(f);
+	/* Some things are let go of a little later. */
+	for (int i = 0; i < 100 && references(f) != before; i++)
+		msleep(10);
+	KUNIT_EXPECT_EQ(test, references(f), before);
+}
+
 static int get_value_until_it_fails(struct job *job)
 {
 	int ret;
@@ -309,6 +329,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(chip_is_gone_after_unbind),
 	KUNIT_CASE(line_fails_after_unbind),
 	KUNIT_CASE(unbinds_with_lines_and_interrupts_in_use),
+	KUNIT_CASE(nothing_is_left_after_unbind),
 	KUNIT_CASE(unbinds_under_load),
 	KUNIT_CASE(unbinds_while_events_come),
 	KUNIT_CASE(two_devices_do_not_mix),
