@@ -137,7 +137,10 @@ struct gpio_model_config {
 
 /**
  * struct gpio_model - the device
+ * @test: the test that it is for
  * @dev: its virtio half
+ * @config: what it is
+ * @space: its configuration space
  * @lines: its lines
  * @invalid: when buffers return that were not used
  * @messages: number of messages it has got
