@@ -77,8 +77,8 @@ static void nothing_is_left_after_unbind(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, bind_driver(f), 1);
 	unbind_driver(f);
 	/* Some things are let go of a little later. */
-	for (int i = 0; i < 100 && references(f) != before; i++)
-		msleep(10);
+	for (int i = 0; i < 50 && references(f) != before; i++)
+		msleep(20);
 	KUNIT_EXPECT_EQ(test, references(f), before);
 }
 
