@@ -2,9 +2,9 @@
 
 #include <linux/spinlock.h>
 
-__rust_helper void rust_helper___raw_spin_lock_init(raw_spinlock_t *lock,
-						    const char *name,
-						    struct lock_class_key *key)
+__rust_helper void rust_helper_raw_spin_lock_init_key(raw_spinlock_t *lock,
+						      const char *name,
+						      struct lock_class_key *key)
 {
 #ifdef CONFIG_DEBUG_SPINLOCK
 	__raw_spin_lock_init(lock, name, key, LD_WAIT_SPIN);

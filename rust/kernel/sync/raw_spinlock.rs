@@ -94,7 +94,7 @@ impl<T> RawSpinLock<T> {
                 // SAFETY: `slot` is valid for writes while the closure runs; `name` and `key` are
                 // valid for reads indefinitely because both are `'static`.
                 unsafe {
-                    bindings::__raw_spin_lock_init(slot, name.as_char_ptr(), key.as_ptr())
+                    bindings::raw_spin_lock_init_key(slot, name.as_char_ptr(), key.as_ptr())
                 }
             }),
             _pin: PhantomPinned,
