@@ -132,10 +132,10 @@ impl VirtioGpio {
     pub(crate) fn follow_up(this: &Arc<Self>, todo: Todo) {
         // An item that is pending already will do it, one that is disabled need not any more.
         if todo.kick || todo.more {
-            let _ = workqueue::system().enqueue::<_, 0>(this.clone());
+            let _ = workqueue::system_long().enqueue::<_, 0>(this.clone());
         }
         if todo.retry {
-            let _ = workqueue::system()
+            let _ = workqueue::system_long()
                 .enqueue_delayed::<_, 1>(this.clone(), msecs_to_jiffies(RETRY_MS));
         }
     }
@@ -159,7 +159,7 @@ impl VirtioGpio {
         this.events.suspend();
 
         // An item that is pending already has not looked yet.
-        let _ = workqueue::system().enqueue::<_, 2>(this.clone());
+        let _ = workqueue::system_long().enqueue::<_, 2>(this.clone());
     }
 
     /// Tells the device what genirq wants of the interrupt of a line.
