@@ -710,6 +710,7 @@ static struct kunit_case cases[] = {
 
 struct kunit_suite gpio_virtio_faults_suite = {
 	.name		= "gpio_virtio_faults",
+	.suite_init	= shuffle_cases,
 	.init		= fixture_init,
 	.test_cases	= cases,
 };

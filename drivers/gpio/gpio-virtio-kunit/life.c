@@ -347,6 +347,7 @@ static struct kunit_case cases[] = {
 
 struct kunit_suite gpio_virtio_life_suite = {
 	.name		= "gpio_virtio_life",
+	.suite_init	= shuffle_cases,
 	.init		= fixture_init,
 	.test_cases	= cases,
 };

@@ -576,6 +576,7 @@ static struct kunit_case cases[] = {
 
 struct kunit_suite gpio_virtio_model_suite = {
 	.name		= "gpio_virtio_model",
+	.suite_init	= shuffle_cases,
 	.suite_init	= raw_suite_init,
 	.suite_exit	= raw_suite_exit,
 	.test_cases	= cases,

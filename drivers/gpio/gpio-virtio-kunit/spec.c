@@ -399,6 +399,7 @@ static struct kunit_case cases[] = {
 
 struct kunit_suite gpio_virtio_spec_suite = {
 	.name		= "gpio_virtio_spec",
+	.suite_init	= shuffle_cases,
 	.init		= fixture_init,
 	.test_cases	= cases,
 };

@@ -3,11 +3,33 @@
  * The KUnit suites of virtio GPIO drivers
  */
 
+#include <linux/minmax.h>
 #include <linux/module.h>
+#include <linux/prandom.h>
 
 #include <kunit/test.h>
 
 #include "suites.h"
+
+static unsigned int shuffle;
+module_param(shuffle, uint, 0644);
+MODULE_PARM_DESC(shuffle, "Seed to shuffle the tests of each suite by, 0 for none");
+
+/* No test may depend on what another one has left. */
+int shuffle_cases(struct kunit_suite *suite)
+{
+	size_t left = kunit_suite_num_test_cases(suite);
+	struct rnd_state rnd;
+
+	if (!shuffle)
+		return 0;
+
+	prandom_seed_state(&rnd, shuffle);
+	for (; left > 1; left--)
+		swap(suite->test_cases[left - 1],
+		     suite->test_cases[prandom_u32_state(&rnd) % left]);
+	return 0;
+}
 
 kunit_test_suites(&gpio_virtio_model_suite, &gpio_virtio_spec_suite,
 		  &gpio_virtio_irq_suite, &gpio_virtio_life_suite,

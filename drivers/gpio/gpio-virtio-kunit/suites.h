@@ -11,4 +11,7 @@ extern struct kunit_suite gpio_virtio_irq_suite;
 extern struct kunit_suite gpio_virtio_faults_suite;
 extern struct kunit_suite gpio_virtio_life_suite;
 
+/* The suite_init of each. */
+int shuffle_cases(struct kunit_suite *suite);
+
 #endif /* _GPIO_VIRTIO_SUITES_H */
