@@ -8,6 +8,7 @@
  *	A2	a line without a type is armed
  *	A3	a line that changes its type keeps the old one
  *	A4	a buffer that returns while a line is enabled is sent back too early
+ *	A6	a line that genirq disables by itself stays as it is
  *	B1	buffers that return unused go back at once, for ever
  *	B2	a buffer that is still out when its line is enabled is a warning
  *	B7	a slow line keeps all others
@@ -305,6 +306,38 @@ static void a4_old_buffer_returns_with_the_answer(struct kunit *test)
 	}
 }
 
+static irqreturn_t not_mine(int irq, void *data)
+{
+	struct irq_user *user = data;
+
+	atomic_inc(&user->count);
+	return IRQ_NONE;
+}
+
+static void a6_line_that_nobody_handles_is_silenced(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_user(f, 0);
+	int seen = -1;
+
+	f->g->max_events = 200000;
+	gpio_model_level(f->g, 0, true);
+	KUNIT_ASSERT_EQ(test, 0, request_irq(user->irq, not_mine, IRQF_TRIGGER_HIGH,
+					     "kunit", user));
+	user->requested = true;
+	/* genirq disables it after 100000 of them, without asking the driver. */
+	while (atomic_read(&user->count) != seen) {
+		seen = atomic_read(&user->count);
+		msleep(200);
+	}
+	KUNIT_EXPECT_GE(test, seen, 99900);
+	KUNIT_EXPECT_NULL(test, gpio_model_line(f->g, 0).event);
+	irq_put(user);
+	for (int i = 0; i < 200 && gpio_model_line(f->g, 0).type; i++)
+		msleep(10);
+	KUNIT_EXPECT_EQ(test, gpio_model_line(f->g, 0).type, VIRTIO_GPIO_IRQ_TYPE_NONE);
+}
+
 /* B */
 
 static void b1_unused_buffers_are_no_storm(struct kunit *test)
@@ -588,6 +621,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(a3_old_type_is_gone_after_a_change),
 	KUNIT_CASE(a4_old_buffer_returns_before_the_line_is_enabled),
 	KUNIT_CASE(a4_old_buffer_returns_with_the_answer),
+	KUNIT_CASE_SLOW(a6_line_that_nobody_handles_is_silenced),
 	KUNIT_CASE(b1_unused_buffers_are_no_storm),
 	KUNIT_CASE(b1_line_recovers_from_unused_buffers),
 	KUNIT_CASE(b2_old_buffer_is_still_out),
@@ -610,6 +644,7 @@ static struct kunit_case cases[] = {
 
 struct kunit_suite gpio_virtio_irq_suite = {
 	.name		= "gpio_virtio_irq",
+	.suite_init	= shuffle_cases,
 	.init		= fixture_init,
 	.test_cases	= cases,
 };
