@@ -10,6 +10,7 @@ SERIES ?= series
 
 # Command line variables reach the scripts through the environment.
 export ARCH DRIVER MODULE SAN KDIR JOBS COPY FORCE TRANSPORT TOOLCHAIN DEBIAN_MIRROR STRESS PARTS
+export SMP SHUFFLE REPEAT CONFIGS COMPARE
 unexport MAKEFLAGS MAKELEVEL
 
 help:
@@ -22,7 +23,9 @@ help:
 #: DRIVER rust or c (the kernel's own driver)
 #: TRANSPORT pci or mmio, of a QEMU guest
 #: MODULE 1 builds the driver as a module
-#: SAN 1 builds with KASAN, UBSAN and lockdep
+#: SAN 1 builds with KASAN, UBSAN, lockdep and kmemleak
+#: CONFIGS preempt-rt, kcsan or both build with these
+#: SMP number of processors of a QEMU guest that runs KUnit
 #: KDIR a kernel tree of your own
 #: COPY 1 grafts copies instead of links
 #: FORCE 1 tries a kernel tree of another version
@@ -55,8 +58,11 @@ test: ## run all tests
 smoke: ## boot guests and test the driver with libgpiod (STRESS=<seconds>)
 	@scripts/smoke
 
-kunit: ## build and run the KUnit suites
+kunit: ## build and run the KUnit suites (SMP=<n>, SHUFFLE=<seed>, REPEAT=<n>)
 	@scripts/kunit
+
+compare: ## run the KUnit suites on both drivers, and show what each passes
+	@scripts/compare
 
 lint: ## run all static checks
 	@scripts/lint
@@ -70,4 +76,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio run test smoke kunit lint series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio run test smoke kunit compare lint series clean distclean

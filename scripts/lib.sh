@@ -140,3 +140,12 @@ why() { # LOG
 		tail -n 30 "$1"
 	fi
 }
+
+# The parameters that the KUnit suites get, one to a line: short timeouts, as most of their
+# time goes into waiting for devices that do not answer.
+kunit_args() {
+	printf '%s\n' gpio_virtio.timeout_ms=300 gpio_virtio_kunit.patience_ms=2000 \
+		"gpio_virtio_kunit.shuffle=${SHUFFLE:-0}"
+	# shellcheck disable=SC2086 # one word each
+	[[ -z ${KUNIT_ARGS:-} ]] || printf '%s\n' $KUNIT_ARGS
+}

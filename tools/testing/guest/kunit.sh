@@ -1,0 +1,87 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# kunit.sh ROUNDS [SUITE_GLOB]: runs the KUnit suites of this kernel, in another order each
+# time, and tells of what fails and of everything that is left behind. Ends with
+# `N passed, N failed`.
+
+suites=/sys/kernel/debug/kunit
+kmemleak=/sys/kernel/debug/kmemleak
+shuffle=/sys/module/gpio_virtio_kunit/parameters/shuffle
+passed=0
+failed=0
+
+# Names and numbers of what the suites may leave.
+left() {
+	ls /sys/bus/gpio/devices /sys/bus/virtio/devices /sys/kernel/irq /sys/kernel/debug/irq/domains 2>/dev/null
+}
+
+complain() {
+	echo "not ok: $1"
+	failed=$((failed + 1))
+}
+
+count() { # PATTERN
+	grep -cE "$1" "$results"
+}
+
+run() { # SUITE
+	results=$suites/$1/results
+	# In the log of the kernel, for what it complains of.
+	echo "# suite $1, round $round" >/dev/kmsg
+	echo 1 >"$suites/$1/run"
+	passed=$((passed + $(count '^ +ok ') - $(count '^ +ok .* # SKIP')))
+	failed=$((failed + $(count '^ +not ok ')))
+	if grep -q '^not ok ' "$results"; then
+		echo "# $1 has failed in round $round, shuffled by $(cat "$shuffle"):"
+		grep -v '^ *ok ' "$results"
+	fi
+}
+
+# An object has to be older than five seconds, and to be found twice.
+scan() {
+	sleep 6
+	echo scan >$kmemleak
+	sleep 1
+	echo scan >$kmemleak
+}
+
+# What was there before is none of the suites'.
+left >/tmp/before
+if [ -e $kmemleak ]; then
+	scan
+	echo clear >$kmemleak
+fi
+round=1
+while [ "$round" -le "$1" ]; do
+	start=$(cut -d ' ' -f 1 /proc/uptime)
+	was=$passed
+	for suite in $(find $suites -mindepth 1 -maxdepth 1 -type d -name "${2:-*}" | shuf); do
+		# Suites of code that is gone after the boot cannot be run.
+		[ ! -e "$suite/run" ] || run "${suite##*/}"
+	done
+	echo "# round $round: $((passed - was)) passed, from $start to $(cut -d ' ' -f 1 /proc/uptime) s"
+	# Any seed will do, as long as it is another one.
+	echo $(((round * 7919) % 65521 + 1)) >$shuffle
+	round=$((round + 1))
+done
+
+left >/tmp/after
+cmp -s /tmp/before /tmp/after || {
+	complain "something is left of the devices:"
+	diff /tmp/before /tmp/after
+}
+if [ -e $kmemleak ]; then
+	scan
+	# gpiolib forgets the label of a line that is in use when its chip goes.
+	awk '/^unreferenced/ { if (!known) printf "%s", object; object = ""; known = 0 }
+		/desc_set_label/ { known = 1 }
+		{ object = object $0 "\n" }
+		END { if (!known) printf "%s", object }' $kmemleak >/tmp/leaks
+	if [ -s /tmp/leaks ]; then
+		complain "memory is left:"
+		cat /tmp/leaks
+	fi
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
