@@ -107,6 +107,32 @@ enum Command {
         #[arg(value_name = "LINE", required = true)]
         lines: Vec<String>,
     },
+    /// Invert the host's levels again and again, as fast as the guest takes the interrupts
+    ///
+    /// Each line is inverted as soon as the guest has unmasked its interrupt, so no edge merges with
+    /// another. Returns at once.
+    Swing {
+        #[command(flatten)]
+        target: Target,
+        /// How often each line
+        #[arg(short, long, default_value_t = 1)]
+        count: u64,
+        /// Lines, by offset or name
+        #[arg(value_name = "LINE", required = true)]
+        lines: Vec<String>,
+    },
+    /// Connect an output of the guest to another line of the same device
+    ///
+    /// The host's level of TO follows what the guest makes of FROM. A line has one such wire, and
+    /// without TO it is cut.
+    Wire {
+        #[command(flatten)]
+        target: Target,
+        /// The line that the guest drives, by offset or name
+        from: String,
+        /// The line that follows
+        to: Option<String>,
+    },
     /// Watch edges on the wire, made by the guest and by the host
     ///
     /// Prints time (monotonic), edge, line with its level, and who made it. `driven` is a guest that
@@ -292,6 +318,20 @@ pub fn run(cli: Cli) -> Result<()> {
             lines,
             count,
             interval_us: u64::try_from(interval.as_micros()).unwrap_or(u64::MAX),
+        })?,
+        Command::Swing {
+            target,
+            count,
+            lines,
+        } => connect()?.order(&Request::Swing {
+            device: device(target),
+            lines,
+            count,
+        })?,
+        Command::Wire { target, from, to } => connect()?.order(&Request::Wire {
+            device: device(target),
+            from,
+            to,
         })?,
         Command::Mon { watch, edges } => {
             let edges = match edges {

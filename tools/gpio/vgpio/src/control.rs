@@ -36,6 +36,16 @@ pub enum Request {
         count: u64,
         interval_us: u64,
     },
+    Swing {
+        device: Option<String>,
+        lines: Vec<String>,
+        count: u64,
+    },
+    Wire {
+        device: Option<String>,
+        from: String,
+        to: Option<String>,
+    },
     Watch {
         device: Option<String>,
         lines: Vec<String>,

@@ -293,6 +293,22 @@ impl Device {
         locked.settle();
     }
 
+    /// Inverts the host's levels `count` times, each time as soon as the guest has unmasked the
+    /// line's interrupt. Does not wait for the end.
+    pub fn swing(&self, lines: &[u16], count: u64) {
+        let mut locked = self.lock();
+        let state = &mut *locked.state;
+        for &line in lines {
+            state.model.swing(line, count, &mut state.effects);
+        }
+        locked.settle();
+    }
+
+    /// Wires a line to another one, or cuts its wire.
+    pub fn wire(&self, from: u16, to: Option<u16>) {
+        self.lock().state.model.wire(from, to);
+    }
+
     /// Gives access to the faults.
     pub fn faults<T>(&self, f: impl FnOnce(&mut Faults) -> T) -> T {
         f(&mut self.lock().state.faults)

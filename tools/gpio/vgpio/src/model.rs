@@ -162,6 +162,10 @@ impl<B> Default for Guest<B> {
 struct Line<B> {
     host: bool,
     guest: Guest<B>,
+    /// How often the host's level is still to be inverted, see [`Model::swing`].
+    swings: u64,
+    /// The line that this one is wired to, see [`Model::wire`].
+    wired_to: Option<u16>,
 }
 
 /// A line as an observer sees it.
@@ -258,6 +262,8 @@ impl<B> Model<B> {
             .map(|host| Line {
                 host,
                 guest: Guest::default(),
+                swings: 0,
+                wired_to: None,
             })
             .collect();
         Self { lines }
@@ -352,6 +358,7 @@ impl<B> Model<B> {
             self.change(line, Cause::Guest, effects, |line| {
                 line.guest.buffer = Some(buffer);
             });
+            self.swing_on(line, effects);
         } else {
             effects.returned.push(Returned {
                 line,
@@ -364,6 +371,34 @@ impl<B> Model<B> {
     /// Sets the level that the host drives whenever the guest does not.
     pub fn set_host(&mut self, line: u16, level: bool, effects: &mut Effects<B>) {
         self.change(line, Cause::Host, effects, |line| line.host = level);
+    }
+
+    /// Inverts the host's level `count` times, each time as soon as the guest has unmasked the
+    /// interrupt: as fast as the guest can take it, without an edge that merges with another.
+    pub fn swing(&mut self, line: u16, count: u64, effects: &mut Effects<B>) {
+        if let Some(line) = self.lines.get_mut(usize::from(line)) {
+            line.swings = count;
+        }
+        self.swing_on(line, effects);
+    }
+
+    /// Inverts the host's level while that is still to be done and the interrupt is unmasked.
+    fn swing_on(&mut self, line: u16, effects: &mut Effects<B>) {
+        let due = |line: &Line<B>| line.swings > 0 && line.guest.buffer.is_some();
+        while self.lines.get(usize::from(line)).is_some_and(due) {
+            self.change(line, Cause::Host, effects, |line| {
+                line.swings -= 1;
+                line.host = !line.host;
+            });
+        }
+    }
+
+    /// Has the host's level of `to` follow what the guest makes of the level of `from`. One wire
+    /// from each line; what the host changes goes over no wire.
+    pub fn wire(&mut self, from: u16, to: Option<u16>) {
+        if let Some(line) = self.lines.get_mut(usize::from(from)) {
+            line.wired_to = to;
+        }
     }
 
     /// Drops all that the guest ever said, buffers included: they belong to a ring that is gone.
@@ -407,7 +442,14 @@ impl<B> Model<B> {
         f(line);
         line.sense(before.level, effects);
         line.settle(index, effects);
-        report(index, by, before, line.view(), effects);
+        let after = line.view();
+        let wired_to = line.wired_to;
+        report(index, by, before, after, effects);
+        if by == Cause::Guest && after.level != before.level {
+            if let Some(to) = wired_to {
+                self.set_host(to, after.level, effects);
+            }
+        }
     }
 }
 

@@ -136,6 +136,23 @@ impl Server {
                 }
                 Reply::Done
             }
+            Request::Swing {
+                device,
+                lines,
+                count,
+            } => {
+                for (device, lines) in &self.select(device.as_deref(), lines)? {
+                    device.swing(lines, *count);
+                }
+                Reply::Done
+            }
+            Request::Wire { device, from, to } => {
+                let picked: Vec<_> = self.pick(device.as_deref())?.map(|it| &it.device).collect();
+                let (device, from) = find(&picked, from)?;
+                let to = to.as_ref().map(|to| find(&[device], to)).transpose()?;
+                device.wire(from, to.map(|(_, line)| line));
+                Reply::Done
+            }
             Request::Watch { .. } => bail!("watch is not a request with one reply"),
             Request::Stats { device, reset } => Reply::Stats(
                 self.pick(device.as_deref())?

@@ -503,3 +503,56 @@ fn forget_and_restore() {
     it.host(2, true);
     assert_eq!(it.returned(), [(2, 8, true)], "armed all along");
 }
+
+#[test]
+fn swings_at_the_pace_of_the_guest() {
+    let mut it = Fixture::new(2);
+    it.model.swing(0, 3, &mut it.effects);
+    it.irq(0, BOTH);
+    assert_eq!(it.returned(), [], "masked");
+    for buffer in [7, 8, 9] {
+        it.arm(0, buffer);
+        assert_eq!(it.returned(), [(0, buffer, true)]);
+    }
+    it.arm(0, 10);
+    assert_eq!(it.returned(), [], "three times it was");
+    it.model.swing(0, 1, &mut it.effects);
+    assert_eq!(it.returned(), [(0, 10, true)], "unmasked already");
+    assert_eq!((it.effects.latched, it.effects.merged), (0, 0));
+    assert_eq!(it.level(0), Some(0));
+
+    it.irq(1, RISING);
+    it.model.swing(1, 3, &mut it.effects);
+    for buffer in [7, 8] {
+        it.arm(1, buffer);
+        assert_eq!(it.returned(), [(1, buffer, true)], "past the falling edge");
+    }
+    it.model.swing(7, 1, &mut it.effects);
+}
+
+#[test]
+fn a_wire_carries_what_the_guest_drives() {
+    let mut it = Fixture::new(3);
+    it.model.wire(0, Some(1));
+    it.model.wire(1, Some(0));
+    it.model.wire(7, Some(0));
+    it.irq(1, BOTH);
+    it.arm(1, 7);
+    it.ok(Message::SetValue, 0, 1);
+    assert_eq!(it.returned(), [], "the guest does not drive yet");
+    it.ok(Message::SetDirection, 0, OUT);
+    assert_eq!(it.returned(), [(1, 7, true)]);
+    assert_eq!(it.level(1), Some(1));
+    it.host(1, false);
+    assert_eq!(
+        it.level(0),
+        Some(1),
+        "what the host changes goes over no wire"
+    );
+
+    it.model.wire(0, Some(9));
+    it.ok(Message::SetValue, 0, 0);
+    it.model.wire(0, None);
+    it.ok(Message::SetValue, 0, 1);
+    assert_eq!(it.level(1), Some(0));
+}

@@ -90,6 +90,32 @@ fn toggling_ends_with_the_command() {
 }
 
 #[test]
+fn swing_and_wire() {
+    let daemon = Daemon::start("lines=3,names=a:b:c");
+    let mut guest = Guest::new(&daemon.socket(0));
+    guest.ok(6, 1, 3);
+    daemon.ok(&["swing", "b", "--count", "2"]);
+    guest.arm(1);
+    guest.event();
+    guest.arm(1);
+    guest.event();
+    guest.arm(1);
+    guest.no_event();
+
+    daemon.ok(&["wire", "a", "b"]);
+    guest.ok(3, 0, 1);
+    guest.ok(5, 0, 1);
+    guest.event();
+    assert_eq!(daemon.ok(&["get", "--numeric", "a", "b"]), "1 1\n");
+    daemon.ok(&["wire", "a"]);
+    guest.ok(5, 0, 0);
+    assert_eq!(daemon.ok(&["get", "--numeric", "a", "b"]), "0 1\n");
+    assert!(daemon
+        .fails(&["wire", "a", "d"])
+        .contains("no line is called"));
+}
+
+#[test]
 fn several_devices() {
     let daemon = Daemon::start_all(&["lines=2,names=a:both", "lines=2,label=two,names=b:both"]);
     daemon.ok(&["set", "a=1", "b=1"]);
