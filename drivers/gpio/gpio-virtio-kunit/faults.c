@@ -17,6 +17,7 @@
  *	B15	a value that is none is handed on
  *	B16	a device floods the log
  *	B20	interrupts are set up while the driver is unbound
+ *	B21	the device sees pages that have other objects, too
  *	B22	a notification that failed is waited for
  *	C1	a full requestq is an error
  *	D11	operations on many lines go one by one
@@ -27,6 +28,7 @@
 
 #include <linux/delay.h>
 #include <linux/irq.h>
+#include <linux/mm.h>
 #include <linux/virtio_config.h>
 
 #include "../gpiolib.h"
@@ -402,6 +404,38 @@ static void b20_types_change_while_the_driver_is_unbound(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
+/* Slab objects share their pages with others, and an IOMMU maps whole pages. */
+static bool in_slab(const struct vringh_kiov *part)
+{
+	for (unsigned int i = 0; i < part->used; i++)
+		if (PageSlab(virt_to_page(part->iov[i].iov_base)))
+			return true;
+	return false;
+}
+
+static void b21_device_sees_no_page_of_other_objects(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 1, GPIOD_IN);
+	const struct kunit_virtio_buffer *buf;
+	struct job *job;
+
+	irq_get(f, 0, IRQF_TRIGGER_RISING);
+	assert_soon(f, 1, "arm 0");
+	buf = gpio_model_line(f->g, 0).event;
+	KUNIT_EXPECT_FALSE(test, in_slab(&buf->out));
+	KUNIT_EXPECT_FALSE(test, in_slab(&buf->in));
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 1, .hold = true);
+	job = job_start(f, get_value, desc);
+	assert_soon(f, 1, "get 1");
+	buf = list_first_entry(&f->g->held, struct kunit_virtio_buffer, list);
+	KUNIT_EXPECT_FALSE(test, in_slab(&buf->out));
+	KUNIT_EXPECT_FALSE(test, in_slab(&buf->in));
+	gpio_model_release(f->g, false);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
+}
+
 static void b22_notification_fails(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -692,6 +726,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b16_refusals_do_not_flood_the_log),
 	KUNIT_CASE(b16_refused_directions_do_not_flood_the_log),
 	KUNIT_CASE(b16_broken_events_do_not_flood_the_log),
+	KUNIT_CASE(b21_device_sees_no_page_of_other_objects),
 	KUNIT_CASE(b22_notification_fails),
 	KUNIT_CASE(c1_full_requestq_is_waited_for),
 	KUNIT_CASE(d11_values_of_many_lines_at_once),

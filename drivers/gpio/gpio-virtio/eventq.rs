@@ -312,21 +312,19 @@ impl EventQueue {
             return Ok(room);
         }
 
-        let mut buffer = Buffer::new(
-            wire::EventRequest::new(0),
-            wire::EventResponse::POISON,
-            0,
-            GFP_KERNEL,
-        )
-        .inspect_err(|_| self.remove_user())
-        .map(Some)?;
+        // Enough for some more lines, too.
+        let parts = |_| (wire::EventRequest::new(0), wire::EventResponse::POISON, 0);
+        let mut new = Buffer::fill_page(parts, GFP_KERNEL).inspect_err(|_| self.remove_user())?;
 
         self.queue.with(|_, events| {
-            if events.buffers < events.capacity {
-                if let Some(buffer) = buffer.take() {
-                    let _ = events.spare.push_within_capacity(buffer);
-                    events.buffers += 1;
-                }
+            while events.buffers < events.capacity {
+                let Some(buffer) = new.pop() else {
+                    return;
+                };
+
+                // There is room for as many as there can be.
+                let _ = events.spare.push_within_capacity(buffer);
+                events.buffers += 1;
             }
         });
 

@@ -401,28 +401,36 @@ impl RequestQueue {
         let mut new = KVec::with_capacity(count, GFP_KERNEL)?;
         let mut free = KVec::with_capacity(count, GFP_KERNEL)?;
 
-        for index in 0..u16::try_from(count)? {
-            let request = wire::Message::GetValue.request(0);
+        while new.len() < count {
+            let from = new.len();
+            let parts = |index| {
+                (
+                    wire::Message::GetValue.request(0),
+                    wire::Response::POISON,
+                    // Numbers end at `MAX_SLOTS` below.
+                    (from + index) as u16,
+                )
+            };
 
-            new.push(
-                Slot {
-                    phase: Phase::Free,
-                    line: 0,
-                    content: Content::Line(wire::Message::GetValue),
-                    buffer: Some(Buffer::new(
-                        request,
-                        wire::Response::POISON,
-                        index,
-                        GFP_KERNEL,
-                    )?),
-                    used: Ok(0),
-                    next: None,
-                    missing: 0,
-                    done: Arc::pin_init(Completion::new(), GFP_KERNEL)?,
-                },
-                GFP_KERNEL,
-            )?;
-            free.push(index, GFP_KERNEL)?;
+            for buffer in Buffer::fill_page(parts, GFP_KERNEL)?
+                .into_iter()
+                .take(count - from)
+            {
+                free.push(*buffer.private(), GFP_KERNEL)?;
+                new.push(
+                    Slot {
+                        phase: Phase::Free,
+                        line: 0,
+                        content: Content::Line(wire::Message::GetValue),
+                        buffer: Some(buffer),
+                        used: Ok(0),
+                        next: None,
+                        missing: 0,
+                        done: Arc::pin_init(Completion::new(), GFP_KERNEL)?,
+                    },
+                    GFP_KERNEL,
+                )?;
+            }
         }
 
         if new.is_empty() {
@@ -670,11 +678,6 @@ impl RequestQueue {
     ///
     /// Process context; sleeps. Only during probe.
     pub(crate) fn names(&self, size: usize) -> Result<KVec<u8>> {
-        let bytes = KVec::from_elem(
-            wire::POISON,
-            size.checked_add(1).ok_or(EINVAL)?,
-            GFP_KERNEL | __GFP_NOWARN,
-        )?;
         let mut buffer = Some(
             Buffer::new(
                 wire::Request::names(),
@@ -682,7 +685,11 @@ impl RequestQueue {
                 0,
                 GFP_KERNEL,
             )?
-            .with_large_response(bytes),
+            .with_large_response(
+                size.checked_add(1).ok_or(EINVAL)?,
+                wire::POISON,
+                GFP_KERNEL | __GFP_NOWARN,
+            )?,
         );
 
         // The message takes the place of the one that the slot has for requests about lines.
