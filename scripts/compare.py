@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Puts what kunit.py says of the two drivers into one table, and fails if a test fails on the
+driver in Rust. A test's name begins with the number of what it is about."""
+
+import argparse
+import datetime
+import json
+import re
+import sys
+from pathlib import Path
+
+# The suites that know nothing of the driver, and what the numbers in their tests are those of.
+SPECIFICATION = "Requirements of the specification"
+FINDINGS = "Findings in the driver in C"
+SUITES = {
+    "gpio_virtio_spec": SPECIFICATION,
+    "gpio_virtio_irq": FINDINGS,
+    "gpio_virtio_life": FINDINGS,
+    "gpio_virtio_faults": FINDINGS,
+}
+# Without a status, the kernel has not come to the end of the test.
+WORDS = {"PASS": "ok", "FAIL": "FAILED", "SKIP": "skipped", None: "HANGS"}
+
+
+def results(directory):
+    """The status of each test, by suite and name, from all runs; the last word on it counts."""
+    names = [tuple(line.split(".")) for line in (directory / "tests").read_text().split() if "." in line]
+    found = dict.fromkeys(name for name in names if name[0] in SUITES)
+
+    def walk(group):
+        for case in group["test_cases"]:
+            key = group["name"], case["name"]
+            if key in found and case["status"] in ("PASS", "FAIL", "SKIP"):
+                found[key] = case["status"]
+        for sub in group["sub_groups"]:
+            walk(sub)
+
+    for path in directory.glob("*.json"):
+        walk(json.loads(path.read_text()))
+    return found
+
+
+def number_of(name):
+    """Number and words of a test's name; those without are about what anybody expects."""
+    match = re.fullmatch(r"([a-e])(\d+)_(.*)", name)
+    if not match:
+        return ("", 0), name.replace("_", " ")
+    return (match[1].upper(), int(match[2])), match[3].replace("_", " ")
+
+
+def table(c, rust):
+    """Rows by title, sorted by number: number, what was checked, driver in C, driver in Rust."""
+    rows = {title: [] for title in SUITES.values()}
+    for suite, name in dict.fromkeys([*rust, *c]):
+        number, checked = number_of(name)
+        rows[SUITES[suite]].append((number, checked, c.get((suite, name)), rust.get((suite, name))))
+    for title in rows:
+        rows[title].sort(key=lambda row: row[0])
+    return rows
+
+
+def label(number):
+    return f"{number[0]}{number[1]}" if number[0] else ""
+
+
+def totals(rows, column):
+    every = [row[column] for part in rows.values() for row in part]
+    return sum(status == "PASS" for status in every), len(every)
+
+
+def show(rows):
+    width = max(len(row[1]) for part in rows.values() for row in part)
+    for title, part in rows.items():
+        print(f"{title}\n{'No.':4} {'what was checked':{width}}  {'C':11}  Rust")
+        for number, checked, c, rust in part:
+            print(f"{label(number):4} {checked:{width}}  {WORDS[c]:11}  {WORDS[rust]}")
+        print()
+
+
+def write(rows, path, args):
+    """The same for Documentation/."""
+    today = datetime.date.today().isoformat()
+    lines = [
+        ".. SPDX-License-Identifier: GPL-2.0",
+        "",
+        "=================================",
+        "The two virtio GPIO drivers compared",
+        "=================================",
+        "",
+        "Results of the KUnit suites in ``drivers/gpio/gpio-virtio-kunit/``, which know nothing of",
+        "the driver, on the driver in C and on the one in Rust. ``make compare`` runs them. The",
+        "numbers are those in Documentation/driver-api/gpio/virtio-gpio.rst; tests without a number",
+        "are about what anybody expects.",
+        "",
+        f"Measured on {today} with Linux {args.kernel}, ``ARCH={args.arch}``, the driver in Rust of",
+        f"commit {args.commit}. The driver in C passes {totals(rows, 2)[0]} of {totals(rows, 2)[1]} tests, the driver in",
+        f"Rust {totals(rows, 3)[0]}.",
+        "",
+    ]
+    lines[2] = lines[4] = "=" * len(lines[3])
+    for title, part in rows.items():
+        lines += [title, "=" * len(title), "", ".. list-table::", "   :header-rows: 1", "   :widths: 8 60 16 16", ""]
+        for row in [(None, "What was checked", "C", "Rust"), *part]:
+            first = "No." if row[0] is None else label(row[0])
+            cells = [first, row[1], *(cell if row[0] is None else WORDS[cell] for cell in row[2:])]
+            lines += [f"   {'*' if n == 0 else ' '} - {cell}".rstrip() for n, cell in enumerate(cells)]
+        lines.append("")
+    path.write_text("\n".join(lines))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    missing = commands.add_parser("missing", help="list the tests of which no result is known")
+    missing.add_argument("results", type=Path, help="directory with the list of tests, and what kunit.py says of them")
+    both = commands.add_parser("table", help="print the table")
+    both.add_argument("--c", type=Path, required=True, help="directory of the driver in C")
+    both.add_argument("--rust", type=Path, required=True, help="directory of the driver in Rust")
+    both.add_argument("--kernel", required=True, help="version of the kernel")
+    both.add_argument("--commit", required=True, help="version of the driver in Rust")
+    both.add_argument("--arch", required=True)
+    both.add_argument("--rst", type=Path, help="file to write the table for the documentation into")
+    args = parser.parse_args()
+
+    if args.command == "missing":
+        for name, status in results(args.results).items():
+            if status is None:
+                print(".".join(name))
+        return 0
+    rows = table(results(args.c), results(args.rust))
+    show(rows)
+    for column, name in ((2, "C"), (3, "Rust")):
+        print("driver in {}: {} of {} passed".format(name, *totals(rows, column)))
+    if args.rst:
+        write(rows, args.rst, args)
+    passed, every = totals(rows, 3)
+    return passed != every
+
+
+if __name__ == "__main__":
+    sys.exit(main())
