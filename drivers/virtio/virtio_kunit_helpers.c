@@ -1096,6 +1096,24 @@ void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, u16 id)
 EXPORT_SYMBOL_GPL(kunit_virtio_use_id);
 
 /**
+ * kunit_virtio_poll() - Look for buffers without having been notified
+ * @dev: the device
+ * @queue: index of the queue
+ *
+ * As a device does that is not waiting for notifications, on a processor of
+ * its own.
+ */
+void kunit_virtio_poll(struct kunit_virtio *dev, unsigned int queue)
+{
+	struct queue *q = to_queue(dev, queue);
+
+	guard(device_state)(dev);
+	if (is_ready(dev) && q->live)
+		drain(q);
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_poll);
+
+/**
  * kunit_virtio_set_config() - Change the configuration space
  * @dev: the device
  * @config: its contents, of the size that it had in the beginning

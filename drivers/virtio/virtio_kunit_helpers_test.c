@@ -394,6 +394,17 @@ static void answers_later(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(toy->dev, 0), 0);
 }
 
+static void answers_without_notification(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	KUNIT_ASSERT_EQ(test, toy_add(toy, 0, 0, true, true), 0);
+	kunit_virtio_poll(toy->dev, 0);
+	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_notifications(toy->dev, 0), 0);
+}
+
 static void answers_out_of_order(struct kunit *test)
 {
 	struct toy *toy = toy_plug(test);
@@ -763,6 +774,7 @@ static struct kunit_case toy_cases[] = {
 	KUNIT_CASE(answers_in_process_context),
 	KUNIT_CASE(loses_interrupts),
 	KUNIT_CASE(answers_later),
+	KUNIT_CASE(answers_without_notification),
 	KUNIT_CASE(answers_out_of_order),
 	KUNIT_CASE(answers_never),
 	KUNIT_CASE(rescues),

@@ -23,6 +23,7 @@
  *	D11	operations on many lines go one by one
  *	D12	all errors are the same
  *	E1	directions are asked for one by one
+ *	E3	each message costs an allocation
  *	E4	an output costs two round trips
  */
 
@@ -202,6 +203,22 @@ static void b5_late_answer_is_thrown_away(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 1);
 }
 
+/* Nor does its buffer, as long as the device has it. */
+static void b5_unanswered_message_keeps_its_buffer(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *silent = line_get(f, 0, GPIOD_IN);
+	struct gpio_desc *other = line_get(f, 1, GPIOD_IN);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .count = 1, .drop = true,
+	      .with = WITH_VALUE, .value = 0);
+	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(silent), 0);
+	gpio_model_level(f->g, 1, true);
+	for (int i = 0; i < 100; i++)
+		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(other), 1);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(f->g->dev, REQUESTQ), 1);
+}
+
 static void b5_buffers_of_late_answers_are_used_again(struct kunit *test)
 {
 	struct fixture *f = plug_with(test, .ngpio = 4, .request_ring = 8);
@@ -229,7 +246,8 @@ static void b6_wrong_id_in_the_used_ring(struct kunit *test)
 	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
 
 	kunit_virtio_use_id(f->g->dev, REQUESTQ, 0xffff);
-	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
+	/* The device is not slow, it is of no use any more. */
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), -ENODEV);
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
@@ -365,6 +383,19 @@ static void b16_refused_directions_do_not_flood_the_log(struct kunit *test)
 	KUNIT_EXPECT_LT(test, log_count_device(f), 50);
 }
 
+static void b16_refused_types_do_not_flood_the_log(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_user(f, 0);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_IRQ_TYPE, .line = 0, .error = true);
+	for (int i = 0; i < 100; i++) {
+		irq_request(user, IRQF_TRIGGER_RISING);
+		irq_put(user);
+	}
+	KUNIT_EXPECT_LT(test, log_count_device(f), 50);
+}
+
 static void b16_broken_events_do_not_flood_the_log(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -482,6 +513,9 @@ static void b9_names_of_the_wrong_length(struct kunit *test)
 	      .used = 2);
 	plug_prepared(f);
 	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
+	/* The one byte of them that was written is no name. */
+	KUNIT_EXPECT_NULL(test, line_desc(f, 0)->name);
+	KUNIT_EXPECT_NULL(test, line_desc(f, 1)->name);
 	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
 }
 
@@ -678,6 +712,14 @@ static void e1_directions_are_asked_for_in_parallel(struct kunit *test)
 	KUNIT_EXPECT_LE(test, kunit_virtio_notifications(f->g->dev, REQUESTQ), 8);
 }
 
+static void e3_indirect_descriptors_are_declined(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ring_features =
+				      BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC));
+
+	KUNIT_EXPECT_FALSE(test, virtio_has_feature(f->vdev, VIRTIO_RING_F_INDIRECT_DESC));
+}
+
 static void e4_output_is_one_round_trip(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -704,6 +746,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b5_unbind_of_a_device_that_died),
 	KUNIT_CASE(b5_lines_of_a_dead_device_can_be_freed),
 	KUNIT_CASE(b5_late_answer_is_thrown_away),
+	KUNIT_CASE(b5_unanswered_message_keeps_its_buffer),
 	KUNIT_CASE(b5_buffers_of_late_answers_are_used_again),
 	KUNIT_CASE(b6_wrong_id_in_the_used_ring),
 	KUNIT_CASE(b6_id_of_another_buffer_in_the_used_ring),
@@ -725,6 +768,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b15_direction_that_is_none),
 	KUNIT_CASE(b16_refusals_do_not_flood_the_log),
 	KUNIT_CASE(b16_refused_directions_do_not_flood_the_log),
+	KUNIT_CASE(b16_refused_types_do_not_flood_the_log),
 	KUNIT_CASE(b16_broken_events_do_not_flood_the_log),
 	KUNIT_CASE(b21_device_sees_no_page_of_other_objects),
 	KUNIT_CASE(b22_notification_fails),
@@ -737,6 +781,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d12_unknown_status_is_an_error),
 	KUNIT_CASE(d12_wrong_length_is_an_error),
 	KUNIT_CASE(e1_directions_are_asked_for_in_parallel),
+	KUNIT_CASE(e3_indirect_descriptors_are_declined),
 	KUNIT_CASE(e4_output_is_one_round_trip),
 	/* Some drivers do not survive it. */
 	KUNIT_CASE(b20_types_change_while_the_driver_is_unbound),

@@ -368,6 +368,46 @@ static void b1_line_recovers_from_unused_buffers(struct kunit *test)
 	assert_irqs(user, 1);
 }
 
+#define LONG_LEVEL	1000
+
+/* Events that were handled in hard interrupts, one after another. */
+static unsigned int in_a_row;
+static unsigned int most_in_a_row;
+
+static void lower_after_a_long_time(struct irq_user *user)
+{
+	in_a_row = in_hardirq() ? in_a_row + 1 : 0;
+	most_in_a_row = max(most_in_a_row, in_a_row);
+	if (atomic_read(&user->count) >= LONG_LEVEL)
+		lower(user);
+	/* The next event is there before this one was handled. */
+	kunit_virtio_poll(user->f->g->dev, EVENTQ);
+}
+
+static void b1_events_without_end_leave_the_interrupt(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *users[2];
+	unsigned long flags;
+
+	in_a_row = 0;
+	most_in_a_row = 0;
+	for (int i = 0; i < 2; i++) {
+		users[i] = irq_get(f, i, IRQF_TRIGGER_HIGH);
+		users[i]->in_handler = lower_after_a_long_time;
+	}
+
+	/* From now on one of the two is always due. */
+	local_irq_save(flags);
+	for (int i = 0; i < 2; i++)
+		gpio_model_level(f->g, i, true);
+	local_irq_restore(flags);
+
+	for (int i = 0; i < 2; i++)
+		assert_irqs(users[i], LONG_LEVEL);
+	KUNIT_EXPECT_LT(test, most_in_a_row, LONG_LEVEL);
+}
+
 static void b2_old_buffer_is_still_out(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -624,6 +664,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE_SLOW(a6_line_that_nobody_handles_is_silenced),
 	KUNIT_CASE(b1_unused_buffers_are_no_storm),
 	KUNIT_CASE(b1_line_recovers_from_unused_buffers),
+	KUNIT_CASE(b1_events_without_end_leave_the_interrupt),
 	KUNIT_CASE(b2_old_buffer_is_still_out),
 	KUNIT_CASE(b2_old_buffer_is_used_for_the_new_type),
 	KUNIT_CASE(b7_slow_line_does_not_keep_others),
