@@ -64,6 +64,9 @@ kunit: ## build and run the KUnit suites (SMP=<n>, SHUFFLE=<seed>, REPEAT=<n>)
 compare: ## run the KUnit suites on both drivers, and show what each passes
 	@scripts/compare
 
+mutants: ## break the driver on purpose, and see which test notices
+	@scripts/mutants
+
 lint: ## run all static checks
 	@scripts/lint
 
@@ -76,4 +79,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio run test smoke kunit compare lint series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio run test smoke kunit compare mutants lint series clean distclean
