@@ -3,12 +3,12 @@
 //! The vhost-user side: what a front end sees of a device during one connection.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex};
 
 use log::debug;
 use vhost::vhost_user::{Listener, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
-use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringMutex};
+use vhost_user_backend::{VhostUserBackend, VhostUserDaemon};
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
@@ -21,6 +21,7 @@ use vmm_sys_util::event::{
 
 use crate::device::Device;
 use crate::ring::{Memory, Ring};
+use crate::vring::Vring;
 use crate::wire::F_IRQ;
 
 const QUEUES: usize = 2;
@@ -44,25 +45,45 @@ pub fn serve(
         mem: mem.clone(),
         exit: Mutex::new(None),
     });
-    let label = &device.description().label;
-    let mut daemon = VhostUserDaemon::new(label.clone(), backend.clone(), mem)?;
+    let result = serve_with(&backend, mem, listener);
+    device.disconnect();
+    result
+}
+
+fn serve_with(
+    backend: &Arc<Backend>,
+    mem: Memory,
+    listener: &mut Listener,
+) -> Result<(), vhost_user_backend::Error> {
+    let device = &backend.device;
+    let label = device.description().label.clone();
+    // Joins the ring thread when it is dropped.
+    let mut daemon = VhostUserDaemon::new(label, backend.clone(), mem)?;
+    for handler in daemon.get_epoll_handlers() {
+        // SAFETY: `handler` owns the descriptor and lives longer than the borrow.
+        let sleeper = unsafe { BorrowedFd::borrow_raw(handler.as_raw_fd()) };
+        Vring::all_sleep_on(sleeper).map_err(vhost_user_backend::Error::StartDaemon)?;
+    }
     daemon.start(listener)?;
     device.connect(daemon.shutdown_handle());
-    let result = daemon.wait();
-    // Joins the ring thread.
-    drop(daemon);
-    device.disconnect();
-    if let Some(fd) = backend.exit.lock().expect("a thread panicked").take() {
-        // SAFETY: The library took the descriptor out of its owner when it registered it with the
-        // ring thread, never closes it, and nothing refers to it after that thread has ended.
-        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    daemon.wait()
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        let exit = self.exit.get_mut().expect("a thread panicked");
+        if let Some(fd) = exit.take() {
+            // SAFETY: The library took the descriptor out of its owner when it registered it with
+            // the ring thread, never closes it, and nothing refers to it any more: that thread has
+            // a share of this backend until it has ended.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
     }
-    result
 }
 
 impl VhostUserBackend for Backend {
     type Bitmap = ();
-    type Vring = VringMutex<Memory>;
+    type Vring = Vring;
 
     fn num_queues(&self) -> usize {
         QUEUES

@@ -20,29 +20,46 @@ pub struct Chain<const N: usize> {
     /// The device-readable bytes, if there are exactly `N` of them, in the right place, and all
     /// memory of the chain exists.
     pub request: Option<[u8; N]>,
-    /// The device-writable memory.
+    /// The device-writable memory, as far as an answer may reach.
     pub writable: Pieces,
+    /// Bytes of device-writable memory in all.
+    pub capacity: u32,
 }
 
 impl<const N: usize> Chain<N> {
-    /// Walks a chain. Allocates only if the writable part is in more than two pieces.
-    pub fn parse<M: GuestMemory>(mem: &M, chain: DescriptorChain<&M>) -> Self {
+    /// Walks a chain of at most `longest` descriptors, and remembers where an answer of `answer`
+    /// bytes goes. Allocates only if that is in more than two pieces.
+    pub fn parse<M: GuestMemory>(
+        mem: &M,
+        chain: DescriptorChain<&M>,
+        longest: u16,
+        answer: usize,
+    ) -> Self {
         let head = chain.head_index();
         let mut request = [0; N];
         let mut filled = 0_usize;
         let mut intact = true;
+        let mut readable = true;
+        let mut more = false;
         let mut writable = Pieces::new();
-        for descriptor in chain {
+        let mut capacity = 0_u32;
+        for descriptor in chain.take(longest.into()) {
             let len = descriptor.len();
+            more = descriptor.has_next();
             if descriptor.is_write_only() {
+                readable = false;
                 // Better to know now than when the answer is due.
                 let (address, count) = (descriptor.addr(), len as usize);
                 intact &= len == 0 || mem.check_range(address, count, Permissions::Write);
-                writable.push((address, len));
+                if len > 0 && (capacity as usize) < answer {
+                    writable.push((address, len));
+                }
+                // A chain of 4 GiB is not what it seems, but no reason to panic.
+                capacity = capacity.saturating_add(len);
                 continue;
             }
             // All readable descriptors come before the first writable one.
-            intact &= writable.is_empty();
+            intact &= readable;
             match request.get_mut(filled..filled.saturating_add(len as usize)) {
                 Some(slot) if intact => {
                     intact = mem.read_slice(slot, descriptor.addr()).is_ok();
@@ -51,17 +68,16 @@ impl<const N: usize> Chain<N> {
                 _ => intact = false,
             }
         }
+        // It goes round, or out of the table, or is longer than the ring, which a table of its own
+        // would have room for.
+        intact &= !more;
         Self {
             head,
             request: (intact && filled == N).then_some(request),
             writable,
+            capacity,
         }
     }
-}
-
-/// Bytes of device-writable memory.
-pub fn capacity(pieces: &Pieces) -> u64 {
-    pieces.iter().map(|&(_, len)| u64::from(len)).sum()
 }
 
 /// Writes as much of `bytes` as fits and returns how much that was. A piece outside guest memory

@@ -257,7 +257,7 @@ impl std::str::FromStr for Edges {
     }
 }
 
-fn line_value(text: &str) -> Result<(String, bool)> {
+pub(crate) fn line_value(text: &str) -> Result<(String, bool)> {
     let (line, value) = text.rsplit_once('=').unwrap_or((text, ""));
     let value = match value {
         "1" | "active" => true,

@@ -64,7 +64,7 @@ impl Client {
     }
 
     fn next(&mut self) -> Result<Option<Reply>> {
-        control::receive(&mut self.replies)
+        control::receive(&mut self.replies, control::LONGEST_REPLY)
     }
 }
 

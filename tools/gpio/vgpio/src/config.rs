@@ -41,11 +41,16 @@ struct File {
 pub fn read(path: &Path) -> Result<Vec<Device>> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
-    let file: File = toml::from_str(&text).map_err(|e| {
-        let line = e
-            .span()
-            .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        anyhow::anyhow!("{shown}:{line}: {}", e.message().replace('\n', "; "))
+    parse(&text).map_err(|(line, e)| anyhow::anyhow!("{shown}:{line}: {e}"))
+}
+
+/// Reads the devices in the text of such a file. An error comes with the number of its line.
+pub fn parse(text: &str) -> Result<Vec<Device>, (usize, String)> {
+    let file: File = toml::from_str(text).map_err(|e| {
+        let start = e.span().map_or(0, |span| span.start);
+        let before = text.as_bytes()[..start].iter();
+        let line = 1 + before.filter(|byte| **byte == b'\n').count();
+        (line, e.message().replace('\n', "; "))
     })?;
     Ok(file.device)
 }

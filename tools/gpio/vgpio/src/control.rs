@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, Write};
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +13,10 @@ use crate::model::{Direction, IrqType};
 use crate::stats::Stats;
 use crate::watch::{Event, Topic};
 
-/// The longest line that either side accepts.
-const LONGEST: u64 = 64 << 20;
+/// The longest request that the daemon reads.
+pub const LONGEST_REQUEST: u64 = 1 << 20;
+/// The longest reply that a client reads.
+pub const LONGEST_REPLY: u64 = 64 << 20;
 
 /// What a client asks for. `device` is a label or an index; without it, lines are looked for by
 /// name on all devices, and by number if there is but one. No lines means all.
@@ -124,13 +126,17 @@ pub fn send(mut to: impl Write, message: &impl Serialize) -> Result<()> {
     Ok(())
 }
 
-/// Receives one object; `None` at the end.
-pub fn receive<T: DeserializeOwned>(from: &mut impl BufRead) -> Result<Option<T>> {
+/// Receives one object, in a line that is no longer than `longest`; `None` at the end.
+pub fn receive<T: DeserializeOwned>(from: &mut impl BufRead, longest: u64) -> Result<Option<T>> {
     let mut line = Vec::new();
-    let mut limited = std::io::Read::take(from, LONGEST);
+    let mut limited = std::io::Read::take(from, longest);
     if limited.read_until(b'\n', &mut line)? == 0 {
         return Ok(None);
     }
+    ensure!(
+        (line.len() as u64) < longest || line.ends_with(b"\n"),
+        "a message of more than {longest} bytes"
+    );
     let message = serde_json::from_slice(&line).context("not a message of the control protocol")?;
     Ok(Some(message))
 }

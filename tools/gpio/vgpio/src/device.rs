@@ -6,15 +6,16 @@
 //! thread of the connection and that of the rings, the host's side from the control socket, and a
 //! thread of our own hands back what had to wait.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-use log::{error, info};
+use log::Level;
 use smallvec::SmallVec;
 use vhost_user_backend::ShutdownHandle;
 use virtio_queue::Error;
 
-use crate::chain::{self, Chain, Pieces};
+use crate::chain::{Chain, Pieces};
 use crate::fault::{Faults, Verdict};
 use crate::limit::Limit;
 use crate::model::{Effects, Forgotten, Model, Rules, View};
@@ -22,7 +23,7 @@ use crate::names::Names;
 use crate::outbox::{Completion, Outbox};
 use crate::ring::{Position, Ring};
 use crate::stats::Stats;
-use crate::watch::{Event, Watchers};
+use crate::watch::Watchers;
 use crate::wire::{
     self, Message, Request, EVENT_INVALID, EVENT_QUEUE, EVENT_REQUEST_SIZE, EVENT_RESPONSE_SIZE,
     EVENT_VALID, REQUEST_QUEUE, REQUEST_SIZE, RESPONSE_SIZE, STATUS_ERR, STATUS_OK,
@@ -48,6 +49,8 @@ pub struct Description {
 pub struct Device {
     description: Description,
     state: Mutex<State>,
+    /// How many of the host's side wait for the lock.
+    waiting: AtomicUsize,
     /// Something waits in the outbox.
     wake: Condvar,
 }
@@ -57,6 +60,7 @@ pub struct Device {
 struct EventBuffer {
     head: u16,
     pieces: Pieces,
+    capacity: u32,
 }
 
 /// A guest that the front end has stopped: gone, or only paused.
@@ -64,6 +68,7 @@ struct Paused {
     position: Position,
     forgotten: Forgotten<EventBuffer>,
     outbox: Outbox,
+    held: [u16; 2],
 }
 
 struct State {
@@ -75,6 +80,8 @@ struct State {
     watchers: Watchers,
     outbox: Outbox,
     rings: Option<[Ring; 2]>,
+    /// Chains that were taken from each ring and not handed back.
+    held: [u16; 2],
     /// Rings with chains handed back since the last interrupt.
     dirty: [bool; 2],
     /// Rings whose content makes no sense, left alone until they are set up again.
@@ -84,6 +91,8 @@ struct State {
     connection: Option<ShutdownHandle>,
     connected: bool,
     limit: Limit,
+    /// Apart from the complaints, which it would drown.
+    visits: Limit,
 }
 
 impl Device {
@@ -104,6 +113,7 @@ impl Device {
                 watchers: Watchers::default(),
                 outbox: Outbox::default(),
                 rings: None,
+                held: [0; 2],
                 dirty: [false; 2],
                 broken: [false; 2],
                 paused: None,
@@ -111,7 +121,9 @@ impl Device {
                 connection: None,
                 connected: false,
                 limit: Limit::default(),
+                visits: Limit::default(),
             }),
+            waiting: AtomicUsize::new(0),
             description,
             wake: Condvar::new(),
         });
@@ -134,6 +146,14 @@ impl Device {
         }
     }
 
+    /// Takes the lock for the host, before the guest's side gets it again.
+    fn lock_first(&self) -> Locked<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let locked = self.lock();
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        locked
+    }
+
     // The guest's side.
 
     /// A front end has connected.
@@ -142,7 +162,7 @@ impl Device {
         locked.state.stats.connections += 1;
         locked.state.connection = connection;
         locked.state.connected = true;
-        info!(device = self.description.label.as_str(); "front end connected");
+        locked.visit(format_args!("front end connected"));
     }
 
     /// The front end has gone, and its guest with it.
@@ -153,8 +173,10 @@ impl Device {
         locked.state.can_disable = true;
         locked.state.rings = None;
         locked.state.connection = None;
-        locked.state.connected = false;
-        info!(device = self.description.label.as_str(); "front end disconnected");
+        let was_connected = std::mem::take(&mut locked.state.connected);
+        if was_connected {
+            locked.visit(format_args!("front end disconnected"));
+        }
     }
 
     /// The front end wants to know what features there are.
@@ -192,10 +214,12 @@ impl Device {
         let state = &mut *locked.state;
         let forgotten = state.model.forget(&mut state.effects);
         let outbox = std::mem::take(&mut state.outbox);
+        let held = std::mem::take(&mut state.held);
         locked.state.paused = Some(Paused {
             position,
             forgotten,
             outbox,
+            held,
         });
         locked.settle();
     }
@@ -223,8 +247,12 @@ impl Device {
 
         for queue in [REQUEST_QUEUE, EVENT_QUEUE] {
             let mut first = true;
-            // The lock is dropped now and then: a busy guest must not lock out the host.
-            while queues[queue] && self.lock().drain(queue, std::mem::take(&mut first)) {}
+            while queues[queue] && self.lock().drain(queue, std::mem::take(&mut first)) {
+                // A busy guest must not lock out the host.
+                while self.waiting.load(Ordering::Relaxed) > 0 {
+                    std::thread::yield_now();
+                }
+            }
         }
     }
 
@@ -256,26 +284,26 @@ impl Device {
 
     /// Whether a front end is connected.
     pub fn is_connected(&self) -> bool {
-        self.lock().state.connected
+        self.lock_first().state.connected
     }
 
     /// Ends the connection of the front end, if there is one.
     pub fn hang_up(&self) {
-        if let Some(connection) = &self.lock().state.connection {
+        if let Some(connection) = &self.lock_first().state.connection {
             connection.shutdown();
         }
     }
 
     /// The state of these lines, all at one moment.
     pub fn views(&self, lines: &[u16]) -> Vec<(u16, View)> {
-        let locked = self.lock();
+        let locked = self.lock_first();
         let view = |&line| Some((line, locked.state.model.view(line)?));
         lines.iter().filter_map(view).collect()
     }
 
     /// Sets the host's levels, in order and in one go.
     pub fn set(&self, levels: impl IntoIterator<Item = (u16, bool)>) {
-        let mut locked = self.lock();
+        let mut locked = self.lock_first();
         for (line, level) in levels {
             locked.set_host(line, level);
         }
@@ -284,7 +312,7 @@ impl Device {
 
     /// Inverts the host's levels, in order and in one go.
     pub fn toggle(&self, lines: &[u16]) {
-        let mut locked = self.lock();
+        let mut locked = self.lock_first();
         for &line in lines {
             if let Some(view) = locked.state.model.view(line) {
                 locked.set_host(line, !view.host);
@@ -311,17 +339,17 @@ impl Device {
 
     /// Gives access to the faults.
     pub fn faults<T>(&self, f: impl FnOnce(&mut Faults) -> T) -> T {
-        f(&mut self.lock().state.faults)
+        f(&mut self.lock_first().state.faults)
     }
 
     /// Gives access to the observers.
     pub fn watchers<T>(&self, f: impl FnOnce(&mut Watchers) -> T) -> T {
-        f(&mut self.lock().state.watchers)
+        f(&mut self.lock_first().state.watchers)
     }
 
     /// The counters, which start again from zero if asked to.
     pub fn stats(&self, reset: bool) -> Stats {
-        let stats = &mut self.lock().state.stats;
+        let stats = &mut self.lock_first().state.stats;
         if reset {
             std::mem::take(stats)
         } else {
@@ -337,10 +365,6 @@ struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    fn label(&self) -> &str {
-        &self.device.description.label
-    }
-
     /// Forgets the guest, and keeps away from its rings until they are set up again: their memory
     /// may be in other use by now.
     fn stop(&mut self) {
@@ -355,6 +379,7 @@ impl Locked<'_> {
         let state = &mut *self.state;
         state.model.forget(&mut state.effects);
         state.outbox = Outbox::default();
+        state.held = [0; 2];
         state.dirty = [false; 2];
         state.broken = [false; 2];
         self.settle();
@@ -372,8 +397,15 @@ impl Locked<'_> {
             let state = &mut *self.state;
             state.model.restore(paused.forgotten, &mut state.effects);
             state.outbox = paused.outbox;
-            info!(device = self.label(); "guest resumed");
+            state.held = paused.held;
+            self.visit(format_args!("guest resumed"));
         }
+    }
+
+    /// Logs who comes and goes.
+    fn visit(&mut self, what: std::fmt::Arguments<'_>) {
+        let label = &self.device.description.label;
+        self.state.visits.log(Level::Info, label, what);
     }
 
     /// Carries out what is in a queue. Returns whether there may be more.
@@ -396,35 +428,46 @@ impl Locked<'_> {
         }
     }
 
-    /// Takes all chains there are.
+    /// Takes the chains there are, but no more than the ring has room for: the guest may add some
+    /// all the time.
     fn drain_ring(&mut self, queue: usize, ring: &Ring, first: bool) -> Result<(), Error> {
         ring.quiet()?;
-        let mut chains = 0;
-        if queue == REQUEST_QUEUE {
-            while let Some(chain) = ring.pop()? {
-                chains += 1;
+        let names = self.device.description.names.block().len();
+        let answer = RESPONSE_SIZE.max(1 + names);
+        let mut first = first;
+        for _ in 0..ring.size() {
+            let held = self.state.held[queue];
+            if queue == REQUEST_QUEUE {
+                let Some(chain) = ring.pop(held, answer)? else {
+                    break;
+                };
+                self.state.held[queue] += 1;
                 self.request(chain);
-                self.dispatch();
-            }
-        } else {
-            while let Some(chain) = ring.pop()? {
-                chains += 1;
+            } else {
+                let Some(chain) = ring.pop(held, EVENT_RESPONSE_SIZE)? else {
+                    break;
+                };
+                self.state.held[queue] += 1;
                 self.event_buffer(chain);
-                self.dispatch();
             }
+            let stats = self.state.stats.queue(queue);
+            stats.chains += 1;
+            stats.batches += u64::from(std::mem::take(&mut first));
+            self.dispatch();
         }
-        let stats = self.state.stats.queue(queue);
-        stats.chains += chains;
-        stats.batches += u64::from(first && chains > 0);
         Ok(())
     }
 
     /// Leaves a queue alone until it is set up again.
     fn give_up(&mut self, queue: usize, why: &dyn std::fmt::Display) {
         self.state.broken[queue] = true;
-        error!(
-            device = self.label();
-            "queue {queue} makes no sense, ignored until the driver starts again: {why}"
+        let label = &self.device.description.label;
+        self.state.limit.log(
+            Level::Error,
+            label,
+            format_args!(
+                "queue {queue} makes no sense, ignored until the driver starts again: {why}"
+            ),
         );
     }
 
@@ -439,7 +482,6 @@ impl Locked<'_> {
 
     /// Carries out one request.
     fn request(&mut self, chain: Chain<REQUEST_SIZE>) {
-        let capacity = chain::capacity(&chain.writable);
         let request = chain.request.map(Request::from_bytes);
         let message = request.and_then(|request| Message::from_wire(request.kind));
         let names = &self.device.description.names;
@@ -454,10 +496,11 @@ impl Locked<'_> {
             line: request.map_or(0, |request| request.line),
             head: chain.head,
             pieces: chain.writable,
+            capacity: chain.capacity,
             bytes: SmallVec::from_elem(0, size),
             used: None,
         };
-        let Some(request) = request.filter(|_| capacity >= size as u64) else {
+        let Some(request) = request.filter(|_| chain.capacity as usize >= size) else {
             self.malformed(REQUEST_QUEUE, chain.head);
             completion.bytes[0] = STATUS_ERR;
             self.state.stats.answered_err += 1;
@@ -507,10 +550,11 @@ impl Locked<'_> {
     /// Takes one chain of the event queue.
     fn event_buffer(&mut self, chain: Chain<EVENT_REQUEST_SIZE>) {
         let line = chain.request.map(u16::from_le_bytes);
-        let line = line.filter(|_| chain::capacity(&chain.writable) >= EVENT_RESPONSE_SIZE as u64);
+        let line = line.filter(|_| chain.capacity as usize >= EVENT_RESPONSE_SIZE);
         let buffer = EventBuffer {
             head: chain.head,
             pieces: chain.writable,
+            capacity: chain.capacity,
         };
         let Some(line) = line else {
             self.malformed(EVENT_QUEUE, chain.head);
@@ -572,15 +616,8 @@ impl Locked<'_> {
         }
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let time = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-        let description = &self.device.description;
         for &(line, change) in &effects.changes {
-            self.state.watchers.tell(line, &change, || Event {
-                time,
-                device: description.label.clone(),
-                line,
-                name: description.names.get(line).map(str::to_owned),
-                change,
-            });
+            self.state.watchers.tell(time, line, change);
         }
     }
 
@@ -598,8 +635,8 @@ impl Locked<'_> {
             return;
         }
         if verdict.stale || verdict.used_len.is_some() {
-            let capacity = chain::capacity(&completion.pieces);
-            let written = capacity.min(completion.bytes.len() as u64) as u32;
+            let capacity = completion.capacity;
+            let written = capacity.min(completion.bytes.len() as u32);
             let lie = verdict.used_len.map(|len| len.of(written, capacity));
             completion.used = Some(lie.unwrap_or(written));
             if verdict.stale {
@@ -623,10 +660,12 @@ impl Locked<'_> {
         match rings[queue].push(head, &completion.pieces, &completion.bytes, used) {
             Ok(true) => {
                 self.state.stats.queue(queue).returned += 1;
+                self.state.held[queue] -= 1;
                 self.state.dirty[queue] = true;
             }
             Ok(false) => self.state.outbox.stall(completion),
             Err(Error::InvalidDescriptorIndex) => {
+                self.state.held[queue] -= 1;
                 let label = &self.device.description.label;
                 self.state.limit.warn(
                     label,
@@ -669,6 +708,7 @@ fn event(line: u16, buffer: EventBuffer, status: u8) -> Completion {
         line,
         head: buffer.head,
         pieces: buffer.pieces,
+        capacity: buffer.capacity,
         bytes: SmallVec::from_slice(&[status]),
         used: None,
     }

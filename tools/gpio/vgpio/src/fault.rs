@@ -26,10 +26,10 @@ pub enum UsedLen {
 
 impl UsedLen {
     /// The false length for a chain in which `written` of `capacity` bytes were written.
-    pub fn of(self, written: u32, capacity: u64) -> u32 {
+    pub fn of(self, written: u32, capacity: u32) -> u32 {
         match self {
             Self::Short => written.saturating_sub(1),
-            Self::Long => u32::try_from(capacity + 1).unwrap_or(u32::MAX),
+            Self::Long => capacity.saturating_add(1),
             Self::Zero => 0,
             Self::Exactly(len) => len,
         }
@@ -321,6 +321,9 @@ impl Verdict {
     }
 }
 
+/// The most faults that a device can have: each looks at each message.
+const MOST: usize = 256;
+
 /// The faults of a device.
 #[derive(Debug, Default)]
 pub struct Faults {
@@ -335,6 +338,10 @@ impl Faults {
             .iter()
             .map(|text| Fault::parse(text, &line))
             .collect::<Result<_>>()?;
+        ensure!(
+            self.faults.len() + parsed.len() <= MOST,
+            "too many faults: there can be {MOST}, `vgpio fault clear` removes some"
+        );
         for mut fault in parsed {
             self.last_id += 1;
             fault.id = self.last_id;
@@ -516,7 +523,7 @@ mod tests {
         assert_eq!(UsedLen::Short.of(2, 2), 1);
         assert_eq!(UsedLen::Short.of(0, 2), 0);
         assert_eq!(UsedLen::Long.of(2, 2), 3);
-        assert_eq!(UsedLen::Long.of(2, u64::MAX - 1), u32::MAX);
+        assert_eq!(UsedLen::Long.of(2, u32::MAX), u32::MAX);
         assert_eq!(UsedLen::Zero.of(2, 2), 0);
         assert_eq!(UsedLen::Exactly(7).of(2, 2), 7);
     }

@@ -20,5 +20,7 @@ mod serve;
 mod server;
 mod socket;
 pub mod stats;
+mod vanish;
+mod vring;
 pub mod watch;
 pub mod wire;

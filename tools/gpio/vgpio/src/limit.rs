@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Complaints about the guest, few enough that it cannot fill a disk with them.
+//! What the guest and other strangers make us log, too little to fill a disk.
 
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{log, Level};
 
 const PERIOD: Duration = Duration::from_secs(5);
 const PER_PERIOD: u32 = 5;
 
-/// Lets a few complaints per period through and counts the rest.
+/// Lets a few messages per period through and counts the rest.
 #[derive(Debug, Default)]
 pub struct Limit {
     since: Option<Instant>,
@@ -17,17 +17,22 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// Logs `what`, unless there was too much of that lately.
+    /// Logs a complaint about a device's guest, unless there was too much lately.
     pub fn warn(&mut self, device: &str, what: std::fmt::Arguments<'_>) {
+        self.log(Level::Warn, device, what);
+    }
+
+    /// Logs `what`, unless there was too much lately.
+    pub fn log(&mut self, level: Level, device: &str, what: std::fmt::Arguments<'_>) {
         if let Some(suppressed) = self.admit(Instant::now()) {
             if suppressed > 0 {
-                warn!(device; "{suppressed} similar messages left out");
+                log!(target: "vgpio", level, device; "{suppressed} similar messages left out");
             }
-            warn!(device; "{what}");
+            log!(target: "vgpio", level, device; "{what}");
         }
     }
 
-    /// Whether a complaint may pass, and how many before it did not.
+    /// Whether a message may pass, and how many before it did not.
     fn admit(&mut self, now: Instant) -> Option<u32> {
         let mut suppressed = 0;
         if self.since.is_none_or(|since| now - since >= PERIOD) {

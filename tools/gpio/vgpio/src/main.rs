@@ -9,8 +9,8 @@ use clap::Parser;
 use vgpio::cli::Cli;
 
 fn main() -> ExitCode {
-    // The queue library shouts once per notification about a broken ring; the device says it once.
-    let filter = "info,vhost_user_backend=warn,virtio_queue=off";
+    // The libraries shout about whatever a guest or a front end sends; the device says it once.
+    let filter = "info,vhost=off,vhost_user_backend=off,virtio_queue=off";
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
 
     let cli = match Cli::try_parse() {

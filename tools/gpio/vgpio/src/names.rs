@@ -10,6 +10,7 @@ use anyhow::{ensure, Result};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     names: Vec<String>,
+    lines: HashMap<String, u16>,
     block: Vec<u8>,
 }
 
@@ -22,17 +23,13 @@ impl Names {
             "{} names for {lines} lines: give at most one name per line",
             names.len()
         );
-        let mut seen = HashMap::new();
-        for (line, name) in names
-            .iter()
-            .enumerate()
-            .filter(|(_, name)| !name.is_empty())
-        {
+        let mut by_name = HashMap::new();
+        for (line, name) in (0..).zip(&names).filter(|(_, name)| !name.is_empty()) {
             ensure!(
                 name.bytes().all(|byte| (0x20..0x7f).contains(&byte)),
                 "name {name:?} of line {line} is not printable 7-bit ASCII"
             );
-            if let Some(first) = seen.insert(name, line) {
+            if let Some(first) = by_name.insert(name.clone(), line) {
                 anyhow::bail!(
                     "name {name:?} is given to lines {first} and {line}: names must be unique"
                 );
@@ -47,7 +44,11 @@ impl Names {
                 block.push(0);
             }
         }
-        Ok(Self { names, block })
+        Ok(Self {
+            names,
+            lines: by_name,
+            block,
+        })
     }
 
     /// The name of `line`, if it has one.
@@ -58,8 +59,7 @@ impl Names {
 
     /// The line called `name`.
     pub fn find(&self, name: &str) -> Option<u16> {
-        let index = self.names.iter().position(|it| it == name)?;
-        (!name.is_empty()).then(|| u16::try_from(index).ok())?
+        self.lines.get(name).copied()
     }
 
     /// All names, each terminated by a zero; nothing at all if no line has a name.

@@ -22,6 +22,8 @@ pub struct Completion {
     pub line: u16,
     pub head: u16,
     pub pieces: Pieces,
+    /// Bytes of device-writable memory in all.
+    pub capacity: u32,
     pub bytes: SmallVec<[u8; 8]>,
     /// The length to claim; `None` for what is written.
     pub used: Option<u32>,
@@ -174,6 +176,7 @@ mod tests {
             line,
             head,
             pieces: Pieces::new(),
+            capacity: 0,
             bytes: SmallVec::new(),
             used: None,
         }

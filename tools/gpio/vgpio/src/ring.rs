@@ -9,12 +9,13 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use vhost_user_backend::{VringMutex, VringState, VringT};
+use vhost_user_backend::{VringState, VringT};
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Error, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::chain::{self, Chain, Pieces};
+use crate::vring::Vring;
 
 /// The guest's memory, replaced as a whole when the front end sends another memory table.
 pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
@@ -36,17 +37,18 @@ impl Position {
 /// A virtqueue of one connection.
 #[derive(Clone)]
 pub struct Ring {
-    vring: VringMutex<Memory>,
+    vring: Vring,
     mem: Memory,
 }
 
 impl Ring {
-    pub fn new(vring: VringMutex<Memory>, mem: Memory) -> Self {
+    pub fn new(vring: Vring, mem: Memory) -> Self {
         Self { vring, mem }
     }
 
-    /// Takes the next chain that the guest made available.
-    pub fn pop<const N: usize>(&self) -> Result<Option<Chain<N>>, Error> {
+    /// Takes the next chain that the guest made available, which gets an answer of `answer` bytes.
+    /// `held` is how many it has not got back yet.
+    pub fn pop<const N: usize>(&self, held: u16, answer: usize) -> Result<Option<Chain<N>>, Error> {
         let mut state = self.vring.get_mut();
         if !running(&state) {
             return Ok(None);
@@ -56,10 +58,15 @@ impl Ring {
         if queue.avail_idx(&*mem, Ordering::Acquire)?.0 == queue.next_avail() {
             return Ok(None);
         }
+        let size = queue.size();
+        if held >= size {
+            // It takes a descriptor to make a chain, and all of them are with us.
+            return Err(Error::InvalidAvailRingIndex);
+        }
         // There is something, so finding nothing means that the ring is out of reach.
         let next = queue.iter(&*mem)?.next();
         let chain = next.ok_or(Error::InvalidAvailRingIndex)?;
-        Ok(Some(Chain::parse(&*mem, chain)))
+        Ok(Some(Chain::parse(&*mem, chain, size, answer)))
     }
 
     /// Writes `bytes` and hands the chain back, claiming to have written `used` bytes, or those
@@ -104,7 +111,11 @@ impl Ring {
         }
         let wanted = self.wants_signal(&mut state).map_err(io::Error::other)?;
         if wanted {
-            state.signal_used_queue()?;
+            match state.signal_used_queue() {
+                // So many signals wait for the guest that there is no room for another.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                other => other?,
+            }
         }
         Ok(Some(wanted))
     }
@@ -132,6 +143,11 @@ impl Ring {
     /// Whether the front end lets us use the ring.
     pub fn is_running(&self) -> bool {
         running(&self.vring.get_ref())
+    }
+
+    /// How many chains can be under way.
+    pub fn size(&self) -> u16 {
+        self.vring.get_ref().get_queue().size()
     }
 
     /// Where the ring stands.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{ensure, Context, Result};
-use log::{debug, error, info};
+use log::{debug, info, Level};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use vhost::vhost_user::Listener;
@@ -17,13 +17,16 @@ use vhost::vhost_user::Listener;
 use crate::backend;
 use crate::config;
 use crate::device::Device;
+use crate::limit::Limit;
 use crate::server::{Served, Server};
 use crate::socket;
+use crate::vanish;
 
 /// Serves `devices` and the control socket until SIGTERM or SIGINT.
 pub fn serve(devices: &[config::Device], control: &Path) -> Result<()> {
     // Before there is any thread, so that all inherit it.
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot catch signals")?;
+    vanish::survive()?;
 
     ensure!(!devices.is_empty(), "no device: use --device or --config");
     let mut labels = HashSet::new();
@@ -83,6 +86,7 @@ fn spawn(name: String, f: impl FnOnce() + Send + 'static) -> Result<()> {
 /// Serves one front end after the other.
 fn accept_forever(device: &Arc<Device>, mut listener: Listener) {
     let label = device.description().label.as_str();
+    let mut limit = Limit::default();
     loop {
         match backend::serve(device, &mut listener) {
             Ok(()) => {}
@@ -90,7 +94,11 @@ fn accept_forever(device: &Arc<Device>, mut listener: Listener) {
                 debug!(device = label; "connection ended: {e}");
             }
             Err(e) => {
-                error!(device = label; "cannot serve a front end: {e}");
+                limit.log(
+                    Level::Error,
+                    label,
+                    format_args!("cannot serve a front end: {e}"),
+                );
                 thread::sleep(std::time::Duration::from_millis(100));
             }
         }

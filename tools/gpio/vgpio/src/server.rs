@@ -5,17 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufReader;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 
-use log::{debug, warn};
+use log::{debug, Level};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
-use crate::control::{self, Fault, Line, Reply, Request};
+use crate::control::{self, Fault, Line, Reply, Request, LONGEST_REQUEST};
 use crate::device::Device;
+use crate::limit::Limit;
 use crate::model::View;
 use crate::watch::{self, Topic};
 
@@ -25,10 +25,23 @@ pub struct Served {
     pub socket: String,
 }
 
+/// The most clients at a time. Each has a thread, and may have a long request.
+const CLIENTS: usize = 64;
+
+/// The most lines in a request.
+const LINES: usize = 1 << 16;
+
 /// All devices of a daemon.
 pub struct Server {
     devices: Vec<Served>,
-    clients: AtomicU64,
+    clients: Mutex<Clients>,
+}
+
+/// The clients by the order in which they came.
+#[derive(Default)]
+struct Clients {
+    streams: BTreeMap<u64, Arc<UnixStream>>,
+    last: u64,
 }
 
 /// Lines of one device.
@@ -38,40 +51,68 @@ impl Server {
     pub fn new(devices: Vec<Served>) -> Arc<Self> {
         Arc::new(Self {
             devices,
-            clients: AtomicU64::new(0),
+            clients: Mutex::default(),
         })
     }
 
     /// Serves all clients, for ever.
     pub fn run(self: &Arc<Self>, listener: &UnixListener) {
+        let mut limit = Limit::default();
         loop {
-            let client = match listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(e) => {
-                    // Out of descriptors, most likely. Some may come back.
-                    warn!("cannot accept a control client: {e}");
-                    std::thread::sleep(Duration::from_millis(100));
-                    continue;
-                }
-            };
-            let server = self.clone();
-            let thread = std::thread::Builder::new().name("control".into());
-            let spawned = thread.spawn(move || {
-                if let Err(e) = server.converse(&client) {
-                    debug!("control client: {e:#}");
-                }
-            });
-            if let Err(e) = spawned {
-                warn!("cannot serve a control client: {e}");
+            let served = listener
+                .accept()
+                .and_then(|(stream, _)| self.welcome(Arc::new(stream)));
+            if let Err(e) = served {
+                // Out of descriptors, most likely. Some may come back.
+                limit.log(
+                    Level::Warn,
+                    "control",
+                    format_args!("cannot serve a client: {e}"),
+                );
+                std::thread::sleep(Duration::from_millis(100));
             }
         }
     }
 
+    /// Starts to serve a client. If there are too many, the one that came first has to go: clients
+    /// that do nothing must not keep others out.
+    fn welcome(self: &Arc<Self>, client: Arc<UnixStream>) -> std::io::Result<()> {
+        let id = {
+            let mut clients = self.clients.lock().expect("a thread panicked");
+            if clients.streams.len() >= CLIENTS {
+                if let Some((_, first)) = clients.streams.pop_first() {
+                    let _ = first.shutdown(std::net::Shutdown::Both);
+                }
+            }
+            clients.last += 1;
+            let id = clients.last;
+            clients.streams.insert(id, client.clone());
+            id
+        };
+        let server = self.clone();
+        let serve = move || {
+            if let Err(e) = server.converse(id, &client) {
+                debug!("control client: {e:#}");
+            }
+            server.farewell(id);
+        };
+        let thread = std::thread::Builder::new().name("control".into());
+        thread
+            .spawn(serve)
+            .map(drop)
+            .inspect_err(|_| self.farewell(id))
+    }
+
+    fn farewell(&self, id: u64) {
+        let mut clients = self.clients.lock().expect("a thread panicked");
+        clients.streams.remove(&id);
+    }
+
     /// Answers one client's requests until it hangs up.
-    fn converse(&self, client: &UnixStream) -> Result<()> {
+    fn converse(&self, id: u64, client: &UnixStream) -> Result<()> {
         let mut requests = BufReader::new(client);
         loop {
-            let request = match control::receive(&mut requests) {
+            let request = match control::receive(&mut requests, LONGEST_REQUEST) {
                 Ok(None) => return Ok(()),
                 Ok(Some(request)) => request,
                 Err(e) => {
@@ -86,7 +127,7 @@ impl Server {
             } = &request
             {
                 match self.select(device.as_deref(), lines) {
-                    Ok(selected) => return self.watch(client, requests, selected, *topic),
+                    Ok(selected) => return self.watch(id, client, requests, selected, *topic),
                     Err(e) => control::send(client, &Reply::Error(format!("{e:#}")))?,
                 }
                 continue;
@@ -99,7 +140,8 @@ impl Server {
         }
     }
 
-    fn answer(&self, request: &Request, client: &UnixStream) -> Result<Reply> {
+    /// Carries out a request that has one reply.
+    pub fn answer(&self, request: &Request, client: &UnixStream) -> Result<Reply> {
         Ok(match request {
             Request::Detect => Reply::Devices(self.devices.iter().map(Served::detect).collect()),
             Request::Info { device, lines } => {
@@ -206,12 +248,12 @@ impl Server {
     /// Sends changes until the client hangs up.
     fn watch(
         &self,
+        id: u64,
         client: &UnixStream,
         mut requests: BufReader<&UnixStream>,
         selected: Vec<Selection<'_>>,
         topic: Topic,
     ) -> Result<()> {
-        let id = self.clients.fetch_add(1, Ordering::Relaxed);
         let (watcher, observer) = watch::channel(topic);
         let mut per_device: BTreeMap<_, (_, BTreeSet<_>)> = BTreeMap::new();
         for (device, lines) in selected {
@@ -221,7 +263,7 @@ impl Server {
             all.extend(lines);
         }
         for (device, lines) in per_device.values() {
-            device.watchers(|all| all.add(id, watcher.on(lines.clone())));
+            device.watchers(|all| all.add(id, watcher.on((*device).clone(), lines.clone())));
         }
         drop(watcher);
         control::send(client, &Reply::Done)?;
@@ -237,7 +279,7 @@ impl Server {
                 let _ = client.shutdown(std::net::Shutdown::Both);
             });
             // Nothing more is expected but the end.
-            let end = control::receive::<serde_json::Value>(&mut requests);
+            let end = control::receive::<serde_json::Value>(&mut requests, LONGEST_REQUEST);
             for (device, _) in per_device.values() {
                 device.watchers(|all| all.remove(id));
             }
@@ -269,6 +311,7 @@ impl Server {
             let all = |it: &Device| (0..it.description().lines).collect();
             return Ok(picked.into_iter().map(|it| (it, all(it))).collect());
         }
+        ensure!(lines.len() <= LINES, "more than {LINES} lines");
         let mut selected: Vec<Selection<'_>> = Vec::new();
         for text in lines {
             let (device, line) = find(&picked, text)?;

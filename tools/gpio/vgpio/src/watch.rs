@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::Device;
 use crate::model::Change;
 
 /// Changes that may wait for one observer. One who does not read loses the connection, not us the
 /// memory.
-const LIMIT: usize = 1 << 20;
+const LIMIT: usize = 1 << 18;
 
 /// A change with its circumstances.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,58 +49,101 @@ impl Topic {
     }
 }
 
-/// The sending end of an observer.
-#[derive(Clone)]
-pub struct Watcher {
+/// A change as short as can be: many may wait.
+struct Note {
+    device: Arc<Device>,
+    time: u64,
+    line: u16,
+    change: Change,
+}
+
+/// The origin of the sending ends of an observer.
+pub struct Channel {
     topic: Topic,
-    lines: BTreeSet<u16>,
-    sender: Sender<Event>,
+    sender: Sender<Note>,
     waiting: Arc<AtomicUsize>,
+}
+
+/// The sending end of an observer, for one device.
+pub struct Watcher {
+    channel: Channel,
+    device: Arc<Device>,
+    lines: BTreeSet<u16>,
 }
 
 /// The receiving end of an observer.
 pub struct Observer {
-    receiver: Receiver<Event>,
+    receiver: Receiver<Note>,
     waiting: Arc<AtomicUsize>,
 }
 
-/// Creates the two ends; a watcher is cloned for each device and told its lines.
-pub fn channel(topic: Topic) -> (Watcher, Observer) {
+/// Creates the two ends.
+pub fn channel(topic: Topic) -> (Channel, Observer) {
     let (sender, receiver) = mpsc::channel();
     let waiting = Arc::new(AtomicUsize::new(0));
-    let watcher = Watcher {
+    let channel = Channel {
         topic,
-        lines: BTreeSet::new(),
         sender,
         waiting: waiting.clone(),
     };
-    (watcher, Observer { receiver, waiting })
+    (channel, Observer { receiver, waiting })
+}
+
+impl Channel {
+    /// The sending end for these lines of `device`.
+    pub fn on(&self, device: Arc<Device>, lines: BTreeSet<u16>) -> Watcher {
+        let channel = Self {
+            topic: self.topic,
+            sender: self.sender.clone(),
+            waiting: self.waiting.clone(),
+        };
+        Watcher {
+            channel,
+            device,
+            lines,
+        }
+    }
 }
 
 impl Watcher {
-    /// The same observer, for these lines.
-    pub fn on(&self, lines: BTreeSet<u16>) -> Self {
-        Self {
-            lines,
-            ..self.clone()
-        }
-    }
-
     /// Passes a change on if it is of interest. Returns whether the observer still listens.
-    fn tell(&self, line: u16, change: &Change, event: impl FnOnce() -> Event) -> bool {
-        if !self.topic.covers(change) || !self.lines.contains(&line) {
+    fn tell(&self, time: u64, line: u16, change: Change) -> bool {
+        let Channel {
+            topic,
+            sender,
+            waiting,
+        } = &self.channel;
+        if !topic.covers(&change) || !self.lines.contains(&line) {
             return true;
         }
-        self.waiting.fetch_add(1, Ordering::Relaxed) < LIMIT && self.sender.send(event()).is_ok()
+        let note = Note {
+            device: self.device.clone(),
+            time,
+            line,
+            change,
+        };
+        waiting.fetch_add(1, Ordering::Relaxed) < LIMIT && sender.send(note).is_ok()
     }
 }
 
 impl Observer {
     /// Waits for the next change; `None` when no device tells us any more.
     pub fn next(&self) -> Option<Event> {
-        let event = self.receiver.recv().ok()?;
+        let Note {
+            device,
+            time,
+            line,
+            change,
+        } = self.receiver.recv().ok()?;
         self.waiting.fetch_sub(1, Ordering::Relaxed);
-        Some(event)
+        let description = device.description();
+        Some(Event {
+            time,
+            device: description.label.clone(),
+            line,
+            name: description.names.get(line).map(str::to_owned),
+            change,
+        })
     }
 }
 
@@ -124,8 +168,8 @@ impl Watchers {
     }
 
     /// Tells everybody who is interested.
-    pub fn tell(&mut self, line: u16, change: &Change, event: impl Fn() -> Event) {
+    pub fn tell(&mut self, time: u64, line: u16, change: Change) {
         self.watchers
-            .retain(|(_, watcher)| watcher.tell(line, change, &event));
+            .retain(|(_, watcher)| watcher.tell(time, line, change));
     }
 }

@@ -167,7 +167,7 @@ fn mon_shows_both_sides() {
 #[test]
 fn mon_filters_and_gives_up() {
     let daemon = Daemon::start("lines=2");
-    let mon = daemon.watch(&["mon", "1", "--edges", "rising", "--idle-timeout", "150ms"]);
+    let mon = daemon.watch(&["mon", "1", "--edges", "rising", "--idle-timeout", "1s"]);
     daemon.ok(&["set", "0=1", "1=1", "1=0", "1=1"]);
     let edges: Vec<_> = mon.end();
     assert_eq!(edges.len(), 2, "{edges:?}");

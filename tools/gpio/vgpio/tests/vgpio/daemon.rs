@@ -162,7 +162,9 @@ pub struct Client(BufReader<UnixStream>);
 impl Client {
     pub fn ask(&mut self, request: &Request) -> Reply {
         control::send(self.0.get_ref(), request).unwrap();
-        control::receive(&mut self.0).unwrap().expect("hung up")
+        control::receive(&mut self.0, control::LONGEST_REPLY)
+            .unwrap()
+            .expect("hung up")
     }
 
     /// Inverts the host's level of a line.

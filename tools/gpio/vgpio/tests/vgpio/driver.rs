@@ -184,27 +184,38 @@ impl Guest {
             .map(|region| VhostUserMemoryRegionInfo::from_guest_region(region).unwrap())
             .collect();
         self.frontend.set_mem_table(&regions).unwrap();
-        for (index, ring) in self.rings.iter().enumerate() {
-            let frontend = &mut self.frontend;
-            frontend.set_vring_num(index, ring.size).unwrap();
-            frontend.set_vring_base(index, bases[index]).unwrap();
-            let host = |address| self.mem.get_host_address(GuestAddress(address)).unwrap() as u64;
-            let data = VringConfigData {
-                queue_max_size: ring.size,
-                queue_size: ring.size,
-                flags: 0,
-                desc_table_addr: host(ring.base),
-                used_ring_addr: host(ring.used_ring()),
-                avail_ring_addr: host(ring.avail_ring()),
-                log_addr: None,
-            };
+        for (index, base) in bases.into_iter().enumerate() {
+            let (data, frontend) = (self.ring_data(index), &mut self.frontend);
+            frontend.set_vring_num(index, data.queue_size).unwrap();
+            frontend.set_vring_base(index, base).unwrap();
             frontend.set_vring_addr(index, &data).unwrap();
-            frontend.set_vring_call(index, &ring.call).unwrap();
-            frontend.set_vring_kick(index, &ring.kick).unwrap();
+            self.give_descriptors(index);
             if self.features & PROTOCOL != 0 {
-                frontend.set_vring_enable(index, true).unwrap();
+                self.frontend.set_vring_enable(index, true).unwrap();
             }
         }
+    }
+
+    /// Where a ring is.
+    pub fn ring_data(&self, index: usize) -> VringConfigData {
+        let ring = &self.rings[index];
+        let host = |address| self.mem.get_host_address(GuestAddress(address)).unwrap() as u64;
+        VringConfigData {
+            queue_max_size: ring.size,
+            queue_size: ring.size,
+            flags: 0,
+            desc_table_addr: host(ring.base),
+            used_ring_addr: host(ring.used_ring()),
+            avail_ring_addr: host(ring.avail_ring()),
+            log_addr: None,
+        }
+    }
+
+    /// Tells the device how a ring's two sides wake each other.
+    pub fn give_descriptors(&mut self, index: usize) {
+        let ring = &self.rings[index];
+        self.frontend.set_vring_call(index, &ring.call).unwrap();
+        self.frontend.set_vring_kick(index, &ring.kick).unwrap();
     }
 
     /// Stops the rings; returns where they can be continued.
@@ -356,6 +367,11 @@ impl Ring {
     /// Where the driver says how many chains it has made available.
     pub fn avail_index(&self) -> u64 {
         self.avail_ring() + 2
+    }
+
+    /// Where the device says how many chains it has handed back.
+    pub fn used_index(&self) -> u64 {
+        self.used_ring() + 2
     }
 
     fn used_ring(&self) -> u64 {

@@ -4,10 +4,12 @@
 //! line.
 
 mod cli;
+mod clients;
 mod daemon;
 mod driver;
 mod events;
 mod faults;
+mod frontend;
 mod hostile;
 mod lifecycle;
 mod requests;
