@@ -202,6 +202,7 @@ def qemu(args, device, accel):
             command += ["-device", f"vhost-user-gpio-device,id=gpio{n},chardev=gpio{n}"]
     if args.transport == "mmio":
         command += ["-global", "virtio-mmio.force-legacy=false"]
+    command += args.emulator
     # On a loaded host the timer's self-test fails for no reason.
     append = ["console=ttyS0", "panic=-1", "no_timer_check"]
     if args.transport == "mmio":
@@ -341,6 +342,8 @@ def parse():
     parser.add_argument("--smp", type=int, default=2)
     parser.add_argument("--memory", type=int, default=256, help="in MiB")
     parser.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto")
+    parser.add_argument("--emulator", action="append", default=[], metavar="ARG",
+                        help="argument of QEMU, to be given as --emulator=ARG; repeatable")  # fmt: skip
     parser.add_argument("--append", action="append", default=[], help="kernel parameter; repeatable")
     parser.add_argument("--timeout", type=float, default=0, help="in seconds; none by default")
     parser.add_argument("--log", type=Path, default=os.devnull, help="file for the kernel's log")
