@@ -43,7 +43,10 @@ use crate::{
         aref::AlwaysRefCounted,
         Arc, //
     },
-    types::Opaque, //
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    }, //
 };
 use core::{
     marker::PhantomData,
@@ -307,8 +310,8 @@ impl<T: Driver> Adapter<T> {
             // SAFETY: The driver core unbinds, and so takes the data away, with the lock held.
             prepare(dev, unsafe { Self::data(dev) }?)?;
 
-            // SAFETY: `vdev` is valid, and this is a bus callback.
-            unsafe { vqs::Vqs::close(vdev) };
+            // SAFETY: `vdev` is valid, and its lock is held.
+            unsafe { vqs::Vqs::suspend(vdev) };
 
             Ok(0)
         })
@@ -331,9 +334,8 @@ impl<T: Driver> Adapter<T> {
             // SAFETY: As in `suspend()`.
             let data = unsafe { Self::data(dev) }?;
 
-            // SAFETY: `vdev` is valid, this is a bus callback, and `suspend()` has closed the
-            // queues.
-            unsafe { vqs::Vqs::find(vdev) }?;
+            // SAFETY: `vdev` is valid, its lock is held, and `suspend()` has closed the queues.
+            unsafe { vqs::Vqs::resume(vdev) }?;
 
             dev.ready();
 
@@ -627,15 +629,15 @@ impl Device {
         unsafe { (*self.as_raw()).id.vendor }
     }
 
-    /// Runs `f` if the device is bound to a driver, and keeps it bound meanwhile.
+    /// Runs `f` if the device is bound to a driver and not suspended, and keeps it so meanwhile.
     ///
-    /// Does not wait: returns [`None`] also when a driver is just being bound or unbound. So it can
-    /// be used in a work item that unbinding waits for.
+    /// Does not wait: returns [`None`] also when a driver is just being bound or unbound, or the
+    /// device suspended or resumed. So it can be used in a work item that unbinding waits for.
     ///
     /// # Context
     ///
     /// Process context; `f` may sleep, and runs with the lock of the device held.
-    pub fn try_bound<R>(&self, f: impl FnOnce(&Device<device::Bound>) -> R) -> Option<R> {
+    pub fn try_bound<R>(&self, f: impl FnOnce(&Locked<'_>) -> R) -> Option<R> {
         let _guard = DeviceLock::try_new(self.as_ref())?;
 
         // SAFETY: `self.as_raw()` is valid; the driver changes only with the lock held.
@@ -643,10 +645,65 @@ impl Device {
             return None;
         }
 
+        // SAFETY: `self.as_raw()` is valid, and its lock is held.
+        if unsafe { vqs::Vqs::is_suspended(self.as_raw()) } {
+            return None;
+        }
+
         // SAFETY: The device has a driver. The driver core has the lock from before it sets it
         // until probe is over, and from before it unbinds the driver until it has cleared it. So
         // the device is bound until the lock is released, which is after the call of `f`.
-        Some(f(unsafe { &*self.as_raw().cast() }))
+        let dev = unsafe { &*self.as_raw().cast() };
+
+        // INVARIANT: The lock is held until after the call of `f`, which cannot keep the value.
+        Some(f(&Locked {
+            dev,
+            _not_thread_safe: NotThreadSafe,
+        }))
+    }
+}
+
+/// A device that is bound to a driver and whose lock is held: see [`Device::try_bound`].
+///
+/// # Invariants
+///
+/// The lock of the device is held by this task. The device is bound and not suspended.
+pub struct Locked<'a> {
+    dev: &'a Device<device::Bound>,
+    _not_thread_safe: NotThreadSafe,
+}
+
+impl Locked<'_> {
+    /// Resets the device, finds its queues again and marks it as ready.
+    ///
+    /// This is what a device with `DEVICE_NEEDS_RESET` needs, and works on every transport, as it
+    /// is what a suspend and resume do. The device gives all buffers back, which are reclaimed, and
+    /// forgets all that it was told. Reports of a changed configuration are delayed meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// - [`ENODEV`] when the device has no queues, is gone, was shut down, or refuses the features
+    ///   that it was bound with,
+    /// - whatever the transport returns when queues are found.
+    ///
+    /// The queues are closed then, and the device is marked as failed if it is there. It may be
+    /// tried again.
+    ///
+    /// # Context
+    ///
+    /// Process context; sleeps.
+    pub fn reset(&self) -> Result {
+        // SAFETY: `self.dev` is valid and bound; by the type invariants its lock is held, and it is
+        // not suspended.
+        unsafe { vqs::Vqs::reset(self.dev.as_raw()) }
+    }
+}
+
+impl core::ops::Deref for Locked<'_> {
+    type Target = Device<device::Bound>;
+
+    fn deref(&self) -> &Self::Target {
+        self.dev
     }
 }
 

@@ -57,8 +57,8 @@ struct OpenQueue {
 
 /// # Invariants
 ///
-/// - `open` and `found` are accessed only by the bus callbacks of the device (probe, remove,
-///   freeze, restore, reset), which do not overlap, because they hold the lock of the device.
+/// - `open`, `found` and `suspended` are accessed only with the lock of the device held, as it is in
+///   its bus callbacks (probe, remove, freeze, restore, reset).
 /// - The queues in `open` are borrowed from `owner`, which keeps them alive and at their address.
 /// - The virtqueues in `open` are those that the device has.
 pub(super) struct Vqs {
@@ -66,6 +66,8 @@ pub(super) struct Vqs {
     open: UnsafeCell<KVec<OpenQueue>>,
     /// The transport has found the queues, and they were not deleted since.
     found: Cell<bool>,
+    /// The queues were closed for a suspend or a reset of the transport, which opens them again.
+    suspended: Cell<bool>,
 }
 
 /// # Safety
@@ -111,6 +113,7 @@ impl Vqs {
                 owner,
                 open: UnsafeCell::new(KVec::new()),
                 found: Cell::new(false),
+                suspended: Cell::new(false),
             },
             GFP_KERNEL,
         )?;
@@ -118,7 +121,7 @@ impl Vqs {
         // SAFETY: As above.
         unsafe { (*vdev).priv_ = KBox::into_raw(vqs).cast() };
 
-        // SAFETY: `vdev` has a `Vqs` without open queues now. This runs in probe.
+        // SAFETY: `vdev` has a `Vqs` without open queues now. This runs in probe, with the lock held.
         unsafe { Self::find(vdev) }.inspect_err(|_| {
             // SAFETY: As above.
             unsafe { Self::detach(vdev) }
@@ -129,7 +132,8 @@ impl Vqs {
     ///
     /// # Safety
     ///
-    /// `vdev` must be valid, and its driver being unbound, or its probe have failed.
+    /// `vdev` must be valid, and its driver being unbound, or its probe have failed, which is with
+    /// its lock held.
     pub(super) unsafe fn detach(vdev: *mut bindings::virtio_device) {
         // SAFETY: By the requirements of this function.
         unsafe { Self::close(vdev) };
@@ -141,6 +145,125 @@ impl Vqs {
             // SAFETY: `priv` was set from a `KBox<Vqs>`. The queues are gone, and with them the
             // callbacks that use it.
             drop(unsafe { KBox::from_raw(vqs.cast::<Self>()) });
+        }
+    }
+
+    /// Closes the queues until [`Vqs::resume`].
+    ///
+    /// # Safety
+    ///
+    /// `vdev` must be valid, and its lock be held.
+    pub(super) unsafe fn suspend(vdev: *mut bindings::virtio_device) {
+        // SAFETY: By the requirements of this function.
+        unsafe { Self::close(vdev) };
+
+        // SAFETY: By the requirements: it is detached with the lock held only.
+        if let Some(this) = unsafe { Self::get(vdev) } {
+            this.suspended.set(true);
+        }
+    }
+
+    /// Opens the queues after [`Vqs::suspend`].
+    ///
+    /// # Safety
+    ///
+    /// `vdev` must be valid and have no queues, its features negotiated, and its lock be held.
+    pub(super) unsafe fn resume(vdev: *mut bindings::virtio_device) -> Result {
+        // SAFETY: By the requirements: it is detached with the lock held only.
+        if let Some(this) = unsafe { Self::get(vdev) } {
+            this.suspended.set(false);
+        }
+
+        // SAFETY: By the requirements of this function.
+        unsafe { Self::find(vdev) }
+    }
+
+    /// Tells whether [`Vqs::suspend`] was called last, and not [`Vqs::resume`].
+    ///
+    /// # Safety
+    ///
+    /// `vdev` must be valid, and its lock be held.
+    pub(super) unsafe fn is_suspended(vdev: *mut bindings::virtio_device) -> bool {
+        // SAFETY: By the requirements: it is detached with the lock held only.
+        unsafe { Self::get(vdev) }.is_some_and(|this| this.suspended.get())
+    }
+
+    /// Resets the device, negotiates what was negotiated before, finds the queues and opens them.
+    ///
+    /// # Safety
+    ///
+    /// `vdev` must be valid, bound and not suspended, and its lock must be held.
+    pub(super) unsafe fn reset(vdev: *mut bindings::virtio_device) -> Result {
+        // SAFETY: By the requirements: it is detached with the lock held only.
+        let this = unsafe { Self::get(vdev) }.ok_or(ENODEV)?;
+
+        // SAFETY: `vdev` is valid and bound.
+        let status = status(unsafe { &*vdev.cast() });
+
+        // A device that was unplugged reads as all ones. The transport would wait for ever for it to
+        // have been reset. One that is not ready, though it was, was shut down by the core.
+        if status == u8::MAX.into()
+            || this.found.get() && status & bindings::VIRTIO_CONFIG_S_DRIVER_OK == 0
+        {
+            return Err(ENODEV);
+        }
+
+        // SAFETY: `vdev` is valid. As the lock is held this is done by one at a time.
+        unsafe { bindings::virtio_config_driver_disable(vdev) };
+
+        // SAFETY: By the requirements of this function. Once they are closed there are no queues.
+        let ret = unsafe {
+            Self::close(vdev);
+            Self::negotiate(vdev).and_then(|()| Self::find(vdev))
+        };
+
+        match ret {
+            // SAFETY: By the requirements of this function, and as the negotiation has succeeded.
+            Ok(()) => unsafe { Self::set_ready(vdev) },
+            // SAFETY: By the requirements of this function.
+            Err(_) => unsafe {
+                Self::close(vdev);
+                bindings::virtio_add_status(vdev, bindings::VIRTIO_CONFIG_S_FAILED);
+            },
+        }
+
+        // SAFETY: `vdev` is valid, and was disabled above.
+        unsafe { bindings::virtio_config_driver_enable(vdev) };
+
+        ret
+    }
+
+    /// Negotiates with a device that was reset the features it was bound with.
+    ///
+    /// # Safety
+    ///
+    /// `vdev` must be valid and bound, and its lock be held.
+    unsafe fn negotiate(vdev: *mut bindings::virtio_device) -> Result {
+        let known = bindings::VIRTIO_CONFIG_S_ACKNOWLEDGE | bindings::VIRTIO_CONFIG_S_DRIVER;
+
+        // SAFETY: `vdev` is valid; this may sleep.
+        unsafe { bindings::virtio_add_status(vdev, known) };
+
+        // SAFETY: `vdev` is valid, and so are the operations of its transport.
+        if let Some(finalize_features) = unsafe { (*(*vdev).config).finalize_features } {
+            // SAFETY: `vdev` is valid, and its features are those that it was bound with.
+            to_result(unsafe { finalize_features(vdev) })?;
+        }
+
+        // SAFETY: `vdev` is valid, and the bit is within the array.
+        if !unsafe { bindings::__virtio_test_bit(vdev, bindings::VIRTIO_F_VERSION_1) } {
+            return Ok(());
+        }
+
+        let ok = bindings::VIRTIO_CONFIG_S_FEATURES_OK;
+
+        // SAFETY: `vdev` is valid; this may sleep.
+        unsafe { bindings::virtio_add_status(vdev, ok) };
+
+        // SAFETY: `vdev` is valid and bound.
+        match status(unsafe { &*vdev.cast() }) & ok {
+            0 => Err(ENODEV),
+            _ => Ok(()),
         }
     }
 
@@ -158,9 +281,9 @@ impl Vqs {
     ///
     /// # Safety
     ///
-    /// Must be called from a bus callback of the valid device `vdev`, which has no queues.
-    pub(super) unsafe fn find(vdev: *mut bindings::virtio_device) -> Result {
-        // SAFETY: By the requirements: only bus callbacks detach.
+    /// `vdev` must be valid and have no queues, and its lock must be held.
+    unsafe fn find(vdev: *mut bindings::virtio_device) -> Result {
+        // SAFETY: By the requirements: it is detached with the lock held only.
         let Some(this) = (unsafe { Self::get(vdev) }) else {
             return Ok(());
         };
@@ -182,8 +305,8 @@ impl Vqs {
 
         let mut vqs = KVec::from_elem(ptr::null_mut(), infos.len(), GFP_KERNEL)?;
 
-        // SAFETY: By the type invariants, as this is a bus callback. Room is made now, because
-        // nothing may fail between finding the queues and recording them.
+        // SAFETY: By the type invariants, as the lock is held. Room is made now, because nothing may
+        // fail between finding the queues and recording them.
         let open = unsafe { &mut *this.open.get() };
         open.reserve(infos.len(), GFP_KERNEL)?;
 
@@ -245,8 +368,8 @@ impl Vqs {
     ///
     /// # Safety
     ///
-    /// Must be called from a bus callback of the valid device `vdev`, whose features were
-    /// negotiated.
+    /// `vdev` must be valid, bound or just being so, and its features negotiated. Its lock must be
+    /// held.
     pub(super) unsafe fn set_ready(vdev: *mut bindings::virtio_device) {
         // SAFETY: `vdev` is valid and bound, or just being so.
         let status = status(unsafe { &*vdev.cast() });
@@ -256,12 +379,12 @@ impl Vqs {
             unsafe { bindings::virtio_device_ready(vdev) };
         }
 
-        // SAFETY: By the requirements: only bus callbacks detach.
+        // SAFETY: By the requirements: it is detached with the lock held only.
         let Some(this) = (unsafe { Self::get(vdev) }) else {
             return;
         };
 
-        // SAFETY: By the type invariants, as this is a bus callback.
+        // SAFETY: By the type invariants, as the lock is held.
         for open in unsafe { &*this.open.get() } {
             // SAFETY: By the type invariants.
             unsafe { open.queue.as_ref() }.set_ready();
@@ -277,12 +400,12 @@ impl Vqs {
     ///
     /// # Safety
     ///
-    /// Must be called from a bus callback of the valid device `vdev`.
-    pub(super) unsafe fn close(vdev: *mut bindings::virtio_device) {
-        // SAFETY: By the requirements: only bus callbacks detach.
+    /// `vdev` must be valid, and its lock be held.
+    unsafe fn close(vdev: *mut bindings::virtio_device) {
+        // SAFETY: By the requirements: it is detached with the lock held only.
         let this = unsafe { Self::get(vdev) };
 
-        // SAFETY: By the type invariants, as this is a bus callback.
+        // SAFETY: By the type invariants, as the lock is held.
         let mut queues = this.map_or(KVec::new(), |this| unsafe {
             core::mem::replace(&mut *this.open.get(), KVec::new())
         });
