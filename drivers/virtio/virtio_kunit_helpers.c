@@ -94,6 +94,7 @@ struct kunit_virtio {
 	enum kunit_virtio_irq irq;
 	bool fail_notify;
 	unsigned int fail_map;
+	unsigned int fail_find;
 	bool rescued;
 	unsigned int resets;
 	unsigned int num_mappings;
@@ -803,6 +804,10 @@ static int kunit_virtio_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
 		if (!(dev->status & VIRTIO_CONFIG_S_FEATURES_OK))
 			broke(dev, KUNIT_VIRTIO_RULE_NEGOTIATE, "status %#x",
 			      dev->status);
+		if (dev->fail_find) {
+			dev->fail_find--;
+			return -EIO;
+		}
 	}
 
 	for (unsigned int i = 0; i < nvqs; i++) {
@@ -1080,6 +1085,18 @@ void kunit_virtio_fail_map(struct kunit_virtio *dev, unsigned int count)
 EXPORT_SYMBOL_GPL(kunit_virtio_fail_map);
 
 /**
+ * kunit_virtio_fail_find() - Make the set-up of the queues fail
+ * @dev: the device
+ * @count: how many of the next times
+ */
+void kunit_virtio_fail_find(struct kunit_virtio *dev, unsigned int count)
+{
+	guard(device_state)(dev);
+	dev->fail_find = count;
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_fail_find);
+
+/**
  * kunit_virtio_use_id() - Complete the next buffer of a queue as another one
  * @dev: the device
  * @queue: index of the queue
@@ -1155,6 +1172,7 @@ void kunit_virtio_rescue(struct kunit_virtio *dev)
 	dev->irq = KUNIT_VIRTIO_HARDIRQ;
 	dev->fail_notify = false;
 	dev->fail_map = 0;
+	dev->fail_find = 0;
 	dev->status &= ~VIRTIO_CONFIG_S_NEEDS_RESET;
 	dev->config.ops->rescue(dev);
 

@@ -186,6 +186,7 @@ void kunit_virtio_complete_after(struct kunit_virtio_buffer *buf, u32 used,
 void kunit_virtio_set_irq(struct kunit_virtio *dev, enum kunit_virtio_irq irq);
 void kunit_virtio_fail_notify(struct kunit_virtio *dev, bool fail);
 void kunit_virtio_fail_map(struct kunit_virtio *dev, unsigned int count);
+void kunit_virtio_fail_find(struct kunit_virtio *dev, unsigned int count);
 void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, u16 id);
 void kunit_virtio_poll(struct kunit_virtio *dev, unsigned int queue);
 void kunit_virtio_set_config(struct kunit_virtio *dev, const void *config);
