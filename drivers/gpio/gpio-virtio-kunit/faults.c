@@ -240,6 +240,64 @@ static void b5_buffers_of_late_answers_are_used_again(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(descs[i]), 0);
 }
 
+/* Four messages at a time, of which none is answered. */
+static void lose_messages(struct fixture *f, struct gpio_desc **descs)
+{
+	struct job *jobs[4];
+
+	for (int i = 0; i < 4; i++)
+		descs[i] = line_get(f, i, GPIOD_IN);
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = ANY_LINE, .count = 4,
+	      .drop = true);
+	for (int i = 0; i < 4; i++)
+		jobs[i] = job_start(f, get_value, descs[i]);
+	for (int i = 0; i < 4; i++)
+		KUNIT_EXPECT_TRUE(f->test, job_wait(jobs[i], 2 * driver_patience()));
+}
+
+static void expect_value_soon(struct fixture *f, struct gpio_desc *desc)
+{
+	int ret;
+
+	for (int i = 0; i < 20; i++) {
+		ret = gpiod_get_value_cansleep(desc);
+		if (ret >= 0)
+			break;
+		msleep(100);
+		WRITE_ONCE(f->steps, f->steps + 1);
+	}
+	KUNIT_EXPECT_EQ(f->test, ret, 0);
+}
+
+static void b5_lost_messages_do_not_stop_the_chip(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 4, .request_ring = 8);
+	struct gpio_desc *descs[4];
+
+	lose_messages(f, descs);
+	for (int i = 0; i < 4; i++)
+		expect_value_soon(f, descs[i]);
+}
+
+static void b5_silent_device_is_used_when_it_answers_again(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 4, .request_ring = 8);
+	struct gpio_desc *descs[4];
+
+	lose_messages(f, descs);
+	fault(f, .type = ANY_MESSAGE, .line = ANY_LINE, .drop = true);
+	for (int i = 0; i < 10; i++) {
+		gpiod_get_value_cansleep(descs[i & 3]);
+		msleep(400);
+		WRITE_ONCE(f->steps, f->steps + 1);
+	}
+	KUNIT_EXPECT_LE(test, kunit_virtio_resets(f->g->dev), 10);
+	gpio_model_heal(f->g);
+	gpio_model_release(f->g, false);
+	for (int i = 0; i < 4; i++)
+		expect_value_soon(f, descs[i]);
+}
+
 static void b6_wrong_id_in_the_used_ring(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -748,6 +806,8 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b5_late_answer_is_thrown_away),
 	KUNIT_CASE(b5_unanswered_message_keeps_its_buffer),
 	KUNIT_CASE(b5_buffers_of_late_answers_are_used_again),
+	KUNIT_CASE_SLOW(b5_lost_messages_do_not_stop_the_chip),
+	KUNIT_CASE_SLOW(b5_silent_device_is_used_when_it_answers_again),
 	KUNIT_CASE(b6_wrong_id_in_the_used_ring),
 	KUNIT_CASE(b6_id_of_another_buffer_in_the_used_ring),
 	KUNIT_CASE(b6_surprise_removal),

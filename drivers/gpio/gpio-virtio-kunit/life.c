@@ -157,7 +157,7 @@ static void a8_pending_message_ends_when_a_reset_is_needed(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
-/* Suspend, and a reset of the function: both end all that the device knew. */
+/* A reset ends all that the device knew, whoever does it. */
 
 static void use_lines(struct fixture *f, struct irq_user **user)
 {
@@ -210,6 +210,146 @@ static int restore(struct fixture *f)
 }
 #endif
 
+static void a8_is_as_before_when_it_was_reset(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user;
+
+	use_lines(f, &user);
+	kunit_virtio_needs_reset(f->g->dev);
+	expect_as_before(f, user);
+	KUNIT_EXPECT_LE(test, log_count_device(f), 2);
+}
+
+static void a8_needs_resets_under_load(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *descs[4];
+	struct job *jobs[4];
+
+	for (int i = 0; i < 4; i++)
+		descs[i] = line_get(f, i, GPIOD_IN);
+	for (int n = 0; n < 2; n++) {
+		unsigned int resets = kunit_virtio_resets(f->g->dev);
+
+		for (int i = 0; i < 4; i++)
+			jobs[i] = job_start(f, get_value_until_it_fails, descs[i]);
+		gpio_model_mark(f->g);
+		assert_soon(f, 10, "get 3");
+		kunit_virtio_needs_reset(f->g->dev);
+		/* Before the driver could know. */
+		kunit_virtio_forgive(f->g->dev, KUNIT_VIRTIO_RULE_NEEDS_RESET);
+		assert_soon(f, 1, "reset");
+		for (int i = 0; i < 4; i++) {
+			WRITE_ONCE(jobs[i]->stop, true);
+			KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2000));
+			KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(descs[i]), 0);
+		}
+		KUNIT_EXPECT_GT(test, kunit_virtio_resets(f->g->dev), resets);
+	}
+}
+
+static void a8_unbinds_while_it_is_reset(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	for (int i = 0; i < 5; i++) {
+		kunit_virtio_needs_reset(f->g->dev);
+		fsleep(200 * i);
+		unbind_driver(f);
+		KUNIT_ASSERT_EQ(test, bind_driver(f), 1);
+	}
+	KUNIT_ASSERT_TRUE(test, find_chip(f));
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
+}
+
+static void a8_transport_resets_it_meanwhile(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user;
+
+	use_lines(f, &user);
+	for (int i = 0; i < 3; i++) {
+		gpio_model_mark(f->g);
+		kunit_virtio_needs_reset(f->g->dev);
+		fsleep(200 * i);
+		KUNIT_ASSERT_EQ(test, virtio_device_reset_prepare(f->vdev), 0);
+		KUNIT_ASSERT_EQ(test, virtio_device_reset_done(f->vdev), 0);
+	}
+	expect_as_before(f, user);
+}
+
+static void a8_reset_fails_at_first(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user;
+
+	use_lines(f, &user);
+	kunit_virtio_fail_find(f->g->dev, 1);
+	kunit_virtio_needs_reset(f->g->dev);
+	expect_as_before(f, user);
+}
+
+static void expect_failure_soon(struct fixture *f, struct gpio_desc *desc)
+{
+	struct job *job = job_start(f, get_value, desc);
+
+	KUNIT_EXPECT_TRUE(f->test, job_wait(job, 1000));
+	KUNIT_EXPECT_LT(f->test, job->ret, 0);
+}
+
+static void ask_again_and_again(struct fixture *f)
+{
+	unsigned int resets = kunit_virtio_resets(f->g->dev);
+
+	for (int i = 0; i < 150; i++) {
+		kunit_virtio_needs_reset(f->g->dev);
+		msleep(20);
+		WRITE_ONCE(f->steps, f->steps + 1);
+	}
+	resets = kunit_virtio_resets(f->g->dev) - resets;
+	KUNIT_EXPECT_GE(f->test, resets, 1);
+	KUNIT_EXPECT_LE(f->test, resets, 10);
+	KUNIT_EXPECT_LE(f->test, log_count_device(f), 3);
+}
+
+static void a8_transport_revives_what_was_given_up(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user;
+
+	use_lines(f, &user);
+	ask_again_and_again(f);
+	expect_failure_soon(f, line_desc(f, 1));
+
+	gpio_model_mark(f->g);
+	KUNIT_ASSERT_EQ(test, virtio_device_reset_prepare(f->vdev), 0);
+	KUNIT_ASSERT_EQ(test, virtio_device_reset_done(f->vdev), 0);
+	expect_as_before(f, user);
+
+	/* Nor has it been forgotten how to reset it. */
+	gpio_model_mark(f->g);
+	kunit_virtio_needs_reset(f->g->dev);
+	assert_soon(f, 1, "ok direction 1 in");
+}
+
+static void a8_reset_never_works(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	kunit_virtio_fail_find(f->g->dev, UINT_MAX);
+	ask_again_and_again(f);
+	expect_failure_soon(f, desc);
+	line_put(f, desc);
+
+	kunit_virtio_fail_find(f->g->dev, 0);
+	unbind_driver(f);
+	KUNIT_ASSERT_EQ(test, bind_driver(f), 1);
+	KUNIT_ASSERT_TRUE(test, find_chip(f));
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
+}
+
 static void d1_is_as_before_after_suspend(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -250,6 +390,34 @@ static void d1_pending_message_ends_when_suspended(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, restore(f), 0);
 	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience() / 2));
 	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+}
+
+static void d1_restore_fails(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	irq_get(f, 1, IRQF_TRIGGER_RISING);
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	kunit_virtio_fail_find(f->g->dev, UINT_MAX);
+	KUNIT_EXPECT_LT(test, restore(f), 0);
+	expect_failure_soon(f, desc);
+	unbind_driver(f);
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+static void d1_device_is_dead_when_restored(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	irq_get(f, 1, IRQF_TRIGGER_RISING);
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	kunit_virtio_fail_notify(f->g->dev, true);
+	restore(f);
+	expect_failure_soon(f, desc);
+	unbind_driver(f);
+	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
 static void d1_unbinds_while_suspended(struct kunit *test)
@@ -334,9 +502,18 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(unbinds_while_events_come),
 	KUNIT_CASE(two_devices_do_not_mix),
 	KUNIT_CASE(a8_pending_message_ends_when_a_reset_is_needed),
+	KUNIT_CASE(a8_is_as_before_when_it_was_reset),
+	KUNIT_CASE(a8_needs_resets_under_load),
+	KUNIT_CASE(a8_unbinds_while_it_is_reset),
+	KUNIT_CASE(a8_transport_resets_it_meanwhile),
+	KUNIT_CASE(a8_reset_fails_at_first),
+	KUNIT_CASE_SLOW(a8_transport_revives_what_was_given_up),
+	KUNIT_CASE_SLOW(a8_reset_never_works),
 	KUNIT_CASE(d1_is_as_before_after_suspend),
 	KUNIT_CASE(d1_no_message_while_suspended),
 	KUNIT_CASE(d1_pending_message_ends_when_suspended),
+	KUNIT_CASE(d1_restore_fails),
+	KUNIT_CASE(d1_device_is_dead_when_restored),
 	KUNIT_CASE(d1_unbinds_while_suspended),
 	KUNIT_CASE(d2_is_as_before_after_reset),
 	KUNIT_CASE(d2_is_reset_again_and_again),

@@ -85,12 +85,25 @@ impl GpioChip {
             .ok_or(EINVAL)
     }
 
+    /// Sends a message about a line and returns the value in the answer. Once the device has
+    /// accepted it, `note` changes what the driver knows of the line.
+    fn request(&self, line: u16, message: Message, mut note: impl FnMut(&mut Usage)) -> Result<u8> {
+        let mut result = Err(EIO);
+
+        VirtioGpio::batch(&self.0, core::iter::once((line, message)), |answer| {
+            // Under the lock of the requestq, so that a reset of the device comes either before
+            // that, and the message fails, or after it, and the change is replayed.
+            result = answer.and_then(|value| self.usage(line, &mut note).map(|()| value));
+        })?;
+        result
+    }
+
     /// Sets the direction of a line at the device.
     fn set_direction(&self, line: u16, direction: Direction) -> Result {
-        self.0
-            .requests
-            .request(line, Message::SetDirection(direction))?;
-        self.usage(line, |usage| usage.direction = direction)
+        self.request(line, Message::SetDirection(direction), |usage| {
+            usage.direction = direction;
+        })?;
+        Ok(())
     }
 
     /// Deactivates a line that neither side of the chip uses any more.
@@ -156,39 +169,34 @@ impl gpio::Chip for GpioChip {
 
     fn direction_output(&self, offset: u32, value: bool) -> Result {
         let line = line(offset)?;
-        let mut answers = [Err(EIO); 2];
-        let mut slots = answers.iter_mut();
-
         // The value first, so that the line does not start with another one.
-        self.0.requests.batch(
-            [
-                (line, Message::SetValue(value)),
-                (line, Message::SetDirection(Direction::Out)),
-            ]
-            .into_iter(),
+        let messages = [
+            Message::SetValue(value),
+            Message::SetDirection(Direction::Out),
+        ];
+        let mut answered = messages.iter();
+        let mut ret = Ok(());
+
+        VirtioGpio::batch(
+            &self.0,
+            messages.iter().map(|&message| (line, message)),
             |answer| {
-                if let Some(slot) = slots.next() {
-                    *slot = answer;
-                }
+                let message = answered.next();
+                // As in `request()`.
+                let noted = answer.and_then(|_| {
+                    self.usage(line, |usage| match message {
+                        Some(Message::SetValue(value)) => usage.value = *value,
+                        _ => usage.direction = Direction::Out,
+                    })
+                });
+                ret = ret.and(noted);
             },
         )?;
-
-        let [set_value, set_direction] = answers;
-
-        self.usage(line, |usage| {
-            if set_value.is_ok() {
-                usage.value = value;
-            }
-            if set_direction.is_ok() {
-                usage.direction = Direction::Out;
-            }
-        })?;
-
-        set_value.and(set_direction).map(|_| ())
+        ret
     }
 
     fn get(&self, offset: u32) -> Result<bool> {
-        let value = self.0.requests.request(line(offset)?, Message::GetValue)?;
+        let value = self.request(line(offset)?, Message::GetValue, |_| ())?;
 
         Ok(value != 0)
     }
@@ -197,7 +205,8 @@ impl gpio::Chip for GpioChip {
         let mut answered = set_bits(mask);
         let mut ret = Ok(());
 
-        self.0.requests.batch(
+        VirtioGpio::batch(
+            &self.0,
             set_bits(mask).map(|index| (index as u16, Message::GetValue)),
             |answer| match (answered.next(), answer) {
                 (Some(index), Ok(0)) => bits.clear_bit(index),
@@ -212,8 +221,8 @@ impl gpio::Chip for GpioChip {
     fn set(&self, offset: u32, value: bool) -> Result {
         let line = line(offset)?;
 
-        self.0.requests.request(line, Message::SetValue(value))?;
-        self.usage(line, |usage| usage.value = value)
+        self.request(line, Message::SetValue(value), |usage| usage.value = value)?;
+        Ok(())
     }
 
     fn set_multiple(&self, mask: &Bitmap, bits: &Bitmap) -> Result {
@@ -221,7 +230,8 @@ impl gpio::Chip for GpioChip {
         let mut ret = Ok(());
         let value = |index| bits.next_bit(index) == Some(index);
 
-        self.0.requests.batch(
+        VirtioGpio::batch(
+            &self.0,
             set_bits(mask).map(|index| (index as u16, Message::SetValue(value(index)))),
             |answer| match (answered.next(), answer) {
                 (Some(index), Ok(_)) => {

@@ -6,6 +6,7 @@ use kernel::{
     impl_has_delayed_work,
     impl_has_work,
     new_delayed_work,
+    new_mutex,
     new_raw_spinlock,
     new_work,
     prelude::*,
@@ -15,9 +16,14 @@ use kernel::{
             Atomic,
             Relaxed, //
         },
-        Arc, //
+        Arc,
+        Mutex, //
     },
-    time::msecs_to_jiffies,
+    time::{
+        msecs_to_jiffies,
+        Instant,
+        Msecs, //
+    },
     virtio::{
         self,
         AnyQueue,
@@ -42,6 +48,11 @@ use crate::{
     },
     line,
     names::Names,
+    recovery::{
+        Cause,
+        Recovery,
+        Verdict, //
+    },
     requestq::RequestQueue,
     wire::{
         Direction,
@@ -52,6 +63,9 @@ use crate::{
 
 /// Time in milliseconds after which a line whose buffers come back unused is armed again.
 const RETRY_MS: u32 = 10;
+
+/// Time in milliseconds after which a device is looked at again whose lock was held by others.
+const BUSY_MS: Msecs = 20;
 
 /// The largest block of names that the driver asks for, in bytes: what `kmalloc()` can do anywhere.
 const MAX_NAMES_SIZE: usize = (4 << 20) - 1;
@@ -74,21 +88,24 @@ pub(crate) struct VirtioGpio {
     /// Lets lines try again after a while.
     #[pin]
     later: DelayedWork<Self, 1>,
-    /// Looks at what the device says of itself.
+    /// Looks whether the device needs a reset, and resets it.
     #[pin]
-    status: Work<Self, 2>,
+    health: DelayedWork<Self, 2>,
+    #[pin]
+    recovery: Mutex<Recovery>,
     /// Whether that was said already.
     crowded: Atomic<bool>,
     refusal: Atomic<bool>,
+    reset: Atomic<bool>,
 }
 
 impl_has_work! {
     impl HasWork<Self, 0> for VirtioGpio { self.now }
-    impl HasWork<Self, 2> for VirtioGpio { self.status }
 }
 
 impl_has_delayed_work! {
     impl HasDelayedWork<Self, 1> for VirtioGpio { self.later }
+    impl HasDelayedWork<Self, 2> for VirtioGpio { self.health }
 }
 
 impl VirtioGpio {
@@ -112,9 +129,11 @@ impl VirtioGpio {
                 lines <- new_raw_spinlock!(lines, "VirtioGpio::lines"),
                 now <- new_work!("VirtioGpio::now"),
                 later <- new_delayed_work!("VirtioGpio::later"),
-                status <- new_work!("VirtioGpio::status"),
+                health <- new_delayed_work!("VirtioGpio::health"),
+                recovery <- new_mutex!(Recovery::new(), "VirtioGpio::recovery"),
                 crowded: Atomic::new(false),
                 refusal: Atomic::new(false),
+                reset: Atomic::new(false),
             }? Error))
         })
     }
@@ -148,18 +167,46 @@ impl VirtioGpio {
     pub(crate) fn shut_down(this: &Arc<Self>) {
         let _ = this.requests.shut_down();
         workqueue::disable_sync::<_, 0>(this);
-        workqueue::disable_sync::<_, 2>(this);
         workqueue::disable_delayed_sync::<_, 1>(this);
+        workqueue::disable_delayed_sync::<_, 2>(this);
     }
 
     /// The device may have something to say of itself. Any context.
     pub(crate) fn config_changed(this: &Arc<Self>) {
         // Looking may sleep. Until then nothing is sent, in case that the device needs a reset.
         this.requests.hold();
-        this.events.suspend();
+        this.events.hold();
+        Self::look_after(this, 0);
+    }
 
-        // An item that is pending already has not looked yet.
-        let _ = workqueue::system_long().enqueue::<_, 2>(this.clone());
+    /// Has the device looked at after `delay_ms` milliseconds. Any context.
+    fn look_after(this: &Arc<Self>, delay_ms: Msecs) {
+        // Not while the system goes to sleep, or wakes up: the device is reset then anyway. An item
+        // that is pending already has not looked yet.
+        let _ = workqueue::system_freezable()
+            .enqueue_delayed::<_, 2>(this.clone(), msecs_to_jiffies(delay_ms));
+    }
+
+    /// Sends messages to the device and waits for the answers: see [`RequestQueue::batch`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RequestQueue::batch`].
+    ///
+    /// # Context
+    ///
+    /// Process context; sleeps.
+    pub(crate) fn batch(
+        this: &Arc<Self>,
+        messages: impl Iterator<Item = (u16, Message)>,
+        each: impl FnMut(Result<u8>),
+    ) -> Result {
+        let ret = this.requests.batch(messages, each);
+
+        if this.requests.needs_reset() {
+            Self::look_after(this, 0);
+        }
+        ret
     }
 
     /// Tells the device what genirq wants of the interrupt of a line.
@@ -171,13 +218,19 @@ impl VirtioGpio {
     ///
     /// Process context; sleeps.
     pub(crate) fn sync_line(this: &Arc<Self>, line: u16, bus_unlock: bool) {
-        while let Some(message) = this.events.next_message(line, bus_unlock) {
+        loop {
+            // A message of a machine that is reset, because the device was, is not sent any more.
+            let epoch = this.requests.epoch();
+            let Some(message) = this.events.next_message(line, bus_unlock) else {
+                return;
+            };
+
             let kind = message.irq_type();
             let sent = Message::SetIrqType(kind);
             let answer = match message {
                 // Whatever comes next for this line, the device processes it after this.
-                line::Message::Disable => this.requests.post(line, sent),
-                line::Message::Enable(_) => this.requests.request(line, sent).map(|_| ()),
+                line::Message::Disable => this.requests.post_in(epoch, line, sent),
+                line::Message::Enable(_) => this.requests.request_in(epoch, line, sent),
             };
             let outcome = match answer {
                 Ok(()) => line::Outcome::Accepted,
@@ -290,20 +343,43 @@ impl VirtioGpio {
         }
     }
 
-    /// Makes a device that was reset as it was: values, directions, interrupts.
+    /// Stops to use a device that is going to be reset by somebody else.
+    pub(crate) fn suspend(&self) {
+        self.events.shut();
+        let _ = self.requests.shut_down();
+    }
+
+    /// Makes a device that was reset by somebody else as it was. Nobody has given up on it.
     ///
     /// # Errors
     ///
-    /// Those of [`RequestQueue::batch`].
+    /// Those of [`VirtioGpio::replay`].
     ///
     /// # Context
     ///
     /// Process context; sleeps.
-    pub(crate) fn replay(this: &Arc<Self>) -> Result {
-        this.requests.resume();
-        Self::follow_up(this, this.events.resume());
+    pub(crate) fn resume(this: &Arc<Self>) -> Result {
+        *this.recovery.lock() = Recovery::new();
+        Self::replay(this)
+    }
 
-        this.requests.batch(
+    /// Makes a device that was reset as it was: values, directions, interrupts.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT`, `EINTR` or `ENODEV` if the device did not answer.
+    ///
+    /// # Context
+    ///
+    /// Process context; sleeps. With the lock of the device held, so by one task at a time.
+    fn replay(this: &Arc<Self>) -> Result {
+        let mut ret = Ok(());
+
+        // In this order: what is sent in the new epoch comes from machines that were reset.
+        this.events.reopen();
+        this.requests.reopen();
+
+        let sent = this.requests.replay(
             (0..this.ngpio).flat_map(|line| {
                 let usage = this
                     .lines
@@ -314,8 +390,20 @@ impl VirtioGpio {
                     .flat_map(|usage| usage.replay())
                     .map(move |message| (line, message))
             }),
-            |_| (),
-        )?;
+            |answer| match answer {
+                // That it refuses now what it has accepted before is no reason to stop.
+                Err(err) if err != EIO && err != EPROTO => ret = Err(err),
+                _ => (),
+            },
+        );
+
+        let ret = sent.and(ret);
+
+        if ret == Err(ETIMEDOUT) {
+            this.requests.replay_failed();
+        }
+        Self::release(this);
+        ret?;
 
         if this.has_irq {
             for line in 0..this.ngpio {
@@ -323,6 +411,78 @@ impl VirtioGpio {
             }
         }
         Ok(())
+    }
+
+    /// Lets messages and buffers go that were held.
+    fn release(this: &Arc<Self>) {
+        this.requests.release();
+        Self::follow_up(this, this.events.release());
+    }
+
+    /// Resets the device if it needs that. Returns the time in milliseconds after which it has to
+    /// be looked at again, if it has.
+    fn recover(this: &Arc<Self>, vdev: &virtio::Locked<'_>) -> Option<Msecs> {
+        let mut cause = if vdev.needs_reset() {
+            Some(Cause::Demand)
+        } else {
+            let pending = this.recovery.lock().pending();
+
+            pending.or_else(|| this.requests.needs_reset().then_some(Cause::Silence))
+        };
+
+        while let Some(why) = cause {
+            let verdict = this.recovery.lock().needed(why, Instant::now());
+
+            match verdict {
+                Verdict::Reset => (),
+                Verdict::Wait(delta) => {
+                    this.hold();
+                    return Some(Msecs::try_from(delta.as_millis()).unwrap_or(Msecs::MAX));
+                }
+                Verdict::Rest => break,
+                Verdict::GiveUp => {
+                    this.events.shut();
+                    if this.requests.shut_down() {
+                        dev_err!(
+                            vdev.as_ref(),
+                            "resets do not help the device: unbind and bind the driver\n"
+                        );
+                    }
+                    return None;
+                }
+            }
+
+            this.hold();
+            if !this.reset.xchg(true, Relaxed) {
+                dev_warn!(
+                    vdev.as_ref(),
+                    "resetting the device: it {}\n",
+                    match why {
+                        Cause::Demand => "asks for that",
+                        Cause::Silence => "has lost messages",
+                    }
+                );
+            }
+
+            cause = match vdev.reset().and_then(|()| Self::replay(this)) {
+                Ok(()) => {
+                    this.recovery.lock().done();
+                    return None;
+                }
+                Err(err) if err == ETIMEDOUT => Some(Cause::Silence),
+                Err(_) => Some(Cause::Demand),
+            };
+        }
+
+        Self::release(this);
+        None
+    }
+
+    /// Ends the waits for answers, and sends nothing any more until [`VirtioGpio::release`].
+    fn hold(&self) {
+        self.requests.hold();
+        self.events.hold();
+        self.requests.end_waits();
     }
 }
 
@@ -358,18 +518,11 @@ impl WorkItem<2> for VirtioGpio {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        if this.vdev.try_bound(|vdev| vdev.needs_reset()) != Some(true) {
-            this.requests.release();
-            Self::follow_up(&this, this.events.release());
-            return;
-        }
+        let again = this.vdev.try_bound(|vdev| Self::recover(&this, vdev));
 
-        // A suspend or a reset of the transport, or binding the driver anew, resets the device.
-        if this.requests.shut_down() {
-            dev_err!(
-                this.vdev.as_ref(),
-                "the device needs a reset: unbind and bind the driver\n"
-            );
+        // Who binds, unbinds, suspends or resumes the device just now is soon done.
+        if let Some(delay_ms) = again.unwrap_or(Some(BUSY_MS)) {
+            Self::look_after(&this, delay_ms);
         }
     }
 }

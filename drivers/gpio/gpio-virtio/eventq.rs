@@ -32,6 +32,7 @@ use kernel::{
 };
 
 use crate::{
+    gate::Gate,
     line::{
         Action,
         Line,
@@ -68,8 +69,8 @@ struct Events {
     struck: Option<BitmapVec>,
     /// Callbacks in progress, which notify the device at their end.
     dispatching: u32,
-    /// The device is not what the machines think it is: nothing is armed.
-    suspended: bool,
+    /// Unless it is open nothing is armed: the device may not be what the machines think it is.
+    gate: Gate,
 }
 
 /// What is left to do after the lock of the queue was released.
@@ -115,10 +116,9 @@ impl Events {
             return;
         };
 
-        let spare = if self.suspended {
-            None
-        } else {
-            self.spare.pop()
+        let spare = match self.gate {
+            Gate::Open => self.spare.pop(),
+            Gate::Held | Gate::Shut => None,
         };
         let added = spare.ok_or(ENOSPC).and_then(|mut buffer| {
             *buffer.request_mut() = wire::EventRequest::new(line);
@@ -239,7 +239,7 @@ impl EventQueue {
                 turn: 0,
                 struck: bitmap()?,
                 dispatching: 0,
-                suspended: false,
+                gate: Gate::Open,
             };
 
             Ok(try_pin_init!(Self {
@@ -427,22 +427,32 @@ impl EventQueue {
         })
     }
 
-    /// Arms nothing from now on, because the device is going to be reset.
-    pub(crate) fn suspend(&self) {
-        self.queue.with(|_, events| events.suspended = true);
+    /// Arms nothing until [`EventQueue::release`]. Any context.
+    pub(crate) fn hold(&self) {
+        self.queue.with(|_, events| events.gate.hold());
     }
 
-    /// Ends [`EventQueue::suspend`] when the device was not reset. Process context.
+    /// Ends [`EventQueue::hold`]. Process context.
     #[must_use]
     pub(crate) fn release(&self) -> Todo {
-        self.queue.with(|_, events| events.suspended = false);
+        self.queue.with(|_, events| events.gate.release());
         self.unpark()
     }
 
-    /// Forgets what the device was told, because it was reset, and allows to arm lines again.
-    #[must_use]
-    pub(crate) fn resume(&self) -> Todo {
-        let count = self.queue.with(|_, events| events.entries.len());
+    /// Arms nothing until [`EventQueue::reopen`]. Any context.
+    pub(crate) fn shut(&self) {
+        self.queue.with(|_, events| {
+            events.gate.shut();
+        });
+    }
+
+    /// Forgets what the device was told, because it was reset, and arms nothing until
+    /// [`EventQueue::release`].
+    pub(crate) fn reopen(&self) {
+        let count = self.queue.with(|_, events| {
+            events.gate = Gate::Held;
+            events.entries.len()
+        });
 
         // One by one, to keep interrupts off for a short time only.
         for index in 0..count {
@@ -456,8 +466,6 @@ impl EventQueue {
                 }
             });
         }
-
-        self.release()
     }
 
     /// Takes the events that have come and delivers them. The callback of the queue; any context.

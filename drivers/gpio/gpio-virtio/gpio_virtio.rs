@@ -3,7 +3,8 @@
 //! Driver for virtio GPIO controllers.
 //!
 //! - [`wire`], [`names`] and [`line`] know the device, but neither bus nor queues: what goes over
-//!   the wire, the names of lines, and what the interrupt of a line may do next.
+//!   the wire, the names of lines, and what the interrupt of a line may do next. Nor do [`gate`],
+//!   [`lost`] and [`recovery`], about devices that fail.
 //! - [`requestq`] and [`eventq`] are the two queues of the device.
 //! - [`device`] ties them together, and [`chip`] to gpiolib and genirq.
 //!
@@ -28,8 +29,11 @@ use kernel::{
 mod chip;
 mod device;
 mod eventq;
+mod gate;
 mod line;
+mod lost;
 mod names;
+mod recovery;
 mod requestq;
 mod wire;
 
@@ -147,7 +151,7 @@ impl virtio::Driver for GpioVirtio {
         _vdev: &'bound virtio::Device<Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        this.running.0.events.suspend();
+        this.running.0.suspend();
         Ok(())
     }
 
@@ -155,7 +159,7 @@ impl virtio::Driver for GpioVirtio {
         _vdev: &'bound virtio::Device<Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        VirtioGpio::replay(&this.running.0)
+        VirtioGpio::resume(&this.running.0)
     }
 }
 

@@ -23,6 +23,15 @@
 //! A full ring, or all slots being taken, is waited for. Every wait is killable and ends after the
 //! timeout of the queue; it ends early when the queue breaks or is shut down. A device that did
 //! not answer several times in a row gets little time until it answers again.
+//!
+//! # Resets
+//!
+//! A reset of the device ends all messages that it has. Those that were not sent yet wait until it
+//! is over, behind the messages that make the device as it was. A message that is of no use after a
+//! reset is sent with the [`Epoch`] that it belongs to, and fails in the next one.
+//!
+//! Slots of messages that a device has lost come back only by a reset:
+//! [`RequestQueue::needs_reset`] tells when it is time for one.
 
 use kernel::{
     prelude::*,
@@ -36,6 +45,8 @@ use kernel::{
     },
     time::{
         msecs_to_jiffies,
+        Delta,
+        Instant,
         Jiffies, //
     },
     virtio::{
@@ -47,7 +58,11 @@ use kernel::{
     }, //
 };
 
-use crate::wire;
+use crate::{
+    gate::Gate,
+    lost::Lost,
+    wire, //
+};
 
 /// A message, its answer, and the slot that it belongs to.
 type Buffer = virtio::Message<wire::Request, wire::Response, u16>;
@@ -70,6 +85,10 @@ const BROKEN_POLL_MS: u32 = 250;
 /// are in use. It answers those about one line in order, so more would only keep slots from other
 /// lines. As long as there are enough, the device may have lost a message and answer the next.
 const MAX_ORPHANS: usize = 4;
+
+/// How many timeouts long the device may keep half of the slots for messages that nobody waits for,
+/// and give none of them back, before they are taken to be lost.
+const PATIENCE: i64 = 4;
 
 /// Where a slot is in its life.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -109,21 +128,35 @@ struct Slot {
     done: Arc<Completion>,
 }
 
+/// The time between two resets of the device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Epoch(u32);
+
+/// On what terms messages are sent.
+#[derive(Clone, Copy, Default)]
+struct Terms {
+    /// Nobody will wait for the answers.
+    posted: bool,
+    /// They make a device that was reset as it was, so they go while others are held.
+    replay: bool,
+    /// They are of no use in another epoch.
+    epoch: Option<Epoch>,
+}
+
 /// State under the lock of the queue.
 struct Slots {
     slots: KVec<Slot>,
     /// Stack of free slots, with room for all of them.
     free: KVec<u16>,
-    /// How many slots are [`Phase::Orphaned`].
-    orphans: usize,
+    /// The slots that are [`Phase::Posted`] or [`Phase::Orphaned`].
+    unclaimed: Lost,
     /// Tasks that wait for a free slot or for room in the ring.
     waiting: u32,
     /// Signalled once for each of these tasks when there is something to try.
     room: Arc<Completion>,
-    /// No message is sent for now; senders wait.
-    held: bool,
-    /// No message is accepted any more.
-    shut_down: bool,
+    /// While it is held senders wait, while it is shut they fail.
+    gate: Gate,
+    epoch: Epoch,
 }
 
 /// A batch that was sent.
@@ -137,11 +170,11 @@ impl Slots {
         Ok(Self {
             slots: KVec::new(),
             free: KVec::new(),
-            orphans: 0,
+            unclaimed: Lost::new(),
             waiting: 0,
             room: Arc::pin_init(Completion::new(), GFP_KERNEL)?,
-            held: false,
-            shut_down: false,
+            gate: Gate::Open,
+            epoch: Epoch(0),
         })
     }
 
@@ -169,6 +202,32 @@ impl Slots {
         }
     }
 
+    /// Lets all of them try again.
+    fn wake_all_waiting(&mut self) {
+        while self.waiting > 0 {
+            self.wake_waiting();
+        }
+    }
+
+    /// Ends the waits of all batches.
+    fn end_waits(&mut self) {
+        for slot in &self.slots {
+            if slot.missing > 0 {
+                slot.done.complete();
+            }
+        }
+    }
+
+    /// Nobody waits any more for the message that the device has of this slot.
+    fn orphan(&mut self, index: u16) {
+        let total = self.slots.len();
+
+        if let Some(slot) = self.get(index) {
+            slot.phase = Phase::Orphaned;
+            self.unclaimed.add(total, Instant::now());
+        }
+    }
+
     /// Takes a buffer home, answered or, with an error, not.
     fn returned(&mut self, buffer: Buffer, used: Result<usize>) {
         let index = *buffer.private();
@@ -190,18 +249,15 @@ impl Slots {
                     }
                 }
             }
-            Phase::Orphaned => {
-                self.orphans = self.orphans.saturating_sub(1);
+            Phase::Posted | Phase::Orphaned => {
+                self.unclaimed.remove(self.slots.len(), Instant::now());
                 self.release(index);
             }
-            Phase::Posted => self.release(index),
             Phase::Free | Phase::Answered => (),
         }
     }
 
     /// Sends as many of `messages` as fit, as one batch.
-    ///
-    /// With `posted` nobody will wait for the answers.
     ///
     /// # Errors
     ///
@@ -212,15 +268,15 @@ impl Slots {
         ring: &mut Access<'_, Buffer>,
         messages: &mut impl Iterator<Item = (u16, wire::Message)>,
         pending: &mut Option<(u16, wire::Message)>,
-        posted: bool,
+        terms: Terms,
     ) -> Result<Batch> {
         let mut first = None;
         let mut last = None;
 
-        if self.shut_down {
+        if self.gate == Gate::Shut || terms.epoch.is_some_and(|epoch| epoch != self.epoch) {
             return Err(ENODEV);
         }
-        if self.held {
+        if self.gate == Gate::Held && !terms.replay {
             return Err(ENOSPC);
         }
 
@@ -229,7 +285,7 @@ impl Slots {
                 break EINVAL;
             };
 
-            let Err(cause) = self.add(ring, line, message, &mut first, &mut last, posted) else {
+            let Err(cause) = self.add(ring, line, message, &mut first, &mut last, terms) else {
                 continue;
             };
 
@@ -251,9 +307,9 @@ impl Slots {
         message: wire::Message,
         first: &mut Option<u16>,
         last: &mut Option<u16>,
-        posted: bool,
+        terms: Terms,
     ) -> Result {
-        if self.orphans >= MAX_ORPHANS && self.free.len() <= self.slots.len() / 2 {
+        if self.unclaimed.count() >= MAX_ORPHANS && self.free.len() <= self.slots.len() / 2 {
             let same = |slot: &&Slot| slot.phase == Phase::Orphaned && slot.line == line;
 
             if self.slots.iter().filter(same).count() >= MAX_ORPHANS {
@@ -288,7 +344,7 @@ impl Slots {
                 }
             })?;
 
-            slot.phase = if posted {
+            slot.phase = if terms.posted {
                 Phase::Posted
             } else {
                 Phase::Sent { leader }
@@ -302,6 +358,9 @@ impl Slots {
             return Err(err);
         }
 
+        if terms.posted {
+            self.unclaimed.add(self.slots.len(), Instant::now());
+        }
         if let Some(previous) = last.and_then(|last| self.get(last)) {
             previous.next = Some(index);
         }
@@ -331,8 +390,7 @@ impl Slots {
                 each(slot.answer());
                 self.release(index);
             } else {
-                slot.phase = Phase::Orphaned;
-                self.orphans += 1;
+                self.orphan(index);
                 each(cause.and(Err(ENODEV)));
             }
         }
@@ -364,6 +422,10 @@ pub(crate) struct RequestQueue {
     timeout: Jiffies,
     /// How many waits in a row have timed out.
     timeouts: Atomic<i32>,
+    /// For how long the device may keep many messages that nobody waits for.
+    patience: Delta,
+    /// It has kept them for longer, or leaves no room for others.
+    needs_reset: Atomic<bool>,
 }
 
 impl RequestQueue {
@@ -376,6 +438,8 @@ impl RequestQueue {
                 queue <- new_virtqueue!(c"requestq", slots),
                 timeout: msecs_to_jiffies(timeout_ms.max(1)),
                 timeouts: Atomic::new(0),
+                patience: Delta::from_millis(PATIENCE * i64::from(timeout_ms.max(1))),
+                needs_reset: Atomic::new(false),
             }? Error))
         })
     }
@@ -473,37 +537,22 @@ impl RequestQueue {
         }
     }
 
-    /// Sends one message about `line` and returns the value in the answer.
-    ///
-    /// # Errors
+    /// Sends many messages, in as few batches as they fit in, and hands the answers to `each`, in
+    /// the order of the messages: a value, or
     ///
     /// - `EIO` if the device refused the message.
     /// - `EPROTO` if its answer is none.
     /// - `ETIMEDOUT` if it did not answer.
     /// - `EINTR` if the task is being killed.
-    /// - `ENODEV` if the device is gone, or going.
+    /// - `ENODEV` if the device is gone, or going, or was reset.
     ///
     /// After the last three the device may or may not have acted upon the message.
-    ///
-    /// # Context
-    ///
-    /// Process context; sleeps.
-    pub(crate) fn request(&self, line: u16, message: wire::Message) -> Result<u8> {
-        let mut answer = Err(EIO);
-
-        self.batch(core::iter::once((line, message)), |result| answer = result)?;
-        answer
-    }
-
-    /// Sends many messages, in as few batches as they fit in, and hands the answers to `each`, in
-    /// the order of the messages, with the errors of [`RequestQueue::request`].
     ///
     /// `each` is called under the lock of the queue and must not sleep.
     ///
     /// # Errors
     ///
-    /// Those of [`RequestQueue::request`] when not all messages could be sent. `each` was called
-    /// for those that were.
+    /// The same when not all messages could be sent. `each` was called for those that were.
     ///
     /// # Context
     ///
@@ -511,17 +560,68 @@ impl RequestQueue {
     pub(crate) fn batch(
         &self,
         messages: impl Iterator<Item = (u16, wire::Message)>,
+        each: impl FnMut(Result<u8>),
+    ) -> Result {
+        self.exchange(messages, each, Terms::default())
+    }
+
+    /// Does what [`RequestQueue::batch`] does, also between [`RequestQueue::reopen`] and
+    /// [`RequestQueue::release`].
+    pub(crate) fn replay(
+        &self,
+        messages: impl Iterator<Item = (u16, wire::Message)>,
+        each: impl FnMut(Result<u8>),
+    ) -> Result {
+        self.exchange(
+            messages,
+            each,
+            Terms {
+                replay: true,
+                ..Terms::default()
+            },
+        )
+    }
+
+    /// Sends one message about `line` that is of no use in another epoch.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RequestQueue::batch`], and `ENODEV` in another epoch.
+    ///
+    /// # Context
+    ///
+    /// Process context; sleeps.
+    pub(crate) fn request_in(&self, epoch: Epoch, line: u16, message: wire::Message) -> Result {
+        let mut answer = Err(EIO);
+
+        self.exchange(
+            core::iter::once((line, message)),
+            |result| answer = result,
+            Terms {
+                epoch: Some(epoch),
+                ..Terms::default()
+            },
+        )?;
+        answer.map(|_| ())
+    }
+
+    fn exchange(
+        &self,
+        messages: impl Iterator<Item = (u16, wire::Message)>,
         mut each: impl FnMut(Result<u8>),
+        terms: Terms,
     ) -> Result {
         let mut messages = messages;
         let mut pending = messages.next();
 
         while pending.is_some() {
-            let (batch, notified) = self.send(&mut messages, &mut pending, false)?;
+            let (batch, notified) = self.send(&mut messages, &mut pending, terms)?;
             let outcome = notified.and_then(|()| self.wait(&batch.done));
 
-            self.queue
-                .with(|_, slots| slots.finish(&batch, outcome, &mut each));
+            self.queue.with(|_, slots| {
+                slots.finish(&batch, outcome, &mut each);
+                self.look_for_lost(slots, outcome.err());
+            });
 
             if pending.is_none() {
                 pending = messages.next();
@@ -549,9 +649,27 @@ impl RequestQueue {
     ///
     /// Process context; may sleep.
     pub(crate) fn post(&self, line: u16, message: wire::Message) -> Result {
-        let mut pending = Some((line, message));
+        self.post_on(line, message, None)
+    }
 
-        self.send(&mut core::iter::empty(), &mut pending, true)?.1
+    /// Does what [`RequestQueue::post`] does for a message that is of no use in another epoch.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RequestQueue::post`], and `ENODEV` in another epoch.
+    pub(crate) fn post_in(&self, epoch: Epoch, line: u16, message: wire::Message) -> Result {
+        self.post_on(line, message, Some(epoch))
+    }
+
+    fn post_on(&self, line: u16, message: wire::Message, epoch: Option<Epoch>) -> Result {
+        let mut pending = Some((line, message));
+        let terms = Terms {
+            posted: true,
+            epoch,
+            ..Terms::default()
+        };
+
+        self.send(&mut core::iter::empty(), &mut pending, terms)?.1
     }
 
     /// Sends what fits of `pending` and `messages`, waiting until something does. Returns what was
@@ -560,34 +678,56 @@ impl RequestQueue {
         &self,
         messages: &mut impl Iterator<Item = (u16, wire::Message)>,
         pending: &mut Option<(u16, wire::Message)>,
-        posted: bool,
+        terms: Terms,
     ) -> Result<(Batch, Result)> {
         loop {
             let (sent, notified) = self.queue.with_kick(|ring, slots| {
-                match slots.send(ring, messages, pending, posted) {
+                match slots.send(ring, messages, pending, terms) {
                     Err(err) if err == ENOSPC => {
                         slots.waiting += 1;
                         Err(slots.room.clone())
                     }
-                    sent => Ok(sent),
+                    sent => {
+                        self.look_for_lost(slots, sent.as_ref().err().copied());
+                        Ok(sent)
+                    }
                 }
             });
 
             match sent {
                 // A device that cannot be notified has not refused anything.
                 Ok(sent) => return sent.map(|batch| (batch, notified.map_err(|_| ENODEV))),
-                Err(room) => self.wait(&room).inspect_err(|_| {
-                    // Either the signal for this task goes to another one, or it was not sent yet.
+                Err(room) => self.wait(&room).inspect_err(|err| {
                     self.queue.with(|_, slots| {
+                        // Either the signal for this task goes to another one, or it was not sent
+                        // yet.
                         if room.try_wait() {
                             slots.wake_waiting();
                         } else {
                             slots.waiting = slots.waiting.saturating_sub(1);
+                            self.look_for_lost(slots, Some(*err));
                         }
                     });
                 })?,
             }
         }
+    }
+
+    /// Looks whether the device has lost messages, when something has timed out.
+    fn look_for_lost(&self, slots: &Slots, outcome: Option<Error>) {
+        if outcome == Some(ETIMEDOUT)
+            && slots.gate == Gate::Open
+            && slots
+                .unclaimed
+                .are_lost(slots.slots.len(), self.patience, Instant::now())
+        {
+            self.needs_reset.store(true, Relaxed);
+        }
+    }
+
+    /// Returns whether only a reset gives the slots back that the device has messages of.
+    pub(crate) fn needs_reset(&self) -> bool {
+        self.needs_reset.load(Relaxed)
     }
 
     /// Waits for `completion` within the time that the device has.
@@ -606,10 +746,12 @@ impl RequestQueue {
                 ended => return ended,
             }
 
-            if self
-                .queue
-                .with(|ring, slots| slots.shut_down || ring.is_broken())
-            {
+            // While messages are held the queue may be closed, for the device to be reset.
+            if self.queue.with(|ring, slots| match slots.gate {
+                Gate::Open => ring.is_broken(),
+                Gate::Held => false,
+                Gate::Shut => true,
+            }) {
                 return Err(ENODEV);
             }
 
@@ -630,39 +772,56 @@ impl RequestQueue {
     /// Any context.
     pub(crate) fn shut_down(&self) -> bool {
         self.queue.with(|_, slots| {
-            for slot in &slots.slots {
-                if slot.missing > 0 {
-                    slot.done.complete();
-                }
-            }
-            while slots.waiting > 0 {
-                slots.wake_waiting();
-            }
-
-            !core::mem::replace(&mut slots.shut_down, true)
+            slots.end_waits();
+            slots.wake_all_waiting();
+            slots.gate.shut()
         })
+    }
+
+    /// Ends the waits for answers with `ENODEV`. Any context.
+    pub(crate) fn end_waits(&self) {
+        self.queue.with(|_, slots| slots.end_waits());
     }
 
     /// Sends no message until [`RequestQueue::release`] or [`RequestQueue::shut_down`]. Any
     /// context.
     pub(crate) fn hold(&self) {
-        self.queue.with(|_, slots| slots.held = true);
+        self.queue.with(|_, slots| slots.gate.hold());
     }
 
     /// Ends [`RequestQueue::hold`]. Any context.
     pub(crate) fn release(&self) {
         self.queue.with(|_, slots| {
-            slots.held = false;
-            while slots.waiting > 0 {
-                slots.wake_waiting();
-            }
+            slots.gate.release();
+            slots.wake_all_waiting();
         });
     }
 
-    /// Accepts messages again, after the device was reset.
-    pub(crate) fn resume(&self) {
-        self.queue.with(|_, slots| slots.shut_down = false);
-        self.release();
+    /// Starts a new epoch, after the device was reset: messages are accepted again, and held.
+    pub(crate) fn reopen(&self) {
+        self.queue.with(|_, slots| {
+            slots.gate = Gate::Held;
+            slots.epoch.0 = slots.epoch.0.wrapping_add(1);
+
+            // The device has forgotten again what it has done. Whoever learns of the answer now
+            // would take it for something that the messages of this epoch rely on.
+            for slot in &mut slots.slots {
+                if slot.phase == Phase::Answered {
+                    slot.used = Err(ENODEV);
+                }
+            }
+        });
+        self.needs_reset.store(false, Relaxed);
+    }
+
+    /// Notes that the device has not answered what makes it as it was.
+    pub(crate) fn replay_failed(&self) {
+        self.needs_reset.store(true, Relaxed);
+    }
+
+    /// Returns the current epoch.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.queue.with(|_, slots| slots.epoch)
     }
 
     /// Asks for the names of all lines, a block of `size` bytes.
@@ -733,8 +892,7 @@ impl RequestQueue {
 
             if slot.phase != Phase::Answered {
                 // Without a buffer for the next message; probe fails.
-                slot.phase = Phase::Orphaned;
-                slots.orphans += 1;
+                slots.orphan(batch.first);
                 return (None, outcome.and(Err(ENODEV)));
             }
 
