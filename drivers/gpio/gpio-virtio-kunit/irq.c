@@ -485,6 +485,92 @@ static void c2_more_interrupts_than_the_ring_has_room_for(struct kunit *test)
 		assert_irqs(users[i], 1);
 }
 
+/* Room for 32 events, or for 64 with indirect descriptors. */
+#define CROWD		512
+#define CROWD_RING	64
+#define CROWD_BUSY	64
+
+static struct {
+	struct irq_user *users[CROWD];
+	/* Lines other than the busy ones that were served, and the last of them. */
+	atomic_t served;
+	unsigned int events;
+	bool over;
+} crowd;
+
+static struct fixture *plug_crowd(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = CROWD, .event_ring = CROWD_RING);
+
+	f->g->max_events = 20000;
+	for (int i = 0; i < CROWD; i++)
+		crowd.users[i] = irq_get(f, i, IRQF_TRIGGER_RISING);
+	return f;
+}
+
+static unsigned int crowd_total(void)
+{
+	unsigned int total = 0;
+
+	for (int i = 0; i < CROWD; i++)
+		total += atomic_read(&crowd.users[i]->count);
+	return total;
+}
+
+static void c2_no_edge_of_many_lines_is_lost(struct kunit *test)
+{
+	struct fixture *f = plug_crowd(test);
+
+	for (int round = 1; round <= 5; round++) {
+		for (int i = 0; i < CROWD; i++)
+			gpio_model_rise(f->g, i);
+		for (int n = 0; n < 200 && crowd_total() < CROWD * round; n++)
+			msleep(20);
+		WRITE_ONCE(f->steps, f->steps + 1);
+		for (int i = 0; i < CROWD; i++)
+			KUNIT_ASSERT_EQ_MSG(test, atomic_read(&crowd.users[i]->count),
+					    round, "line %d", i);
+	}
+}
+
+static void rise_again(struct irq_user *user)
+{
+	if (!READ_ONCE(crowd.over))
+		gpio_model_rise(user->f->g, user->line);
+}
+
+static void note_served(struct irq_user *user)
+{
+	if (atomic_inc_return(&crowd.served) == CROWD - CROWD_BUSY) {
+		crowd.events = READ_ONCE(user->f->g->events);
+		WRITE_ONCE(crowd.over, true);
+	}
+}
+
+/* Some lines always have another edge; all others have to get their turn. */
+static void c2_busy_lines_leave_others_their_turn(struct kunit *test)
+{
+	struct fixture *f = plug_crowd(test);
+	unsigned int before = f->g->events;
+
+	atomic_set(&crowd.served, 0);
+	crowd.over = false;
+	for (int i = 0; i < CROWD; i++)
+		crowd.users[i]->in_handler = i < CROWD_BUSY ? rise_again : note_served;
+	for (int i = 0; i < CROWD; i++)
+		gpio_model_rise(f->g, i);
+	for (int n = 0; n < 200 && !READ_ONCE(crowd.over); n++)
+		msleep(20);
+
+	KUNIT_EXPECT_TRUE(test, crowd.over);
+	WRITE_ONCE(crowd.over, true);
+	for (int i = CROWD_BUSY; i < CROWD; i++)
+		KUNIT_EXPECT_EQ_MSG(test, atomic_read(&crowd.users[i]->count), 1,
+				    "line %d", i);
+	/* No line has had a third turn before each has had its first. */
+	KUNIT_EXPECT_LE(test, crowd.events - before, CROWD + 2 * CROWD_BUSY);
+}
+
 static void c2_buffer_that_could_not_be_mapped_is_tried_again(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -679,6 +765,8 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b2_old_buffer_is_used_for_the_new_type),
 	KUNIT_CASE(b7_slow_line_does_not_keep_others),
 	KUNIT_CASE(c2_more_interrupts_than_the_ring_has_room_for),
+	KUNIT_CASE(c2_no_edge_of_many_lines_is_lost),
+	KUNIT_CASE(c2_busy_lines_leave_others_their_turn),
 	KUNIT_CASE(c2_buffer_that_could_not_be_mapped_is_tried_again),
 	KUNIT_CASE(d4_edge_while_disabled_is_kept),
 	KUNIT_CASE(d4_disabled_line_is_silent),
