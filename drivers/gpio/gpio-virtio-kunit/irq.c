@@ -418,6 +418,93 @@ static void b1_events_without_end_leave_the_interrupt(struct kunit *test)
 	KUNIT_EXPECT_LT(test, most_in_a_row, LONG_LEVEL);
 }
 
+/* How far a task that only computes gets in that time. */
+static u64 compute(unsigned int ms)
+{
+	unsigned long end = jiffies + msecs_to_jiffies(ms);
+	u64 steps = 0;
+
+	while (time_before(jiffies, end)) {
+		steps++;
+		cpu_relax();
+	}
+	return steps;
+}
+
+/* As long as the level is high the device has another event at once. */
+static void expect_half_of_the_processor(struct fixture *f, struct irq_user *user)
+{
+	unsigned int events = f->g->events;
+	u64 quiet = 0, storm = 0;
+
+	f->g->max_events = UINT_MAX;
+	for (int i = 0; i < 10; i++) {
+		gpio_model_level(f->g, user->line, false);
+		msleep(40);
+		quiet += compute(40);
+		gpio_model_level(f->g, user->line, true);
+		storm += compute(40);
+		WRITE_ONCE(f->steps, f->steps + 1);
+	}
+	gpio_model_level(f->g, user->line, false);
+
+	kunit_info(f->test, "%llu of %llu steps, %u events\n", storm, quiet,
+		   f->g->events - events);
+	/* Less than half, to allow for what else the machine does. */
+	KUNIT_EXPECT_GE(f->test, storm * 100, quiet * 40);
+	KUNIT_EXPECT_GT(f->test, f->g->events - events, 20);
+}
+
+static void b1_storm_of_a_level(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_HIGH);
+
+	expect_half_of_the_processor(f, user);
+	msleep(40);
+	atomic_set(&user->count, 0);
+	user->in_handler = lower;
+	gpio_model_level(f->g, 0, true);
+	assert_irqs(user, 1);
+}
+
+static void rise_while_high(struct irq_user *user)
+{
+	if (gpio_model_line(user->f->g, user->line).level)
+		gpio_model_rise(user->f->g, user->line);
+}
+
+static void b1_storm_of_edges(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	user->in_handler = rise_while_high;
+	expect_half_of_the_processor(f, user);
+	msleep(40);
+	user->in_handler = NULL;
+	atomic_set(&user->count, 0);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+}
+
+/* Lines that are quiet meanwhile are served. */
+static void b1_storm_of_another_line(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	f->g->max_events = UINT_MAX;
+	irq_get(f, 1, IRQF_TRIGGER_HIGH);
+	gpio_model_level(f->g, 1, true);
+	for (int i = 1; i <= 5; i++) {
+		msleep(40);
+		gpio_model_rise(f->g, 0);
+		assert_irqs(user, i);
+	}
+	gpio_model_level(f->g, 1, false);
+}
+
 static void b2_old_buffer_is_still_out(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -761,6 +848,9 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b1_unused_buffers_are_no_storm),
 	KUNIT_CASE(b1_line_recovers_from_unused_buffers),
 	KUNIT_CASE(b1_events_without_end_leave_the_interrupt),
+	KUNIT_CASE(b1_storm_of_a_level),
+	KUNIT_CASE(b1_storm_of_edges),
+	KUNIT_CASE(b1_storm_of_another_line),
 	KUNIT_CASE(b2_old_buffer_is_still_out),
 	KUNIT_CASE(b2_old_buffer_is_used_for_the_new_type),
 	KUNIT_CASE(b7_slow_line_does_not_keep_others),

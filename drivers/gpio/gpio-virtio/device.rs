@@ -21,6 +21,7 @@ use kernel::{
     },
     time::{
         msecs_to_jiffies,
+        Delta,
         Instant,
         Msecs, //
     },
@@ -91,6 +92,9 @@ pub(crate) struct VirtioGpio {
     /// Looks whether the device needs a reset, and resets it.
     #[pin]
     health: DelayedWork<Self, 2>,
+    /// Takes events again after a rest.
+    #[pin]
+    rest: DelayedWork<Self, 3>,
     #[pin]
     recovery: Mutex<Recovery>,
     /// Whether that was said already.
@@ -106,6 +110,7 @@ impl_has_work! {
 impl_has_delayed_work! {
     impl HasDelayedWork<Self, 1> for VirtioGpio { self.later }
     impl HasDelayedWork<Self, 2> for VirtioGpio { self.health }
+    impl HasDelayedWork<Self, 3> for VirtioGpio { self.rest }
 }
 
 impl VirtioGpio {
@@ -130,6 +135,7 @@ impl VirtioGpio {
                 now <- new_work!("VirtioGpio::now"),
                 later <- new_delayed_work!("VirtioGpio::later"),
                 health <- new_delayed_work!("VirtioGpio::health"),
+                rest <- new_delayed_work!("VirtioGpio::rest"),
                 recovery <- new_mutex!(Recovery::new(), "VirtioGpio::recovery"),
                 crowded: Atomic::new(false),
                 refusal: Atomic::new(false),
@@ -157,6 +163,10 @@ impl VirtioGpio {
             let _ = workqueue::system_long()
                 .enqueue_delayed::<_, 1>(this.clone(), msecs_to_jiffies(RETRY_MS));
         }
+        if let Some(rest) = todo.rest {
+            let _ = workqueue::system_long()
+                .enqueue_delayed::<_, 3>(this.clone(), msecs_to_jiffies(to_ms(rest).max(1)));
+        }
     }
 
     /// Ends everything that may still be going on by itself, and all waits for the device.
@@ -169,6 +179,7 @@ impl VirtioGpio {
         workqueue::disable_sync::<_, 0>(this);
         workqueue::disable_delayed_sync::<_, 1>(this);
         workqueue::disable_delayed_sync::<_, 2>(this);
+        workqueue::disable_delayed_sync::<_, 3>(this);
     }
 
     /// The device may have something to say of itself. Any context.
@@ -437,7 +448,7 @@ impl VirtioGpio {
                 Verdict::Reset => (),
                 Verdict::Wait(delta) => {
                     this.hold();
-                    return Some(Msecs::try_from(delta.as_millis()).unwrap_or(Msecs::MAX));
+                    return Some(to_ms(delta));
                 }
                 Verdict::Rest => break,
                 Verdict::GiveUp => {
@@ -525,6 +536,21 @@ impl WorkItem<2> for VirtioGpio {
             Self::look_after(&this, delay_ms);
         }
     }
+}
+
+impl WorkItem<3> for VirtioGpio {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        let todo = this.events.rested();
+
+        Self::follow_up(&this, todo);
+    }
+}
+
+/// Converts a time that is to pass.
+fn to_ms(delta: Delta) -> Msecs {
+    Msecs::try_from(delta.as_millis()).unwrap_or(Msecs::MAX)
 }
 
 /// What the queues of a device call back.

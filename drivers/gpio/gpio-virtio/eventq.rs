@@ -17,11 +17,22 @@
 //! unmasks lines with a raw lock held. So who unmasks outside of the callback leaves the
 //! notification to the unlocking of the line's bus lock, which genirq mostly does right afterwards,
 //! or else to a work item. [`EventQueue::update`] tells which.
+//!
+//! # Storms
+//!
+//! A device may always have another event: because a level stays, because edges come without end, or
+//! because it is hostile. Events are taken for a while, and then left in the ring for as long, see
+//! [`Duty`]. Lines whose events are in the ring are masked, so none is lost that the device would
+//! not lose otherwise.
 
 use kernel::{
     bitmap::BitmapVec,
     gpio::IrqDomain,
     prelude::*,
+    time::{
+        Delta,
+        Instant, //
+    },
     virtio::{
         self,
         new_virtqueue,
@@ -32,6 +43,7 @@ use kernel::{
 };
 
 use crate::{
+    duty::Duty,
     gate::Gate,
     line::{
         Action,
@@ -69,12 +81,13 @@ struct Events {
     struck: Option<BitmapVec>,
     /// Callbacks in progress, which notify the device at their end.
     dispatching: u32,
+    duty: Duty,
     /// Unless it is open nothing is armed: the device may not be what the machines think it is.
     gate: Gate,
 }
 
 /// What is left to do after the lock of the queue was released.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq)]
 pub(crate) struct Todo {
     /// Nobody else is going to notify the device: [`EventQueue::callback`] is to be called soon.
     pub(crate) kick: bool,
@@ -82,6 +95,8 @@ pub(crate) struct Todo {
     pub(crate) retry: bool,
     /// There may be more events: [`EventQueue::callback`] is to be called again.
     pub(crate) more: bool,
+    /// No event is taken before [`EventQueue::rested`] is called, after this time.
+    pub(crate) rest: Option<Delta>,
 }
 
 impl Events {
@@ -239,6 +254,7 @@ impl EventQueue {
                 turn: 0,
                 struck: bitmap()?,
                 dispatching: 0,
+                duty: Duty::new(),
                 gate: Gate::Open,
             };
 
@@ -472,15 +488,24 @@ impl EventQueue {
     ///
     /// Ends after as many events as fit into the ring twice, so that a device that never stops does
     /// not keep the processor. No callback comes then until [`EventQueue::callback`] was called
-    /// again, as [`Todo::more`] demands.
+    /// again, as [`Todo::more`] demands, or [`EventQueue::rested`], as [`Todo::rest`] does.
     #[must_use]
     pub(crate) fn callback(&self) -> Todo {
+        let mut start = Instant::now();
         let mut todo = Todo::default();
-        let mut budget = self.queue.with(|ring, events| {
+
+        let (budget, _) = self.queue.with_kick(|ring, events| {
             ring.disable_callback();
+            if events.duty.is_resting() {
+                return None;
+            }
+
             events.dispatching += 1;
-            2 * events.capacity
+            Some(2 * events.capacity)
         });
+        let Some(mut budget) = budget else {
+            return todo;
+        };
 
         loop {
             // Delivery is not under the lock: the flow handler masks and unmasks the line.
@@ -512,7 +537,12 @@ impl EventQueue {
             }
 
             let (done, _) = self.queue.with_kick(|ring, events| {
-                let done = budget == 0 || ring.enable_callback();
+                let now = Instant::now();
+
+                todo.rest = events.duty.worked(start, now);
+                start = now;
+
+                let done = todo.rest.is_some() || budget == 0 || ring.enable_callback();
 
                 if done {
                     events.dispatching -= 1;
@@ -521,10 +551,17 @@ impl EventQueue {
             });
 
             if done {
-                todo.more = budget == 0;
+                todo.more = budget == 0 && todo.rest.is_none();
                 todo.kick = false;
                 return todo;
             }
         }
+    }
+
+    /// Takes events again after [`Todo::rest`].
+    #[must_use]
+    pub(crate) fn rested(&self) -> Todo {
+        self.queue.with(|_, events| events.duty.rested());
+        self.callback()
     }
 }

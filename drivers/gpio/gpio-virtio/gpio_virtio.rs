@@ -4,7 +4,7 @@
 //!
 //! - [`wire`], [`names`] and [`line`] know the device, but neither bus nor queues: what goes over
 //!   the wire, the names of lines, and what the interrupt of a line may do next. Nor do [`gate`],
-//!   [`lost`] and [`recovery`], about devices that fail.
+//!   [`duty`], [`lost`] and [`recovery`], about devices that misbehave.
 //! - [`requestq`] and [`eventq`] are the two queues of the device.
 //! - [`device`] ties them together, and [`chip`] to gpiolib and genirq.
 //!
@@ -28,6 +28,7 @@ use kernel::{
 
 mod chip;
 mod device;
+mod duty;
 mod eventq;
 mod gate;
 mod line;
