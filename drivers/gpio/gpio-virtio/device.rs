@@ -328,7 +328,7 @@ impl VirtioGpio {
             }
             Err(err) => return Err(err),
         };
-        let names = Names::parse(&block, self.ngpio)?;
+        let names = Names::parse(block.bytes(), self.ngpio)?;
         let report = names.report();
 
         if !report.is_clean() {

@@ -826,8 +826,6 @@ impl RequestQueue {
 
     /// Asks for the names of all lines, a block of `size` bytes.
     ///
-    /// Returns the block, as far as the device has written it.
-    ///
     /// # Errors
     ///
     /// - `ENOMEM` if there is not enough contiguous memory for the block.
@@ -836,7 +834,7 @@ impl RequestQueue {
     /// # Context
     ///
     /// Process context; sleeps. Only during probe.
-    pub(crate) fn names(&self, size: usize) -> Result<KVec<u8>> {
+    pub(crate) fn names(&self, size: usize) -> Result<NamesBlock> {
         let mut buffer = Some(
             Buffer::new(
                 wire::Request::names(),
@@ -904,15 +902,26 @@ impl RequestQueue {
 
         let used = used?;
         let answer = answer.ok_or(EIO)?;
-        let block = answer.large_response().ok_or(EIO)?;
-        let (&status, names) = block.split_first().ok_or(EPROTO)?;
-        let written = wire::names_answer(status, used, size)?;
+        let status = answer.large_response().and_then(<[u8]>::first);
+        let written = wire::names_answer(*status.ok_or(EIO)?, used, size)?;
 
-        let mut result = KVec::with_capacity(written, GFP_KERNEL | __GFP_NOWARN)?;
-        result.extend_from_slice(
-            names.get(..written).ok_or(EPROTO)?,
-            GFP_KERNEL | __GFP_NOWARN,
-        )?;
-        Ok(result)
+        Ok(NamesBlock { answer, written })
+    }
+}
+
+/// The block of names, in the answer that it came with.
+pub(crate) struct NamesBlock {
+    answer: Buffer,
+    written: usize,
+}
+
+impl NamesBlock {
+    /// Returns the block, as far as the device has written it.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // The status comes first.
+        self.answer
+            .large_response()
+            .and_then(|answer| answer.get(1..)?.get(..self.written))
+            .unwrap_or_default()
     }
 }
