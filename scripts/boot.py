@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 # SPDX-License-Identifier: GPL-2.0
 """Boots a guest with virtual GPIO controllers, runs a command in it, and ends with the
 command's exit status. Without a command the terminal is the guest's console.
@@ -20,8 +20,11 @@ import subprocess
 import sys
 import tempfile
 import termios
+import threading
 import time
 from pathlib import Path
+
+import monitor
 
 VIRTIO_ID_GPIO = 41
 PROBE_SECONDS = 30
@@ -35,14 +38,17 @@ class Failure(Exception):
 class Device:
     """The vgpio daemon, with one device for each controller of the guest."""
 
-    def __init__(self, vgpio, run, control, specs):
+    def __init__(self, vgpio, run, control, specs, machine):
         self.vgpio = vgpio
+        self.machine = machine
         self.control = control
         self.sockets = [run / f"gpio{n}.sock" for n in range(len(specs))]
         self.log = run / "vgpio.log"
+        self.labels = []
         self.args = [vgpio, "--control", control, "serve"]
         for path, spec in zip(self.sockets, specs):
             self.args += ["--device", f"socket={path},{spec}"]
+            self.labels.append(dict(word.partition("=")[::2] for word in spec.split(",")).get("label"))
         self.daemon = None
         self.jobs = {}
 
@@ -102,6 +108,16 @@ class Device:
                 self.kill()
                 self.start()
                 return "", 0
+            case ["unplug", label] if label in self.labels:
+                self.machine.unplug(f"gpio{self.labels.index(label)}")
+                return "", 0
+            case ["plug", label] if label in self.labels:
+                n = self.labels.index(label)
+                self.machine.plug(f"gpio{n}", f"port{n}", self.sockets[n])
+                return "", 0
+            case ["wake", milliseconds] if milliseconds.isdecimal():
+                threading.Timer(int(milliseconds) / 1000, self.machine.wake).start()
+                return "", 0
         return f"not a request: {shlex.join(words)}\n", 2
 
     def client(self, args):
@@ -153,7 +169,7 @@ class Channel:
             return
         try:
             output, status = self.request(shlex.split(line))
-        except (ValueError, Failure, OSError) as err:
+        except (ValueError, Failure, monitor.Refused, OSError) as err:
             output, status = f"{err}\n", 2
         answer = [f"| {text}\n" for text in output.splitlines()] + [f"= {status}\n"]
         with contextlib.suppress(OSError):
@@ -171,7 +187,7 @@ class Channel:
 
 
 def qemu(args, device, accel):
-    """The command line of a QEMU guest; the channel is to be its descriptor 3."""
+    """The command line of a QEMU guest; the channel is to be its descriptor 3, the monitor 4."""
     memory = f"{args.memory}M"
     # Without ACPI, as with it microvm has no timer that a kernel under TCG can calibrate by.
     machine = {"pci": "q35", "mmio": "microvm,acpi=off,rtc=on"}[args.transport]
@@ -184,6 +200,7 @@ def qemu(args, device, accel):
         "-smp", str(args.smp),
         "-kernel", f"{args.build}/arch/x86/boot/bzImage", "-initrd", str(args.initrd),
         "-chardev", "socket,id=channel,fd=3",
+        "-chardev", "socket,id=monitor,fd=4", "-mon", "chardev=monitor,mode=control",
     ]  # fmt: skip
     if accel == "kvm":
         command += ["-cpu", "host"]
@@ -213,8 +230,7 @@ def qemu(args, device, accel):
 
 def uml(args, device, run):
     command = [f"{args.build}/linux", f"mem={args.memory}M", f"initrd={args.initrd}", f"uml_dir={run}/"]
-    command += ["panic=-1", "ssl1=fd:3"]
-    command += ["con=null", "con0=fd:0,fd:1"]
+    command += ["umid=guest", "panic=-1", "ssl1=fd:3", "con=null", "con0=fd:0,fd:1"]
     for path in device.sockets:
         command.append(f"virtio_uml.device={path}:{VIRTIO_ID_GPIO}")
     return [*command, *args.append]
@@ -229,6 +245,7 @@ def accelerator(args):
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     known = args.cache / f"accel-{boot_id}"
     if not known.exists():
+        print("finding out whether KVM boots this kernel ...", file=sys.stderr)
         probe = [
             sys.executable, __file__, "--build", args.build, "--initrd", args.initrd, "--cache", args.cache,
             "--accel", "kvm", "--timeout", str(PROBE_SECONDS), "--log", os.devnull, "--", "true",
@@ -286,9 +303,14 @@ def wait_for(guest, channel, log, seconds):
 
 def boot(args, run):
     control = args.control or run / "control.sock"
-    device = Device(args.vgpio, run, control, args.gpio)
+    # UML closes no descriptors and may be given any; 3 and 4 are what the command lines say.
     ours, theirs = socket.socketpair()
-    # UML closes no descriptors and may be given any; 3 is what both command lines say.
+    steering, steered = socket.socketpair()
+    if args.arch == "um":
+        machine = monitor.Uml(run / "guest" / "mconsole", VIRTIO_ID_GPIO)
+    else:
+        machine = monitor.Qemu(steering, ours)
+    device = Device(args.vgpio, run, control, args.gpio, machine)
     if args.arch == "um":
         command = uml(args, device, run)
     else:
@@ -303,28 +325,37 @@ def boot(args, run):
                 log = stack.enter_context(open(args.log, "wb", buffering=0))
                 # Pipes, as UML wants to poll its console.
                 streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            given = [theirs.fileno(), steered.fileno()]
             guest = subprocess.Popen(
-                [sys.executable, "-c", EXEC_WITH_CHANNEL, str(theirs.fileno()), *map(str, command)],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-c", EXEC_WITH_CHANNELS, *map(str, [*given, *command])],
+                pass_fds=given,
                 **streams,
             )
             theirs.close()
+            steered.close()
+            machine.guest = guest
             channel = Channel(ours, device, args.command)
             wait_for(guest, channel, log, args.timeout)
     finally:
         device.stop()
     if args.interactive:
+        if guest.returncode:
+            raise Failure(f"the guest ended with status {guest.returncode}: {command[0]} says why above")
         return 0
     if channel.status is None:
         raise Failure(f"the guest ended before the command did, its kernel log is {args.log}")
     return channel.status
 
 
-# Makes the channel descriptor 3 and becomes the guest.
-EXEC_WITH_CHANNEL = """
+# Makes the channels descriptors 3 and 4 and becomes the guest. They may be that already, in
+# any order.
+EXEC_WITH_CHANNELS = """
 import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.execvp(sys.argv[2], sys.argv[2:])
+channel, monitor = (os.dup(int(arg)) for arg in sys.argv[1:3])
+for mine, known in (channel, 3), (monitor, 4):
+    os.dup2(mine, known)
+    os.set_inheritable(known, True)
+os.execvp(sys.argv[3], sys.argv[3:])
 """
 
 
