@@ -34,7 +34,7 @@ module=/sys/module/gpio_virtio
 # Seconds for a test.
 LIMIT=20
 
-# Chips by their numbers of lines, see scripts/smoke.
+# Chips by their numbers of lines, see scripts/selftests.sh.
 find_chips() {
 	main=$(chip_with 8)
 	noirq=$(chip_with 3)
