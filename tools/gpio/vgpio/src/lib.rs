@@ -10,6 +10,8 @@ mod config;
 pub mod control;
 mod device;
 mod duration;
+#[doc(hidden)]
+pub mod exercise;
 mod fault;
 mod limit;
 pub mod model;
