@@ -156,7 +156,10 @@ def each(value):
 
 
 def shown(guest):
-    return [key for key in guest.keys if key[0] in WORKLOADS and key[1] in SHOWN]
+    def is_shown(workload, lines, chip):
+        return workload in WORKLOADS and lines in SHOWN and chip in (64, lines)
+
+    return [key for key in guest.keys if is_shown(*key)]
 
 
 def times(guest):
@@ -203,7 +206,12 @@ def others(guests):
     for guest in guests:
         for lines in (512, 65535):
             ratios = (growth(guest, driver, lines) for driver in DRIVERS)
-            table.add(guest.name, f"get on a chip of {lines} lines, over one of 8", *ratios)
+            table.add(guest.name, f"time of a get on a chip of {lines} lines, over one of 8", *ratios)
+        for lines in (8, 512, 65535) if guest.instructions else ():
+            boots = [guest.instructions[driver] for driver in DRIVERS]
+            found = [(boot, boot.sections.get(("get", 1, lines))) for boot in boots]
+            cells = (f"{instructions(boot, it)['instructions']:.0f}" if it else "none" for boot, it in found)
+            table.add(guest.name, f"instructions of a get on a chip of {lines} lines", *cells)
         for lines in (1, 64):
             rates = (guest.median(driver, ("edge-rate", lines, 64)) for driver in DRIVERS)
             rates = (f"{1e9 / rate:.0f}" if rate else "none" for rate in rates)

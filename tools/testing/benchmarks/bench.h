@@ -28,7 +28,7 @@ void trace_allocations(bool frees);
 void trace_interrupts(void);
 void trace_stop(void);
 void trace_print_allocations(void);
-uint64_t trace_live_bytes(void);
+void trace_print_memory(void);
 uint64_t trace_last_interrupt(void);
 
 /* section.c */

@@ -488,7 +488,6 @@ static void probe(unsigned int lines, unsigned int rounds)
 static void memory(unsigned int lines)
 {
 	struct device device;
-	uint64_t bytes;
 
 	if (!find_device(lines, &device))
 		return;
@@ -496,9 +495,9 @@ static void memory(unsigned int lines)
 	trace_allocations(true);
 	drive(&device, "bind");
 	trace_stop();
-	bytes = trace_live_bytes();
-	printf("{\"workload\": \"memory\", \"lines\": %u, \"chip\": %u, \"bytes\": %llu}\n", lines,
-	       lines, (unsigned long long)bytes);
+	printf("{\"workload\": \"memory\", \"lines\": %u, \"chip\": %u", lines, lines);
+	trace_print_memory();
+	printf("}\n");
 	fflush(stdout);
 }
 
@@ -583,6 +582,8 @@ int main(int argc, char **argv)
 	if (!counting)
 		scale(rounds);
 	for (i = 0; i < ARRAY_SIZE(chips); i++) {
+		if (chips[i] != 64)
+			measure(&workloads[0], chips[i], 1, rounds / 4);
 		if (chips[i] >= 64 && chips[i] <= 1024)
 			probe(chips[i], 12);
 		if (counting)

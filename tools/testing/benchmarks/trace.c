@@ -101,7 +101,7 @@ static bool is_ours(const char *line)
 
 struct site {
 	char name[64];
-	unsigned long count;
+	unsigned long sum;
 };
 
 struct sites {
@@ -109,39 +109,56 @@ struct sites {
 	unsigned long total;
 };
 
-static void count_site(const char *line, void *data)
+/* The function that an event was in. */
+static bool site_of(const char *line, char name[64])
 {
 	const char *at = strstr(line, "call_site=");
-	struct sites *sites = data;
-	char name[64];
+
+	return at && sscanf(at, "call_site=%63[^+ ]", name) == 1;
+}
+
+static void add_to_site(struct sites *sites, const char *name, unsigned long value)
+{
 	size_t i;
 
-	if (!at || !is_ours(line) || sscanf(at, "call_site=%63[^+ ]", name) != 1)
-		return;
-	sites->total++;
+	sites->total += value;
 	for (i = 0; i < ARRAY_SIZE(sites->list); i++) {
 		struct site *site = &sites->list[i];
 
 		if (!*site->name)
 			strcpy(site->name, name);
 		if (!strcmp(site->name, name)) {
-			site->count++;
+			site->sum += value;
 			return;
 		}
 	}
+}
+
+static void print_sites(const char *name, const struct sites *sites)
+{
+	size_t i;
+
+	printf(", \"%s\": %lu, \"sites\": {", name, sites->total);
+	for (i = 0; i < ARRAY_SIZE(sites->list) && *sites->list[i].name; i++)
+		printf("%s\"%s\": %lu", i ? ", " : "", sites->list[i].name, sites->list[i].sum);
+	printf("}");
+}
+
+static void count_site(const char *line, void *data)
+{
+	char name[64];
+
+	if (is_ours(line) && site_of(line, name))
+		add_to_site(data, name, 1);
 }
 
 /* Prints how many allocations there were, and which functions made them. */
 void trace_print_allocations(void)
 {
 	struct sites sites = { 0 };
-	size_t i;
 
 	read_trace(count_site, &sites);
-	printf(", \"allocations\": %lu, \"sites\": {", sites.total);
-	for (i = 0; i < ARRAY_SIZE(sites.list) && *sites.list[i].name; i++)
-		printf("%s\"%s\": %lu", i ? ", " : "", sites.list[i].name, sites.list[i].count);
-	printf("}");
+	print_sites("allocations", &sites);
 }
 
 /* An allocation, or with negative size the end of one. */
@@ -149,6 +166,7 @@ struct block {
 	uint64_t address;
 	size_t order;
 	long size;
+	char site[64];
 };
 
 struct blocks {
@@ -171,6 +189,8 @@ static void collect_block(const char *line, void *data)
 			die("cannot allocate the blocks");
 	}
 	block = &blocks->list[blocks->count];
+	if (!site_of(line, block->site))
+		return;
 	block->address = strtoull(strchr(address, '=') + 1, NULL, 16);
 	block->order = blocks->count++;
 	block->size = size ? atol(strchr(size, '=') + 1) : -1;
@@ -185,24 +205,27 @@ static int compare(const void *a, const void *b)
 	return x->order < y->order ? -1 : 1;
 }
 
-/* How much of what was allocated while the trace was on is still allocated at its end. */
-uint64_t trace_live_bytes(void)
+/*
+ * Prints how much of what was allocated while the trace was on is still allocated at its
+ * end, and which functions did that.
+ */
+void trace_print_memory(void)
 {
 	struct blocks blocks = { 0 };
-	uint64_t sum = 0;
+	struct sites sites = { 0 };
 	size_t i;
 
 	read_trace(collect_block, &blocks);
 	qsort(blocks.list, blocks.count, sizeof(*blocks.list), compare);
 	for (i = 0; i < blocks.count; i++) {
-		bool last = i + 1 == blocks.count ||
-			    blocks.list[i].address != blocks.list[i + 1].address;
+		const struct block *block = &blocks.list[i];
+		bool last = i + 1 == blocks.count || block->address != block[1].address;
 
-		if (last && blocks.list[i].size > 0)
-			sum += blocks.list[i].size;
+		if (last && block->size > 0)
+			add_to_site(&sites, block->site, block->size);
 	}
 	free(blocks.list);
-	return sum;
+	print_sites("bytes", &sites);
 }
 
 static void note_interrupt(const char *line, void *data)
