@@ -119,7 +119,7 @@ class Guest:
     def lost(self, driver, key):
         """Edges that did not arrive, and tasks that did not come back."""
         sections = [boot.sections.get(key, {}) for boot in self.timed[driver]]
-        return tuple(sum(section.get(what, 0) for section in sections) for what in ("lost", "hung"))
+        return tuple(sum(section.get(what, 0) for section in sections) for what in ("lost", "failed"))
 
 
 class Table:
@@ -219,8 +219,8 @@ def others(guests):
         for key, what in ((("edge-rate", 1, 64), 0), (("edge-rate", 64, 64), 0), (("edge-burst", 32, 64), 0)):
             lost = (guest.lost(driver, key)[what] for driver in DRIVERS)
             table.add(guest.name, f"edges lost, {key[0]}, lines: {key[1]}", *lost)
-        hung = (guest.lost(driver, ("tasks", 4, 64))[1] for driver in DRIVERS)
-        table.add(guest.name, f"tasks that hung, of {4 * len(guest.timed['c'])}", *hung)
+        failed = (guest.lost(driver, ("tasks", 4, 64))[1] for driver in DRIVERS)
+        table.add(guest.name, f"tasks that failed or hung, of {4 * len(guest.timed['c'])}", *failed)
         for lines in (8, 64, 512, 1024, 65535):
             key = ("memory", lines, lines)
             live = (guest.counting[driver].sections.get(key, {}).get("bytes", "none") for driver in DRIVERS)
@@ -259,7 +259,7 @@ def figures(facts, boots):
         sections = []
         for (workload, lines, chip), section in boot.sections.items():
             it = {"workload": workload, "lines": lines, "chip": chip}
-            kept = ("operations", "lost", "hung", "bytes", "sites")
+            kept = ("operations", "lost", "failed", "bytes", "sites")
             it |= {name: section[name] for name in kept if section.get(name)}
             if section.get("ns") and boot.about["pass"] == "time":
                 it["us"] = {f"p{p}": round(section["ns"][p] / 1000, 2) for p in (1, 10, 50, 90, 99)}

@@ -47,8 +47,8 @@ struct section {
 	size_t count, room;
 	/* Edges that were made and that did not arrive. */
 	uint64_t lost;
-	/* Tasks that never came back. */
-	unsigned int hung;
+	/* Tasks that failed or never came back. */
+	unsigned int failed;
 	/* Counters at the beginning. */
 	uint64_t start, switches, interrupts;
 };

@@ -505,8 +505,8 @@ static void memory(unsigned int lines)
 static void tasks(unsigned int chip, unsigned int rounds)
 {
 	struct section section = { .name = "tasks", .lines = TASKS, .chip = chip };
+	unsigned int task, running = TASKS, failed = 0;
 	uint64_t *samples, deadline;
-	unsigned int task, running = TASKS;
 	struct gpiochip_info info;
 	pid_t pids[TASKS];
 	size_t i, size = TASKS * rounds * sizeof(*samples);
@@ -524,6 +524,9 @@ static void tasks(unsigned int chip, unsigned int rounds)
 			struct operand on = { .lines = 1 };
 			uint64_t start;
 
+			/* If it never comes back, nobody is to wait for what it may print. */
+			close(STDOUT_FILENO);
+			close(STDERR_FILENO);
 			on.fd = request(fd, task, 1, GPIO_V2_LINE_FLAG_INPUT);
 			for (on.round = 0; on.round < rounds; on.round++) {
 				start = now();
@@ -535,12 +538,17 @@ static void tasks(unsigned int chip, unsigned int rounds)
 	}
 	/* A driver that loses answers leaves tasks behind that cannot even be killed. */
 	for (deadline = now() + TASKS_SECONDS * 1000000000ull; running && now() < deadline;) {
-		if (waitpid(-1, NULL, WNOHANG) > 0)
-			running--;
-		else
+		int status;
+
+		if (waitpid(-1, &status, WNOHANG) <= 0) {
 			usleep(1000);
+			continue;
+		}
+		running--;
+		if (status)
+			failed++;
 	}
-	section.hung = running;
+	section.failed = running + failed;
 	for (i = 0; i < TASKS * rounds; i++)
 		if (samples[i])
 			section_sample(&section, samples[i]);

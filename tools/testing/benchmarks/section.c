@@ -130,7 +130,8 @@ void section_end(struct section *section)
 	printf(", \"elapsed\": %llu, \"interrupts\": %llu, \"switches\": %llu",
 	       (unsigned long long)elapsed, (unsigned long long)interrupts,
 	       (unsigned long long)switches);
-	printf(", \"lost\": %llu, \"hung\": %u", (unsigned long long)section->lost, section->hung);
+	printf(", \"lost\": %llu, \"failed\": %u", (unsigned long long)section->lost,
+	       section->failed);
 	if (counting)
 		trace_print_allocations();
 	print_samples(section);
