@@ -34,6 +34,8 @@ mod gate;
 mod line;
 mod lost;
 mod names;
+#[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
+mod random;
 mod recovery;
 mod requestq;
 mod wire;

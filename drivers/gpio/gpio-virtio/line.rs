@@ -397,6 +397,7 @@ impl Line {
 #[kunit_tests(gpio_virtio_line)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     use Event::{
         Invalid,
@@ -1300,27 +1301,6 @@ mod tests {
         });
 
         assert_eq!(dead, None);
-    }
-
-    /// Pseudo-random numbers, the same in each run (xorshift64).
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0
-        }
-
-        /// Returns true once in `count` times.
-        fn once_in(&mut self, count: u64) -> bool {
-            self.next() % count == 0
-        }
-
-        fn pick<T: Copy, const N: usize>(&mut self, items: &[T; N]) -> Option<T> {
-            items.get((self.next() % N as u64) as usize).copied()
-        }
     }
 
     /// The queues between a driver and a device, for one line.

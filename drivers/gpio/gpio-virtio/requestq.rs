@@ -90,8 +90,20 @@ const MAX_ORPHANS: usize = 4;
 /// and give none of them back, before they are taken to be lost.
 const PATIENCE: i64 = 4;
 
+/// Where messages go to.
+trait Ring {
+    /// Hands a message to the device, or back with the error.
+    fn add(&mut self, buffer: Buffer) -> Result<(), (Error, Buffer)>;
+}
+
+impl Ring for Access<'_, Buffer> {
+    fn add(&mut self, buffer: Buffer) -> Result<(), (Error, Buffer)> {
+        Access::add(self, buffer)
+    }
+}
+
 /// Where a slot is in its life.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// On the free list, its buffer at home.
     Free,
@@ -176,6 +188,46 @@ impl Slots {
             gate: Gate::Open,
             epoch: Epoch(0),
         })
+    }
+
+    /// Allocates `count` slots, at most [`MAX_SLOTS`], and the stack of the free ones: all of them.
+    fn allocate(count: usize) -> Result<(KVec<Slot>, KVec<u16>)> {
+        let mut new = KVec::with_capacity(count, GFP_KERNEL)?;
+        let mut free = KVec::with_capacity(count, GFP_KERNEL)?;
+
+        while new.len() < count {
+            let from = new.len();
+            let parts = |index| {
+                (
+                    wire::Message::GetValue.request(0),
+                    wire::Response::POISON,
+                    // Numbers end at `MAX_SLOTS` below.
+                    (from + index) as u16,
+                )
+            };
+
+            for buffer in Buffer::fill_page(parts, GFP_KERNEL)?
+                .into_iter()
+                .take(count - from)
+            {
+                free.push(*buffer.private(), GFP_KERNEL)?;
+                new.push(
+                    Slot {
+                        phase: Phase::Free,
+                        line: 0,
+                        content: Content::Line(wire::Message::GetValue),
+                        buffer: Some(buffer),
+                        used: Ok(0),
+                        next: None,
+                        missing: 0,
+                        done: Arc::pin_init(Completion::new(), GFP_KERNEL)?,
+                    },
+                    GFP_KERNEL,
+                )?;
+            }
+        }
+
+        Ok((new, free))
     }
 
     fn get(&mut self, slot: u16) -> Option<&mut Slot> {
@@ -265,7 +317,7 @@ impl Slots {
     /// use.
     fn send(
         &mut self,
-        ring: &mut Access<'_, Buffer>,
+        ring: &mut impl Ring,
         messages: &mut impl Iterator<Item = (u16, wire::Message)>,
         pending: &mut Option<(u16, wire::Message)>,
         terms: Terms,
@@ -302,7 +354,7 @@ impl Slots {
     /// Sends one message and makes it part of the batch from `first` to `last`.
     fn add(
         &mut self,
-        ring: &mut Access<'_, Buffer>,
+        ring: &mut impl Ring,
         line: u16,
         message: wire::Message,
         first: &mut Option<u16>,
@@ -462,45 +514,11 @@ impl RequestQueue {
         let wanted = (2 * usize::from(ngpio)).clamp(MIN_SLOTS, MAX_SLOTS);
         let count = self.queue.with(|ring, _| ring.capacity()).min(wanted);
 
-        let mut new = KVec::with_capacity(count, GFP_KERNEL)?;
-        let mut free = KVec::with_capacity(count, GFP_KERNEL)?;
-
-        while new.len() < count {
-            let from = new.len();
-            let parts = |index| {
-                (
-                    wire::Message::GetValue.request(0),
-                    wire::Response::POISON,
-                    // Numbers end at `MAX_SLOTS` below.
-                    (from + index) as u16,
-                )
-            };
-
-            for buffer in Buffer::fill_page(parts, GFP_KERNEL)?
-                .into_iter()
-                .take(count - from)
-            {
-                free.push(*buffer.private(), GFP_KERNEL)?;
-                new.push(
-                    Slot {
-                        phase: Phase::Free,
-                        line: 0,
-                        content: Content::Line(wire::Message::GetValue),
-                        buffer: Some(buffer),
-                        used: Ok(0),
-                        next: None,
-                        missing: 0,
-                        done: Arc::pin_init(Completion::new(), GFP_KERNEL)?,
-                    },
-                    GFP_KERNEL,
-                )?;
-            }
-        }
-
-        if new.is_empty() {
+        if count == 0 {
             return Err(EINVAL);
         }
 
+        let (new, free) = Slots::allocate(count)?;
         let old = self.queue.with(|_, slots| {
             (
                 core::mem::replace(&mut slots.slots, new),
@@ -923,5 +941,369 @@ impl NamesBlock {
             .large_response()
             .and_then(|answer| answer.get(1..)?.get(..self.written))
             .unwrap_or_default()
+    }
+}
+
+#[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
+#[kunit_tests(gpio_virtio_requestq)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use core::ops::Range;
+    use wire::Message::GetValue;
+
+    const WAITED_FOR: Terms = Terms {
+        posted: false,
+        replay: false,
+        epoch: None,
+    };
+    const POSTED: Terms = Terms {
+        posted: true,
+        ..WAITED_FOR
+    };
+
+    /// A device that has messages, as far as there is room for them.
+    struct Device {
+        messages: KVec<Buffer>,
+        room: usize,
+    }
+
+    impl Ring for Device {
+        fn add(&mut self, buffer: Buffer) -> Result<(), (Error, Buffer)> {
+            if self.messages.len() == self.room {
+                return Err((ENOSPC, buffer));
+            }
+            self.messages
+                .push_within_capacity(buffer)
+                .map_err(|err| (ENOSPC, err.0))
+        }
+    }
+
+    /// Slots, and the device that their messages go to.
+    struct Pool {
+        slots: Slots,
+        device: Device,
+    }
+
+    impl Pool {
+        fn new(count: usize, room: usize) -> Result<Self> {
+            let mut slots = Slots::new()?;
+
+            (slots.slots, slots.free) = Slots::allocate(count)?;
+            Ok(Self {
+                slots,
+                device: Device {
+                    messages: KVec::with_capacity(room, GFP_KERNEL)?,
+                    room,
+                },
+            })
+        }
+
+        /// Sends what fits of one message about each of `lines`.
+        fn send(&mut self, lines: Range<u16>, terms: Terms) -> Result<Batch> {
+            let mut messages = lines.map(|line| (line, GetValue));
+
+            self.slots
+                .send(&mut self.device, &mut messages, &mut None, terms)
+        }
+
+        /// Has the device answer one of the messages that it has.
+        fn answer(&mut self, nth: usize, value: u8) {
+            if let Ok(mut buffer) = self.device.messages.remove(nth) {
+                buffer
+                    .response_mut()
+                    .as_mut_bytes()
+                    .copy_from_slice(&[0, value]);
+                self.slots.returned(buffer, Ok(2));
+            }
+        }
+
+        fn finish(&mut self, batch: &Batch, cause: Result) -> Result<KVec<Result<u8>>> {
+            let mut answers = KVec::with_capacity(self.slots.slots.len(), GFP_KERNEL)?;
+
+            self.slots.finish(batch, cause, &mut |answer| {
+                let _ = answers.push_within_capacity(answer);
+            });
+            Ok(answers)
+        }
+
+        fn phase(&self, index: usize) -> Option<Phase> {
+            self.slots.slots.get(index).map(|slot| slot.phase)
+        }
+
+        /// Returns what is wrong with the books, if anything is.
+        fn fault(&self) -> Option<&'static str> {
+            let slots = &self.slots.slots;
+            let mut unclaimed = 0;
+
+            for (index, slot) in slots.iter().enumerate() {
+                let same = |other: &&u16| usize::from(**other) == index;
+                let free = self.slots.free.iter().filter(same).count();
+                let away = self
+                    .device
+                    .messages
+                    .iter()
+                    .filter(|buffer| usize::from(*buffer.private()) == index)
+                    .count();
+
+                let (is_free, is_away) = match slot.phase {
+                    Phase::Free => (true, false),
+                    Phase::Answered => (false, false),
+                    Phase::Sent { leader } => {
+                        let sent = |slot: &&Slot| slot.phase == Phase::Sent { leader };
+                        let missing = slots.iter().filter(sent).count();
+                        let first = slots.get(usize::from(leader));
+
+                        if first.map(|first| usize::from(first.missing)) != Some(missing) {
+                            return Some("miscounted answers");
+                        }
+                        (false, true)
+                    }
+                    Phase::Posted | Phase::Orphaned => {
+                        unclaimed += 1;
+                        (false, true)
+                    }
+                };
+
+                if free != usize::from(is_free) {
+                    return Some("not as often on the free list as it is free");
+                }
+                if away != usize::from(is_away) || slot.buffer.is_some() == is_away {
+                    return Some("buffer is not where it should be");
+                }
+            }
+
+            (unclaimed != self.slots.unclaimed.count())
+                .then_some("miscounted what nobody waits for")
+        }
+    }
+
+    #[test]
+    fn answers_are_in_the_order_of_the_messages() -> Result {
+        let mut pool = Pool::new(8, 8)?;
+        let batch = pool.send(0..4, WAITED_FOR)?;
+
+        // Values 0, 1, 0, 1, in another order.
+        for (nth, value) in [(3, 1), (0, 0), (1, 0), (0, 1)] {
+            assert!(!batch.done.try_wait());
+            pool.answer(nth, value);
+            assert_eq!(pool.fault(), None);
+        }
+        assert!(batch.done.try_wait());
+        assert!(*pool.finish(&batch, Ok(()))? == [Ok(0), Ok(1), Ok(0), Ok(1)]);
+        assert_eq!(pool.slots.free.len(), 8);
+        assert_eq!(pool.fault(), None);
+        Ok(())
+    }
+
+    #[test]
+    fn slot_is_not_free_before_its_buffer_is_back() -> Result {
+        let mut pool = Pool::new(2, 2)?;
+        let batch = pool.send(0..1, WAITED_FOR)?;
+        let slot = usize::from(batch.first);
+
+        assert!(*pool.finish(&batch, Err(ETIMEDOUT))? == [Err(ETIMEDOUT)]);
+        assert_eq!(pool.phase(slot), Some(Phase::Orphaned));
+        assert_eq!(pool.slots.free.len(), 1);
+        assert_eq!(pool.fault(), None);
+        pool.answer(0, 1);
+        assert_eq!(pool.phase(slot), Some(Phase::Free));
+        assert_eq!(pool.fault(), None);
+        Ok(())
+    }
+
+    #[test]
+    fn late_answer_is_not_that_of_the_next_message() -> Result {
+        let mut pool = Pool::new(2, 2)?;
+        let late = pool.send(7..8, WAITED_FOR)?;
+
+        let _ = pool.finish(&late, Err(ETIMEDOUT))?;
+        let next = pool.send(7..8, WAITED_FOR)?;
+        pool.answer(0, 1);
+        assert!(!next.done.try_wait());
+        pool.answer(0, 0);
+        assert!(next.done.try_wait());
+        assert!(*pool.finish(&next, Ok(()))? == [Ok(0)]);
+        assert_eq!(pool.fault(), None);
+        Ok(())
+    }
+
+    #[test]
+    fn signal_for_a_wait_that_was_given_up_wakes_nobody_else() -> Result {
+        let mut pool = Pool::new(1, 1)?;
+        let first = pool.send(0..1, WAITED_FOR)?;
+
+        // The answer comes when the sender has stopped to wait, and before it says so.
+        pool.answer(0, 1);
+        assert!(*pool.finish(&first, Err(EINTR))? == [Ok(1)]);
+        let second = pool.send(0..1, WAITED_FOR)?;
+        assert!(!second.done.try_wait());
+        assert_eq!(pool.fault(), None);
+        Ok(())
+    }
+
+    #[test]
+    fn half_of_a_batch_may_be_answered() -> Result {
+        let mut pool = Pool::new(4, 4)?;
+        let batch = pool.send(0..4, WAITED_FOR)?;
+
+        pool.answer(1, 1);
+        pool.answer(2, 0);
+        let answers = pool.finish(&batch, Err(ETIMEDOUT))?;
+        assert!(*answers == [Err(ETIMEDOUT), Ok(1), Err(ETIMEDOUT), Ok(0)]);
+        assert_eq!(pool.slots.free.len(), 2);
+        assert_eq!(pool.fault(), None);
+        Ok(())
+    }
+
+    #[test]
+    fn answer_to_a_posted_message_frees_its_slot() -> Result {
+        let mut pool = Pool::new(2, 2)?;
+
+        let _ = pool.send(0..2, POSTED)?;
+        assert_eq!(pool.slots.unclaimed.count(), 2);
+        assert_eq!(pool.fault(), None);
+        pool.answer(0, 0);
+        pool.answer(0, 0);
+        assert_eq!(pool.slots.free.len(), 2);
+        assert_eq!(pool.fault(), None);
+        Ok(())
+    }
+
+    #[test]
+    fn message_that_does_not_fit_is_sent_later() -> Result {
+        let mut pool = Pool::new(8, 2)?;
+        let mut messages = (0..5).map(|line| (line, GetValue));
+        let mut pending = None;
+
+        let sent = pool
+            .slots
+            .send(&mut pool.device, &mut messages, &mut pending, WAITED_FOR);
+        assert!(sent.is_ok());
+        assert!(pending == Some((2, GetValue)));
+        assert_eq!(pool.slots.free.len(), 6);
+        assert_eq!(pool.fault(), None);
+
+        let sent = pool
+            .slots
+            .send(&mut pool.device, &mut messages, &mut pending, WAITED_FOR);
+        assert_eq!(sent.err(), Some(ENOSPC));
+        assert!(pending == Some((2, GetValue)));
+        assert_eq!(pool.fault(), None);
+        Ok(())
+    }
+
+    #[test]
+    fn message_without_a_slot_is_sent_later() -> Result {
+        let mut pool = Pool::new(2, 8)?;
+
+        let _ = pool.send(0..8, WAITED_FOR)?;
+        assert_eq!(pool.device.messages.len(), 2);
+        assert_eq!(pool.send(0..1, WAITED_FOR).err(), Some(ENOSPC));
+        assert_eq!(pool.fault(), None);
+        Ok(())
+    }
+
+    #[test]
+    fn silent_line_leaves_slots_to_others() -> Result {
+        let mut pool = Pool::new(8, 8)?;
+
+        for _ in 0..4 {
+            let batch = pool.send(3..4, WAITED_FOR)?;
+            let _ = pool.finish(&batch, Err(ETIMEDOUT))?;
+        }
+        assert_eq!(pool.send(3..4, WAITED_FOR).err(), Some(ETIMEDOUT));
+        assert!(pool.send(4..5, WAITED_FOR).is_ok());
+        assert_eq!(pool.fault(), None);
+        // A sign of life.
+        pool.answer(0, 0);
+        assert!(pool.send(3..4, WAITED_FOR).is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_sent_when_shut_or_held() -> Result {
+        let mut pool = Pool::new(2, 2)?;
+        let replay = Terms {
+            replay: true,
+            ..WAITED_FOR
+        };
+
+        pool.slots.gate = Gate::Held;
+        assert_eq!(pool.send(0..1, WAITED_FOR).err(), Some(ENOSPC));
+        assert!(pool.send(0..1, replay).is_ok());
+        pool.slots.gate = Gate::Shut;
+        assert_eq!(pool.send(0..1, WAITED_FOR).err(), Some(ENODEV));
+        assert_eq!(pool.send(0..1, replay).err(), Some(ENODEV));
+        assert_eq!(pool.device.messages.len(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn message_of_another_epoch_is_not_sent() -> Result {
+        let mut pool = Pool::new(2, 2)?;
+        let terms = Terms {
+            epoch: Some(pool.slots.epoch),
+            ..WAITED_FOR
+        };
+
+        assert!(pool.send(0..1, terms).is_ok());
+        pool.slots.epoch.0 += 1;
+        assert_eq!(pool.send(0..1, terms).err(), Some(ENODEV));
+        Ok(())
+    }
+
+    #[test]
+    fn books_are_right_whatever_happens() -> Result {
+        for seed in 1..=20 {
+            let mut random = Random(seed);
+            let mut pool = Pool::new(16, 12)?;
+            let mut batches = KVec::new();
+
+            for _ in 0..500 {
+                match random.next() % 4 {
+                    0 => {
+                        let from = (random.next() % 4) as u16;
+                        let lines = from..from + 1 + (random.next() % 6) as u16;
+
+                        if random.once_in(4) {
+                            let _ = pool.send(lines, POSTED);
+                        } else if let Ok(batch) = pool.send(lines, WAITED_FOR) {
+                            batches.push(batch, GFP_KERNEL)?;
+                        }
+                    }
+                    1 | 2 => {
+                        let count = pool.device.messages.len().max(1) as u64;
+
+                        pool.answer((random.next() % count) as usize, 1);
+                    }
+                    _ => {
+                        let count = batches.len().max(1) as u64;
+
+                        if let Ok(batch) = batches.remove((random.next() % count) as usize) {
+                            let cause = if batch.done.try_wait() {
+                                Ok(())
+                            } else {
+                                Err(ETIMEDOUT)
+                            };
+                            let _ = pool.finish(&batch, cause)?;
+                        }
+                    }
+                }
+                assert_eq!(pool.fault(), None);
+            }
+
+            while !pool.device.messages.is_empty() {
+                pool.answer(0, 0);
+            }
+            while let Some(batch) = batches.pop() {
+                assert!(batch.done.try_wait());
+                let answers = pool.finish(&batch, Ok(()))?;
+                assert!(answers.iter().all(|answer| answer.is_ok()));
+            }
+            assert_eq!(pool.slots.free.len(), 16);
+            assert_eq!(pool.fault(), None);
+        }
+        Ok(())
     }
 }
