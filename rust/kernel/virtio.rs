@@ -12,7 +12,8 @@
 //! The bus abstraction does. It opens the queues for the driver and closes them again before the
 //! driver is unbound, when its probe fails, and around a suspend or a reset, always in this order:
 //! no new operation, reset of the device, buffers back, queues deleted. No driver code takes part
-//! in it, so none can get it wrong, whatever it drops, forgets or keeps.
+//! in it, so none can get it wrong, whatever it drops, forgets or keeps. A driver can have the same
+//! done, and the queues opened again, by [`Locked::reset`].
 //!
 //! # Order of removal
 //!
@@ -746,13 +747,15 @@ impl Device<device::Bound> {
         unsafe { bindings::__virtio_test_bit(self.as_raw(), bit) }
     }
 
-    /// Tells whether the device has said that only a reset can help it.
+    /// Tells whether the device has said that only a reset can help it. One that is gone has not.
     ///
     /// # Context
     ///
     /// May sleep.
     pub fn needs_reset(&self) -> bool {
-        vqs::status(self) & bindings::VIRTIO_CONFIG_S_NEEDS_RESET != 0
+        let status = vqs::status(self);
+
+        status & bindings::VIRTIO_CONFIG_S_NEEDS_RESET != 0 && status != vqs::STATUS_GONE
     }
 
     /// Reads a field of the configuration space at `offset`, given in bytes.

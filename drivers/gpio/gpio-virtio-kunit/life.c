@@ -302,7 +302,7 @@ static void ask_again_and_again(struct fixture *f)
 {
 	unsigned int resets = kunit_virtio_resets(f->g->dev);
 
-	for (int i = 0; i < 150; i++) {
+	for (int i = 0; i < 120; i++) {
 		kunit_virtio_needs_reset(f->g->dev);
 		msleep(20);
 		WRITE_ONCE(f->steps, f->steps + 1);

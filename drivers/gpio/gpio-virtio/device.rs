@@ -97,6 +97,8 @@ pub(crate) struct VirtioGpio {
     rest: DelayedWork<Self, 3>,
     #[pin]
     recovery: Mutex<Recovery>,
+    /// The device has not been looked at since it has reported a change.
+    changed: Atomic<bool>,
     /// Whether that was said already.
     crowded: Atomic<bool>,
     refusal: Atomic<bool>,
@@ -137,6 +139,7 @@ impl VirtioGpio {
                 health <- new_delayed_work!("VirtioGpio::health"),
                 rest <- new_delayed_work!("VirtioGpio::rest"),
                 recovery <- new_mutex!(Recovery::new(), "VirtioGpio::recovery"),
+                changed: Atomic::new(false),
                 crowded: Atomic::new(false),
                 refusal: Atomic::new(false),
                 reset: Atomic::new(false),
@@ -185,6 +188,7 @@ impl VirtioGpio {
     /// The device may have something to say of itself. Any context.
     pub(crate) fn config_changed(this: &Arc<Self>) {
         // Looking may sleep. Until then nothing is sent, in case that the device needs a reset.
+        this.changed.store(true, Relaxed);
         this.requests.hold();
         this.events.hold();
         Self::look_after(this, 0);
@@ -192,9 +196,8 @@ impl VirtioGpio {
 
     /// Has the device looked at after `delay_ms` milliseconds. Any context.
     fn look_after(this: &Arc<Self>, delay_ms: Msecs) {
-        // Not while the system goes to sleep, or wakes up: the device is reset then anyway. An item
-        // that is pending already has not looked yet.
-        let _ = workqueue::system_freezable()
+        // An item that is pending already has not looked yet. One that is disabled need not any more.
+        let _ = workqueue::system_long()
             .enqueue_delayed::<_, 2>(this.clone(), msecs_to_jiffies(delay_ms));
     }
 
@@ -214,10 +217,15 @@ impl VirtioGpio {
     ) -> Result {
         let ret = this.requests.batch(messages, each);
 
+        Self::look_for_lost(this);
+        ret
+    }
+
+    /// Has the device looked after if it has lost messages.
+    fn look_for_lost(this: &Arc<Self>) {
         if this.requests.needs_reset() {
             Self::look_after(this, 0);
         }
-        ret
     }
 
     /// Tells the device what genirq wants of the interrupt of a line.
@@ -249,8 +257,10 @@ impl VirtioGpio {
                 Err(_) => line::Outcome::Unanswered,
             };
 
-            if outcome == line::Outcome::Refused {
-                this.refused(line, kind);
+            match outcome {
+                line::Outcome::Accepted => (),
+                line::Outcome::Refused => this.refused(line, kind),
+                line::Outcome::Unanswered => Self::look_for_lost(this),
             }
 
             let todo = this.events.answered(line, message, outcome);
@@ -371,6 +381,7 @@ impl VirtioGpio {
     /// Process context; sleeps.
     pub(crate) fn resume(this: &Arc<Self>) -> Result {
         *this.recovery.lock() = Recovery::new();
+        this.changed.store(false, Relaxed);
         Self::replay(this)
     }
 
@@ -428,11 +439,19 @@ impl VirtioGpio {
     fn release(this: &Arc<Self>) {
         this.requests.release();
         Self::follow_up(this, this.events.release());
+
+        // Not those that were held since the device was looked at. It will be looked at again.
+        if this.changed.load(Relaxed) {
+            this.requests.hold();
+            this.events.hold();
+        }
     }
 
     /// Resets the device if it needs that. Returns the time in milliseconds after which it has to
     /// be looked at again, if it has.
     fn recover(this: &Arc<Self>, vdev: &virtio::Locked<'_>) -> Option<Msecs> {
+        this.changed.store(false, Relaxed);
+
         let mut cause = if vdev.needs_reset() {
             Some(Cause::Demand)
         } else {

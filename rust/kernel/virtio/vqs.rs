@@ -57,8 +57,8 @@ struct OpenQueue {
 
 /// # Invariants
 ///
-/// - `open`, `found` and `suspended` are accessed only with the lock of the device held, as it is in
-///   its bus callbacks (probe, remove, freeze, restore, reset).
+/// - `open`, `found` and `suspended` are accessed only with the lock of the device held, as it is
+///   in its bus callbacks (probe, remove, freeze, restore, reset).
 /// - The queues in `open` are borrowed from `owner`, which keeps them alive and at their address.
 /// - The virtqueues in `open` are those that the device has.
 pub(super) struct Vqs {
@@ -81,6 +81,9 @@ unsafe extern "C" fn callback(vq: *mut bindings::virtqueue) {
 
     vqs.owner.callback(index as usize);
 }
+
+/// The status of a device that was unplugged: over PCI it reads as all ones.
+pub(super) const STATUS_GONE: u32 = u8::MAX as u32;
 
 /// Returns the status of the device. May sleep.
 pub(super) fn status(dev: &Device<device::Bound>) -> u32 {
@@ -121,7 +124,8 @@ impl Vqs {
         // SAFETY: As above.
         unsafe { (*vdev).priv_ = KBox::into_raw(vqs).cast() };
 
-        // SAFETY: `vdev` has a `Vqs` without open queues now. This runs in probe, with the lock held.
+        // SAFETY: `vdev` has a `Vqs` without open queues now. This runs in probe, with the lock
+        // held.
         unsafe { Self::find(vdev) }.inspect_err(|_| {
             // SAFETY: As above.
             unsafe { Self::detach(vdev) }
@@ -200,9 +204,9 @@ impl Vqs {
         // SAFETY: `vdev` is valid and bound.
         let status = status(unsafe { &*vdev.cast() });
 
-        // A device that was unplugged reads as all ones. The transport would wait for ever for it to
-        // have been reset. One that is not ready, though it was, was shut down by the core.
-        if status == u8::MAX.into()
+        // The transport would wait for ever for a device that was unplugged to have been reset. One
+        // that is not ready, though it was, was shut down by the core.
+        if status == STATUS_GONE
             || this.found.get() && status & bindings::VIRTIO_CONFIG_S_DRIVER_OK == 0
         {
             return Err(ENODEV);
@@ -305,8 +309,8 @@ impl Vqs {
 
         let mut vqs = KVec::from_elem(ptr::null_mut(), infos.len(), GFP_KERNEL)?;
 
-        // SAFETY: By the type invariants, as the lock is held. Room is made now, because nothing may
-        // fail between finding the queues and recording them.
+        // SAFETY: By the type invariants, as the lock is held. Room is made now, because nothing
+        // may fail between finding the queues and recording them.
         let open = unsafe { &mut *this.open.get() };
         open.reserve(infos.len(), GFP_KERNEL)?;
 
