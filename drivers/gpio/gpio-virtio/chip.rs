@@ -4,6 +4,7 @@
 
 use kernel::{
     bitmap::Bitmap,
+    fmt,
     gpio::{
         self,
         IrqDomain,
@@ -54,14 +55,40 @@ impl Usage {
         }
     }
 
+    /// Returns whether a consumer has the line.
+    pub(crate) fn is_used(&self) -> bool {
+        self.requested || self.irq
+    }
+
+    /// Returns whether a consumer has the line as an interrupt.
+    pub(crate) fn is_irq(&self) -> bool {
+        self.irq
+    }
+
     /// Returns the messages that make a device that was reset as it was: value and direction.
     pub(crate) fn replay(&self) -> impl Iterator<Item = Message> {
-        let used = (self.requested || self.irq) && self.direction != Direction::None;
+        let used = self.is_used() && self.direction != Direction::None;
         let value =
             (used && self.direction == Direction::Out).then_some(Message::SetValue(self.value));
         let direction = used.then_some(Message::SetDirection(self.direction));
 
         [value, direction].into_iter().flatten()
+    }
+}
+
+impl Usage {
+    /// Shows it to people.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "direction {:?}", self.direction)?;
+        if self.direction == Direction::Out {
+            write!(f, ", value {}", u8::from(self.value))?;
+        }
+        for (is, what) in [(self.requested, ", gpio"), (self.irq, ", interrupt")] {
+            if is {
+                f.write_str(what)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -147,6 +147,11 @@ impl VirtioGpio {
         })
     }
 
+    /// Returns the number of lines.
+    pub(crate) fn ngpio(&self) -> u16 {
+        self.ngpio
+    }
+
     /// Allocates the buffers, as far as the rings that were found have room for them.
     pub(crate) fn populate(&self) -> Result {
         self.requests.populate(self.ngpio)?;
@@ -196,7 +201,8 @@ impl VirtioGpio {
 
     /// Has the device looked at after `delay_ms` milliseconds. Any context.
     fn look_after(this: &Arc<Self>, delay_ms: Msecs) {
-        // An item that is pending already has not looked yet. One that is disabled need not any more.
+        // An item that is pending already has not looked yet. One that is disabled need not any
+        // more.
         let _ = workqueue::system_long()
             .enqueue_delayed::<_, 2>(this.clone(), msecs_to_jiffies(delay_ms));
     }

@@ -20,13 +20,14 @@
 //!
 //! # Storms
 //!
-//! A device may always have another event: because a level stays, because edges come without end, or
-//! because it is hostile. Events are taken for a while, and then left in the ring for as long, see
-//! [`Duty`]. Lines whose events are in the ring are masked, so none is lost that the device would
-//! not lose otherwise.
+//! A device may always have another event: because a level stays, because edges come without end,
+//! or because it is hostile. Events are taken for a while, and then left in the ring for as long,
+//! see [`Duty`]. Lines whose events are in the ring are masked, so none is lost that the device
+//! would not lose otherwise.
 
 use kernel::{
     bitmap::BitmapVec,
+    fmt,
     gpio::IrqDomain,
     prelude::*,
     time::{
@@ -43,6 +44,7 @@ use kernel::{
 };
 
 use crate::{
+    count::Count,
     duty::Duty,
     gate::Gate,
     line::{
@@ -62,6 +64,22 @@ struct Entry {
     line: Line,
     /// The bus lock of the line is held, so its unlocking will notify the device.
     bus_locked: bool,
+}
+
+/// What has happened so far.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    valid: Count,
+    invalid: Count,
+    odd: Count,
+    /// Buffers that were handed to the device.
+    armed: Count,
+    /// Lines that found no room for one.
+    parked: Count,
+    /// Lines that were left alone for a while.
+    retries: Count,
+    callbacks: Count,
+    rests: Count,
 }
 
 /// State under the lock of the queue.
@@ -84,6 +102,7 @@ struct Events {
     duty: Duty,
     /// Unless it is open nothing is armed: the device may not be what the machines think it is.
     gate: Gate,
+    counts: Counts,
 }
 
 /// What is left to do after the lock of the queue was released.
@@ -119,6 +138,7 @@ impl Events {
                 if let Some(struck) = &mut self.struck {
                     struck.set_bit(line.into());
                     todo.retry = true;
+                    self.counts.retries.up();
                 }
                 false
             }
@@ -148,8 +168,12 @@ impl Events {
         });
 
         match (added, &mut self.parked) {
-            (Ok(()), _) => todo.kick |= self.dispatching == 0 && !entry.bus_locked,
+            (Ok(()), _) => {
+                todo.kick |= self.dispatching == 0 && !entry.bus_locked;
+                self.counts.armed.up();
+            }
             (Err(err), Some(parked)) => {
+                self.counts.parked.up();
                 entry.line.park();
                 parked.set_bit(line.into());
                 // The return of a buffer would be the wrong thing to wait for.
@@ -196,6 +220,12 @@ impl Events {
     fn returned(&mut self, buffer: Buffer, used: Result<usize>) -> Option<(u16, Action)> {
         let line = *buffer.private();
         let event = used.map_or(wire::Event::Odd, |used| buffer.response().event(used));
+
+        match event {
+            wire::Event::Valid => self.counts.valid.up(),
+            wire::Event::Invalid => self.counts.invalid.up(),
+            wire::Event::Odd => self.counts.odd.up(),
+        }
 
         // There is room for all buffers.
         let _ = self.spare.push_within_capacity(buffer);
@@ -256,6 +286,7 @@ impl EventQueue {
                 dispatching: 0,
                 duty: Duty::new(),
                 gate: Gate::Open,
+                counts: Counts::default(),
             };
 
             Ok(try_pin_init!(Self {
@@ -443,6 +474,44 @@ impl EventQueue {
         })
     }
 
+    /// Returns the machine of `line` as it is now.
+    pub(crate) fn line(&self, line: u16) -> Option<Line> {
+        self.queue.with(|_, events| {
+            let entry = events.entries.get(usize::from(line))?;
+
+            Some(entry.line.clone())
+        })
+    }
+
+    /// Shows what has happened so far.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (counts, notified, users, buffers, spare, capacity, gate) =
+            self.queue.with(|ring, events| {
+                (
+                    events.counts,
+                    ring.notifications(),
+                    events.users,
+                    events.buffers,
+                    events.spare.len(),
+                    events.capacity,
+                    events.gate,
+                )
+            });
+
+        writeln!(f, "eventq: {gate:?}")?;
+        writeln!(f, "  valid events: {}", counts.valid.get())?;
+        writeln!(f, "  invalid events: {}", counts.invalid.get())?;
+        writeln!(f, "  odd events: {}", counts.odd.get())?;
+        writeln!(f, "  armed: {}", counts.armed.get())?;
+        writeln!(f, "  parked: {}", counts.parked.get())?;
+        writeln!(f, "  retries: {}", counts.retries.get())?;
+        writeln!(f, "  callbacks: {}", counts.callbacks.get())?;
+        writeln!(f, "  notifications: {notified}")?;
+        writeln!(f, "  rests: {}", counts.rests.get())?;
+        writeln!(f, "  lines: {users}, room for {capacity}")?;
+        writeln!(f, "  buffers: {buffers}, spare {spare}")
+    }
+
     /// Arms nothing until [`EventQueue::release`]. Any context.
     pub(crate) fn hold(&self) {
         self.queue.with(|_, events| events.gate.hold());
@@ -496,6 +565,7 @@ impl EventQueue {
 
         let (budget, _) = self.queue.with_kick(|ring, events| {
             ring.disable_callback();
+            events.counts.callbacks.up();
             if events.duty.is_resting() {
                 return None;
             }
@@ -541,6 +611,9 @@ impl EventQueue {
 
                 todo.rest = events.duty.worked(start, now);
                 start = now;
+                if todo.rest.is_some() {
+                    events.counts.rests.up();
+                }
 
                 let done = todo.rest.is_some() || budget == 0 || ring.enable_callback();
 

@@ -6,7 +6,7 @@
 //!   the wire, the names of lines, and what the interrupt of a line may do next. Nor do [`gate`],
 //!   [`duty`], [`lost`] and [`recovery`], about devices that misbehave.
 //! - [`requestq`] and [`eventq`] are the two queues of the device.
-//! - [`device`] ties them together, and [`chip`] to gpiolib and genirq.
+//! - [`device`] ties them together, and [`chip`] to gpiolib and genirq. [`debugfs`] shows them.
 //!
 //! # Limits
 //!
@@ -27,6 +27,8 @@ use kernel::{
 };
 
 mod chip;
+mod count;
+mod debugfs;
 mod device;
 mod duty;
 mod eventq;
@@ -59,7 +61,8 @@ impl Drop for Running {
 
 /// The driver's data of a device.
 struct GpioVirtio {
-    // Dropped first, while the device still works.
+    _debugfs: debugfs::Directory,
+    // Dropped before the device is reset.
     _chip: gpio::Registration<GpioChip>,
     running: Running,
 }
@@ -132,6 +135,7 @@ impl virtio::Driver for GpioVirtio {
         .inspect_err(|err| dev_err!(dev, "cannot register the chip: {:?}\n", err))?;
 
         Ok(Self {
+            _debugfs: debugfs::Directory::new(dev, gpio)?,
             _chip: chip,
             running,
         })

@@ -41,7 +41,10 @@
 //! them takes the type back and sets it anew, for a device that has forgotten it. An interrupt ends
 //! the row.
 
-use kernel::prelude::*;
+use kernel::{
+    fmt,
+    prelude::*, //
+};
 
 use crate::wire::{
     Event,
@@ -390,6 +393,17 @@ impl Line {
 
         self.buffer = Buffer::Resting;
         Action::Retry
+    }
+}
+
+impl Line {
+    /// Shows the state to people.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "trigger {:?}, demand {:?}, held {:?}, buffer {:?}, strikes {}",
+            self.trigger, self.demand, self.held, self.buffer, self.strikes
+        )
     }
 }
 

@@ -34,6 +34,7 @@
 //! [`RequestQueue::needs_reset`] tells when it is time for one.
 
 use kernel::{
+    fmt,
     prelude::*,
     sync::{
         atomic::{
@@ -59,6 +60,7 @@ use kernel::{
 };
 
 use crate::{
+    count::Count,
     gate::Gate,
     lost::Lost,
     wire, //
@@ -155,6 +157,24 @@ struct Terms {
     epoch: Option<Epoch>,
 }
 
+/// What has happened so far.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    /// Messages that were sent.
+    sent: Count,
+    /// What became of those that somebody has waited for.
+    answered: Count,
+    refused: Count,
+    malformed: Count,
+    timed_out: Count,
+    killed: Count,
+    failed: Count,
+    /// Answers nobody has waited for any more.
+    late: Count,
+    callbacks: Count,
+    resets: Count,
+}
+
 /// State under the lock of the queue.
 struct Slots {
     slots: KVec<Slot>,
@@ -169,6 +189,7 @@ struct Slots {
     /// While it is held senders wait, while it is shut they fail.
     gate: Gate,
     epoch: Epoch,
+    counts: Counts,
 }
 
 /// A batch that was sent.
@@ -187,6 +208,7 @@ impl Slots {
             room: Arc::pin_init(Completion::new(), GFP_KERNEL)?,
             gate: Gate::Open,
             epoch: Epoch(0),
+            counts: Counts::default(),
         })
     }
 
@@ -301,7 +323,11 @@ impl Slots {
                     }
                 }
             }
-            Phase::Posted | Phase::Orphaned => {
+            phase @ (Phase::Posted | Phase::Orphaned) => {
+                // Not when the device was reset.
+                if phase == Phase::Orphaned && used != Err(ENODEV) {
+                    self.counts.late.up();
+                }
                 self.unclaimed.remove(self.slots.len(), Instant::now());
                 self.release(index);
             }
@@ -410,6 +436,7 @@ impl Slots {
             return Err(err);
         }
 
+        self.counts.sent.up();
         if terms.posted {
             self.unclaimed.add(self.slots.len(), Instant::now());
         }
@@ -438,14 +465,35 @@ impl Slots {
 
             next = slot.next;
 
-            if slot.phase == Phase::Answered {
-                each(slot.answer());
+            let answer = if slot.phase == Phase::Answered {
+                let answer = slot.answer();
+
                 self.release(index);
+                answer
             } else {
                 self.orphan(index);
-                each(cause.and(Err(ENODEV)));
-            }
+                cause.and(Err(ENODEV))
+            };
+
+            self.counts.note(answer);
+            each(answer);
         }
+    }
+}
+
+impl Counts {
+    /// Notes what became of a message.
+    fn note(&mut self, answer: Result<u8>) {
+        let count = match answer {
+            Ok(_) => &mut self.answered,
+            Err(err) if err == EIO => &mut self.refused,
+            Err(err) if err == EPROTO => &mut self.malformed,
+            Err(err) if err == ETIMEDOUT => &mut self.timed_out,
+            Err(err) if err == EINTR => &mut self.killed,
+            Err(_) => &mut self.failed,
+        };
+
+        count.up();
     }
 }
 
@@ -533,6 +581,8 @@ impl RequestQueue {
 
     /// Takes the answers that have come. The callback of the queue; any context.
     pub(crate) fn callback(&self) {
+        self.queue.with(|_, slots| slots.counts.callbacks.up());
+
         loop {
             let (any, done) = self.queue.with(|ring, slots| {
                 let mut any = false;
@@ -820,6 +870,7 @@ impl RequestQueue {
         self.queue.with(|_, slots| {
             slots.gate = Gate::Held;
             slots.epoch.0 = slots.epoch.0.wrapping_add(1);
+            slots.counts.resets.up();
 
             // The device has forgotten again what it has done. Whoever learns of the answer now
             // would take it for something that the messages of this epoch rely on.
@@ -835,6 +886,38 @@ impl RequestQueue {
     /// Notes that the device has not answered what makes it as it was.
     pub(crate) fn replay_failed(&self) {
         self.needs_reset.store(true, Relaxed);
+    }
+
+    /// Shows what has happened so far.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (counts, notified, total, free, unclaimed, gate) = self.queue.with(|ring, slots| {
+            (
+                slots.counts,
+                ring.notifications(),
+                slots.slots.len(),
+                slots.free.len(),
+                slots.unclaimed.count(),
+                slots.gate,
+            )
+        });
+
+        writeln!(f, "requestq: {gate:?}")?;
+        writeln!(f, "  messages sent: {}", counts.sent.get())?;
+        writeln!(f, "  answered: {}", counts.answered.get())?;
+        writeln!(f, "  refused: {}", counts.refused.get())?;
+        writeln!(f, "  malformed answers: {}", counts.malformed.get())?;
+        writeln!(f, "  timed out: {}", counts.timed_out.get())?;
+        writeln!(f, "  killed: {}", counts.killed.get())?;
+        writeln!(f, "  failed: {}", counts.failed.get())?;
+        writeln!(f, "  late answers: {}", counts.late.get())?;
+        writeln!(f, "  callbacks: {}", counts.callbacks.get())?;
+        writeln!(f, "  notifications: {notified}")?;
+        writeln!(f, "  resets: {}", counts.resets.get())?;
+        writeln!(f, "  timeouts in a row: {}", self.timeouts.load(Relaxed))?;
+        writeln!(
+            f,
+            "  slots: {total}, free {free}, nobody waits for {unclaimed}"
+        )
     }
 
     /// Returns the current epoch.

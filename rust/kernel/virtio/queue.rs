@@ -120,6 +120,8 @@ struct Ring<S> {
     pending: bool,
     /// How many free descriptors one buffer can need.
     needs: c_uint,
+    /// How often the device was notified.
+    notifications: u64,
     state: S,
 }
 
@@ -144,6 +146,7 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
                     ready: false,
                     pending: false,
                     needs: 0,
+                    notifications: 0,
                     state,
                 },
                 name,
@@ -177,6 +180,7 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
             vq: ring.vq,
             pending: &mut ring.pending,
             needs: ring.needs,
+            notifications: ring.notifications,
             _buffers: PhantomData,
         };
 
@@ -255,6 +259,7 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
 
         // INVARIANT: `ring.vq` is not NULL. The lock orders this before `close()`.
         self.kicks.fetch_add(1, Relaxed);
+        ring.notifications = ring.notifications.wrapping_add(1);
         Ok(Some(vq))
     }
 }
@@ -268,6 +273,7 @@ pub struct Access<'a, B: Buffer> {
     vq: *mut bindings::virtqueue,
     pending: &'a mut bool,
     needs: c_uint,
+    notifications: u64,
     _buffers: PhantomData<fn(B) -> B>,
 }
 
@@ -430,6 +436,11 @@ impl<B: Buffer> Access<'_, B> {
         let size = unsafe { bindings::virtqueue_get_vring_size(self.vq) };
 
         (size / self.needs.max(1)) as usize
+    }
+
+    /// Returns how often the device was notified so far, since the queue was made.
+    pub fn notifications(&self) -> u64 {
+        self.notifications
     }
 
     fn free_descriptors(&self) -> c_uint {
