@@ -10,7 +10,7 @@ SERIES ?= series
 
 # Command line variables reach the scripts through the environment.
 export ARCH DRIVER MODULE SAN KDIR JOBS COPY FORCE TRANSPORT TOOLCHAIN DEBIAN_MIRROR STRESS PARTS
-export SMP SHUFFLE REPEAT CONFIGS COMPARE PAIRS OPERATIONS KEEP RAW OUT
+export SMP SHUFFLE REPEAT CONFIGS COMPARE PAIRS OPERATIONS KEEP RAW OUT RESPONSES
 unexport MAKEFLAGS MAKELEVEL
 
 help:
@@ -64,6 +64,9 @@ kunit: ## build and run the KUnit suites (SMP=<n>, SHUFFLE=<seed>, REPEAT=<n>)
 compare: ## run the KUnit suites on both drivers, and show what each passes
 	@scripts/compare
 
+fuzz: ## let hostile devices loose on the driver (SEED, SEEDS, RESPONSES)
+	@scripts/fuzz $(or $(SEED),1) $(SEEDS)
+
 bench: ## measure the driver beside the kernel's own (PAIRS=<n>, OPERATIONS=<n>, KEEP=1)
 	@scripts/bench
 
@@ -82,4 +85,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio run test smoke kunit compare bench mutants lint series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio run test smoke kunit compare fuzz bench mutants lint series clean distclean

@@ -73,6 +73,7 @@ struct queue {
 
 	unsigned int notifications;
 	unsigned int interrupts;
+	unsigned int completed;
 
 	/* The used entry that kunit_virtio_use_id() has spoiled. */
 	bool spoil;
@@ -96,6 +97,8 @@ struct kunit_virtio {
 	unsigned int fail_map;
 	unsigned int fail_find;
 	bool rescued;
+	/* The driver was told of a buffer that was not completed. */
+	bool lied;
 	unsigned int resets;
 	unsigned int num_mappings;
 	struct mapping *mappings;
@@ -146,6 +149,20 @@ DEFINE_LOCK_GUARD_1(device_state, struct kunit_virtio,
 		    kunit_virtio_unlock(_T->lock, _T->flags),
 		    unsigned long flags)
 
+/* A driver that was lied to cannot know which buffers the device has. */
+static bool needs_truth(enum kunit_virtio_rule rule)
+{
+	switch (rule) {
+	case KUNIT_VIRTIO_RULE_CHAIN:
+	case KUNIT_VIRTIO_RULE_TWICE:
+	case KUNIT_VIRTIO_RULE_OVERLAP:
+	case KUNIT_VIRTIO_RULE_TAKEN:
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* Notes, in any context, what is told to the test when the device goes away. */
 static __printf(3, 4) void broke(struct kunit_virtio *dev,
 				 enum kunit_virtio_rule rule,
@@ -155,6 +172,8 @@ static __printf(3, 4) void broke(struct kunit_virtio *dev,
 
 	lockdep_assert_held(&dev->lock);
 
+	if (dev->lied && needs_truth(rule))
+		return;
 	if (dev->broken[rule]++)
 		return;
 
@@ -394,6 +413,23 @@ static void kunit_virtio_synchronize_cbs(struct virtio_device *vdev)
 
 /* Buffers */
 
+static bool vec_is_mapped(struct kunit_virtio *dev, const struct vringh_kiov *iov,
+			  enum dma_data_direction dir)
+{
+	for (unsigned int i = 0; i < iov->used; i++) {
+		if (!is_mapped(dev, &iov->iov[i], dir))
+			return false;
+	}
+
+	return true;
+}
+
+static bool is_accessible(struct kunit_virtio_buffer *buf)
+{
+	return vec_is_mapped(buf->dev, &buf->out, DMA_TO_DEVICE) &&
+	       vec_is_mapped(buf->dev, &buf->in, DMA_FROM_DEVICE);
+}
+
 static size_t copy_vec(const struct vringh_kiov *iov, size_t offset, void *bytes,
 		       size_t len, bool write)
 {
@@ -428,11 +464,13 @@ static size_t copy_vec(const struct vringh_kiov *iov, size_t offset, void *bytes
  * @to: where the bytes go
  * @len: number of bytes
  *
- * Return: number of bytes that there were.
+ * Return: number of bytes that there were, 0 if the driver has taken its memory.
  */
 size_t kunit_virtio_read(struct kunit_virtio_buffer *buf, size_t offset, void *to,
 			 size_t len)
 {
+	if (!is_accessible(buf))
+		return 0;
 	return copy_vec(&buf->out, offset, to, len, false);
 }
 EXPORT_SYMBOL_GPL(kunit_virtio_read);
@@ -444,11 +482,14 @@ EXPORT_SYMBOL_GPL(kunit_virtio_read);
  * @from: the bytes
  * @len: number of bytes
  *
- * Return: number of bytes that there was room for.
+ * Return: number of bytes that there was room for, 0 if the driver has taken its
+ * memory.
  */
 size_t kunit_virtio_write(struct kunit_virtio_buffer *buf, size_t offset,
 			  const void *from, size_t len)
 {
+	if (!is_accessible(buf))
+		return 0;
 	return copy_vec(&buf->in, offset, (void *)from, len, true);
 }
 EXPORT_SYMBOL_GPL(kunit_virtio_write);
@@ -482,7 +523,9 @@ void kunit_virtio_complete(struct kunit_virtio_buffer *buf, u32 used)
 		q->spoiled = &q->vrh.vring.used->ring[at & (q->vrh.vring.num - 1)];
 		q->spoiled_id = id;
 		id = q->spoil_id;
+		buf->dev->lied = true;
 	}
+	q->completed++;
 
 	vringh_complete_kern(&q->vrh, id, used);
 	if (vringh_need_notify_kern(&q->vrh) > 0)
@@ -530,23 +573,6 @@ static size_t vec_len(const struct vringh_kiov *iov)
 	for (unsigned int i = 0; i < iov->used; i++)
 		len += iov->iov[i].iov_len;
 	return len;
-}
-
-static bool vec_is_mapped(struct kunit_virtio *dev, const struct vringh_kiov *iov,
-			  enum dma_data_direction dir)
-{
-	for (unsigned int i = 0; i < iov->used; i++) {
-		if (!is_mapped(dev, &iov->iov[i], dir))
-			return false;
-	}
-
-	return true;
-}
-
-static bool is_accessible(struct kunit_virtio_buffer *buf)
-{
-	return vec_is_mapped(buf->dev, &buf->out, DMA_TO_DEVICE) &&
-	       vec_is_mapped(buf->dev, &buf->in, DMA_FROM_DEVICE);
 }
 
 static void check_overlap(struct kunit_virtio_buffer *buf, const struct vringh_kiov *iov)
@@ -684,8 +710,12 @@ static void kunit_virtio_set_status(struct virtio_device *vdev, u8 status)
 	if (dev->status & ~status)
 		broke(dev, KUNIT_VIRTIO_RULE_STATUS, "from %#x to %#x", dev->status,
 		      status);
-	else if (dev->status == status && (status & VIRTIO_CONFIG_S_DRIVER_OK))
-		/* The core sets ACKNOWLEDGE again when a driver is gone. */
+	else if (dev->status == status && (status & VIRTIO_CONFIG_S_DRIVER_OK) &&
+		 !(status & VIRTIO_CONFIG_S_FAILED))
+		/*
+		 * The core sets ACKNOWLEDGE again when a driver is gone. It also sets
+		 * FAILED again when another attempt to restore a device has failed.
+		 */
 		broke(dev, KUNIT_VIRTIO_RULE_STATUS,
 		      "%#x again: the device was not reset", status);
 	dev->status = status;
@@ -759,6 +789,7 @@ static void kunit_virtio_del_vqs(struct virtio_device *vdev)
 	if (dev->num_mappings)
 		broke(dev, KUNIT_VIRTIO_RULE_LEFT, "%u mappings", dev->num_mappings);
 	dev->num_mappings = 0;
+	dev->lied = false;
 }
 
 static int create_queue(struct kunit_virtio *dev, unsigned int index,
@@ -1131,6 +1162,18 @@ void kunit_virtio_poll(struct kunit_virtio *dev, unsigned int queue)
 EXPORT_SYMBOL_GPL(kunit_virtio_poll);
 
 /**
+ * kunit_virtio_interrupt() - Interrupt the driver for no reason
+ * @dev: the device
+ * @queue: index of the queue
+ */
+void kunit_virtio_interrupt(struct kunit_virtio *dev, unsigned int queue)
+{
+	guard(device_state)(dev);
+	raise_irq(to_queue(dev, queue));
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_interrupt);
+
+/**
  * kunit_virtio_set_config() - Change the configuration space
  * @dev: the device
  * @config: its contents, of the size that it had in the beginning
@@ -1231,6 +1274,20 @@ unsigned int kunit_virtio_interrupts(struct kunit_virtio *dev, unsigned int queu
 	return to_queue(dev, queue)->interrupts;
 }
 EXPORT_SYMBOL_GPL(kunit_virtio_interrupts);
+
+/**
+ * kunit_virtio_completed() - How many buffers the device has given back
+ * @dev: the device
+ * @queue: index of the queue
+ *
+ * Return: the number of buffers.
+ */
+unsigned int kunit_virtio_completed(struct kunit_virtio *dev, unsigned int queue)
+{
+	guard(device_state)(dev);
+	return to_queue(dev, queue)->completed;
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_completed);
 
 /**
  * kunit_virtio_resets() - How often the device was reset

@@ -474,6 +474,55 @@ static void uses_wrong_id(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
 }
 
+static void interrupts_for_no_reason(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	kunit_virtio_interrupt(toy->dev, 0);
+	fsleep(1000);
+	/* The core knows that nothing was used. */
+	KUNIT_EXPECT_EQ(test, kunit_virtio_interrupts(toy->dev, 0), 1);
+	KUNIT_EXPECT_EQ(test, toy->callbacks, 0);
+	KUNIT_EXPECT_NULL(test, virtqueue_get_buf(toy->vqs[0], &len));
+}
+
+static void counts_completed_buffers(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	KUNIT_EXPECT_EQ(test, kunit_virtio_completed(toy->dev, 0), 0);
+	for (int i = 0; i < 3; i++)
+		KUNIT_ASSERT_EQ(test, toy_send(toy, i), 0);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_completed(toy->dev, 0), 3);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_completed(toy->dev, 1), 0);
+}
+
+/* The driver believes that the device has the second buffer; it is the first. */
+static void asks_for_no_sense_after_a_lie(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	struct kunit_virtio_buffer *held;
+	unsigned long flags;
+	unsigned int len;
+	u8 byte;
+
+	toy->hold = true;
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	held = list_first_entry(&toy->held, struct kunit_virtio_buffer, list);
+	toy->hold = false;
+	kunit_virtio_use_id(toy->dev, 0, held->head);
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 1), 0);
+	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_broken(toy->dev, KUNIT_VIRTIO_RULE_TAKEN), 0);
+
+	/* Its memory is not what it was. */
+	flags = kunit_virtio_lock(toy->dev);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_read(held, 0, &byte, 1), 0);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_write(held, 0, &byte, 1), 0);
+	kunit_virtio_unlock(toy->dev, flags);
+}
+
 static void fails_to_be_notified(struct kunit *test)
 {
 	struct toy *toy = toy_plug(test);
@@ -780,6 +829,9 @@ static struct kunit_case toy_cases[] = {
 	KUNIT_CASE(rescues),
 	KUNIT_CASE(rescues_after_reset),
 	KUNIT_CASE(uses_wrong_id),
+	KUNIT_CASE(interrupts_for_no_reason),
+	KUNIT_CASE(counts_completed_buffers),
+	KUNIT_CASE(asks_for_no_sense_after_a_lie),
 	KUNIT_CASE(fails_to_be_notified),
 	KUNIT_CASE(fails_to_map),
 	KUNIT_CASE(follows_indirect_tables),

@@ -189,6 +189,7 @@ void kunit_virtio_fail_map(struct kunit_virtio *dev, unsigned int count);
 void kunit_virtio_fail_find(struct kunit_virtio *dev, unsigned int count);
 void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, u16 id);
 void kunit_virtio_poll(struct kunit_virtio *dev, unsigned int queue);
+void kunit_virtio_interrupt(struct kunit_virtio *dev, unsigned int queue);
 void kunit_virtio_set_config(struct kunit_virtio *dev, const void *config);
 void kunit_virtio_needs_reset(struct kunit_virtio *dev);
 void kunit_virtio_rescue(struct kunit_virtio *dev);
@@ -198,6 +199,8 @@ unsigned int kunit_virtio_notifications(struct kunit_virtio *dev,
 					unsigned int queue);
 unsigned int kunit_virtio_interrupts(struct kunit_virtio *dev,
 				     unsigned int queue);
+unsigned int kunit_virtio_completed(struct kunit_virtio *dev,
+				    unsigned int queue);
 unsigned int kunit_virtio_resets(struct kunit_virtio *dev);
 unsigned int kunit_virtio_busy(struct kunit_virtio *dev, unsigned int queue);
 u8 kunit_virtio_status(struct kunit_virtio *dev);

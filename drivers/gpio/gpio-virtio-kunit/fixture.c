@@ -234,6 +234,14 @@ void unplug_device(struct fixture *f)
 	kunit_virtio_unregister(f->g->dev);
 }
 
+/* Plugs another device in, after the one that there was is unplugged. */
+void replug(struct fixture *f, const struct gpio_model_config *config)
+{
+	prepare_config(f->test, config);
+	KUNIT_ASSERT_EQ(f->test, kunit_virtio_register(f->g->dev), 0);
+	find_chip(f);
+}
+
 void unbind_driver(struct fixture *f)
 {
 	device_release_driver(&f->vdev->dev);

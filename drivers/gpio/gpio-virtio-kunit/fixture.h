@@ -105,6 +105,7 @@ struct fixture *plug_config(struct kunit *test, const struct gpio_model_config *
 struct fixture *prepare_config(struct kunit *test, const struct gpio_model_config *config);
 void plug_prepared(struct fixture *f);
 void unplug_device(struct fixture *f);
+void replug(struct fixture *f, const struct gpio_model_config *config);
 void unbind_driver(struct fixture *f);
 int bind_driver(struct fixture *f);
 bool find_chip(struct fixture *f);

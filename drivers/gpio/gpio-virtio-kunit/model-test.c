@@ -390,6 +390,70 @@ static void held_answers_come_when_released(struct kunit *test)
 	}));
 }
 
+static void held_answers_come_one_by_one(struct kunit *test)
+{
+	struct raw *raw = RAW(test);
+	struct raw_request *requests[3];
+
+	gpio_model_fault(raw->g, &(struct gpio_fault){ .line = ANY_LINE, .hold = true });
+	for (int i = 0; i < 3; i++)
+		requests[i] = send(raw, VIRTIO_GPIO_MSG_GET_VALUE, i, 0);
+	gpio_model_release_one(raw->g, 1);
+	raw_poll(raw);
+	KUNIT_EXPECT_FALSE(test, requests[0]->done || requests[2]->done);
+	expect_answer(raw, requests[1], VIRTIO_GPIO_STATUS_OK, 0);
+	gpio_model_release_one(raw->g, 2);
+	raw_poll(raw);
+	KUNIT_EXPECT_TRUE(test, requests[0]->done && !requests[2]->done);
+}
+
+static void event_buffers_can_come_back_at_once(struct kunit *test)
+{
+	struct raw *raw = RAW(test);
+
+	send(raw, VIRTIO_GPIO_MSG_IRQ_TYPE, 0, VIRTIO_GPIO_IRQ_TYPE_EDGE_RISING);
+	gpio_model_fault(raw->g, &(struct gpio_fault){
+		.type = ARM, .count = 1, .with = WITH_STATUS, .status = 7,
+	});
+	expect_event(raw, arm(raw, 0), 7);
+	expect_event(raw, arm(raw, 0), -1);
+}
+
+static struct gpio_fault answer_line(struct gpio_model *g, u16 type, unsigned int line)
+{
+	unsigned int *asked = g->priv;
+
+	++*asked;
+	return (struct gpio_fault){ .with = WITH_VALUE, .value = line };
+}
+
+static void mutations_take_the_place_of_faults(struct kunit *test)
+{
+	struct raw *raw = RAW(test);
+	unsigned int asked = 0;
+
+	gpio_model_fault(raw->g, &(struct gpio_fault){ .line = ANY_LINE, .drop = true });
+	raw->g->priv = &asked;
+	raw->g->mutate = answer_line;
+	expect_answer(raw, send(raw, VIRTIO_GPIO_MSG_GET_VALUE, 3, 0),
+		      VIRTIO_GPIO_STATUS_OK, 3);
+	KUNIT_EXPECT_EQ(test, asked, 1);
+	raw->g->mutate = NULL;
+}
+
+/* Whether it has enabled the interrupt the driver cannot know. */
+static void asks_for_no_knowledge_after_a_lie(struct kunit *test)
+{
+	struct raw *raw = RAW(test);
+
+	raw->g->lied = true;
+	send(raw, VIRTIO_GPIO_MSG_IRQ_TYPE, 0, VIRTIO_GPIO_IRQ_TYPE_EDGE_RISING);
+	expect_answer(raw, send(raw, VIRTIO_GPIO_MSG_IRQ_TYPE, 0,
+				VIRTIO_GPIO_IRQ_TYPE_EDGE_FALLING),
+		      VIRTIO_GPIO_STATUS_ERR, 0);
+	KUNIT_EXPECT_EQ(test, gpio_model_breaches(raw->g, ""), 0);
+}
+
 static void dropped_messages_are_not_acted_on(struct kunit *test)
 {
 	struct raw *raw = RAW(test);
@@ -556,6 +620,10 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(faults_are_as_asked_for),
 	KUNIT_CASE(silent_answers_write_nothing),
 	KUNIT_CASE(held_answers_come_when_released),
+	KUNIT_CASE(held_answers_come_one_by_one),
+	KUNIT_CASE(event_buffers_can_come_back_at_once),
+	KUNIT_CASE(mutations_take_the_place_of_faults),
+	KUNIT_CASE(asks_for_no_knowledge_after_a_lie),
 	KUNIT_CASE(dropped_messages_are_not_acted_on),
 	KUNIT_CASE(events_end_when_there_are_too_many),
 	KUNIT_CASE(notices_d1_unknown_message),
@@ -576,7 +644,6 @@ static struct kunit_case cases[] = {
 
 struct kunit_suite gpio_virtio_model_suite = {
 	.name		= "gpio_virtio_model",
-	.suite_init	= shuffle_cases,
 	.suite_init	= raw_suite_init,
 	.suite_exit	= raw_suite_exit,
 	.test_cases	= cases,

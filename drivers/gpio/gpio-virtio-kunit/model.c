@@ -72,10 +72,13 @@ static __printf(2, 3) void breach(struct gpio_model *g, const char *fmt, ...)
 
 static struct gpio_fault find_fault(struct gpio_model *g, u16 type, unsigned int line)
 {
+	if (g->mutate)
+		return g->mutate(g, type, line);
+
 	for (unsigned int i = 0; i < g->num_faults; i++) {
 		struct gpio_fault *f = &g->faults[i], found = *f;
 
-		if (f->type != type && (f->type != ANY_MESSAGE || type == EVENT))
+		if (f->type != type && (f->type != ANY_MESSAGE || type >= EVENT))
 			continue;
 		if (f->line != ANY_LINE && f->line != line)
 			continue;
@@ -185,6 +188,7 @@ static void event_available(struct gpio_model *g, struct kunit_virtio_buffer *bu
 {
 	struct virtio_gpio_irq_request request = { };
 	struct gpio_model_line *line;
+	struct gpio_fault f;
 	unsigned int n;
 
 	kunit_virtio_read(buf, 0, &request, sizeof(request));
@@ -202,16 +206,20 @@ static void event_available(struct gpio_model *g, struct kunit_virtio_buffer *bu
 
 	line = &g->lines[n];
 	if (line->event) {
-		breach(g, "D8: two event buffers of line %u", n);
+		if (!g->lied)
+			breach(g, "D8: two event buffers of line %u", n);
 		return;
 	}
 	line->event = buf;
+	f = find_fault(g, ARM, n);
 
 	if (g->rescued) {
 		return;
+	} else if (f.with & WITH_STATUS) {
+		return_event(g, n, f.status);
 	} else if (line->type == VIRTIO_GPIO_IRQ_TYPE_NONE) {
 		/* On its way when the line was disabled, or a mistake. */
-		if (!line->was_enabled)
+		if (!line->was_enabled && !g->lied)
 			breach(g, "D7: line %u is unmasked, but not enabled", n);
 		return_event(g, n, VIRTIO_GPIO_IRQ_STATUS_INVALID);
 	} else {
@@ -242,7 +250,7 @@ static bool set_direction(struct gpio_model *g, unsigned int n, u32 direction)
 		line->was_enabled = false;
 		break;
 	case VIRTIO_GPIO_DIRECTION_OUT:
-		if (line->type != VIRTIO_GPIO_IRQ_TYPE_NONE)
+		if (line->type != VIRTIO_GPIO_IRQ_TYPE_NONE && !g->lied)
 			breach(g, "D4: line %u is an interrupt and made an output", n);
 		break;
 	case VIRTIO_GPIO_DIRECTION_IN:
@@ -281,12 +289,14 @@ static bool set_type(struct gpio_model *g, unsigned int n, u32 type)
 	}
 
 	if (line->direction == VIRTIO_GPIO_DIRECTION_OUT) {
-		breach(g, "D4: interrupt type %u for output %u", type, n);
+		if (!g->lied)
+			breach(g, "D4: interrupt type %u for output %u", type, n);
 		return false;
 	}
 	if (line->type != VIRTIO_GPIO_IRQ_TYPE_NONE) {
-		breach(g, "D6: line %u goes from %s to %s", n, type_name(line->type),
-		       type_name(type));
+		if (!g->lied)
+			breach(g, "D6: line %u goes from %s to %s", n,
+			       type_name(line->type), type_name(type));
 		return false;
 	}
 	if (g->config.strict && line->direction != VIRTIO_GPIO_DIRECTION_IN)
@@ -462,6 +472,7 @@ static void gpio_model_rescue(struct kunit_virtio *dev)
 
 	g->rescued = true;
 	g->num_faults = 0;
+	g->mutate = NULL;
 	release_all(g, false);
 }
 
@@ -508,6 +519,25 @@ void gpio_model_release(struct gpio_model *g, bool backwards)
 	unsigned long flags = kunit_virtio_lock(g->dev);
 
 	release_all(g, backwards);
+	kunit_virtio_unlock(g->dev, flags);
+}
+
+/* Answers one of the messages that are held, counted in a circle. */
+void gpio_model_release_one(struct gpio_model *g, unsigned int nth)
+{
+	unsigned long flags = kunit_virtio_lock(g->dev);
+	unsigned int held = list_count_nodes(&g->held);
+	struct kunit_virtio_buffer *buf;
+
+	if (held) {
+		nth %= held;
+		list_for_each_entry(buf, &g->held, list) {
+			if (!nth--)
+				break;
+		}
+		list_del_init(&buf->list);
+		send_answer(g, buf);
+	}
 	kunit_virtio_unlock(g->dev, flags);
 }
 

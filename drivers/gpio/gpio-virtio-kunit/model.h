@@ -37,11 +37,13 @@ struct kunit_virtio_buffer;
 /* In place of a message's type. */
 #define ANY_MESSAGE	0
 #define EVENT		0x100
+#define ARM		0x101
 
 /**
  * struct gpio_fault - what the device does wrong
- * @type: messages of which type it affects, ANY_MESSAGE, or EVENT for the
- *	return of event buffers
+ * @type: messages of which type it affects, ANY_MESSAGE, EVENT for the
+ *	return of event buffers, or ARM for their arrival: with a status they
+ *	return at once
  * @line: of which line, or ANY_LINE
  * @count: how many of them, 0 for all
  * @drop: the message is neither acted on nor answered, as if the device were
@@ -148,6 +150,11 @@ struct gpio_model_config {
  * @max_in_flight: the most of them at a time
  * @events: number of event buffers it has returned
  * @max_events: no more of them: the driver goes round in circles
+ * @mutate: decides on the fault of each message, EVENT and ARM in place of
+ *	those that were added; it holds the lock of the device
+ * @priv: for @mutate
+ * @lied: the driver cannot know the state of the lines, because the device has
+ *	not always told the truth
  */
 struct gpio_model {
 	struct kunit *test;
@@ -162,6 +169,9 @@ struct gpio_model {
 	unsigned int max_in_flight;
 	unsigned int events;
 	unsigned int max_events;
+	struct gpio_fault (*mutate)(struct gpio_model *g, u16 type, unsigned int line);
+	void *priv;
+	bool lied;
 
 	/* private: */
 	struct gpio_fault faults[GPIO_MODEL_MAX_FAULTS];
@@ -183,6 +193,7 @@ void gpio_model_fault(struct gpio_model *g, const struct gpio_fault *fault);
 void gpio_model_heal(struct gpio_model *g);
 unsigned int gpio_model_held(struct gpio_model *g);
 void gpio_model_release(struct gpio_model *g, bool backwards);
+void gpio_model_release_one(struct gpio_model *g, unsigned int nth);
 void gpio_model_level(struct gpio_model *g, unsigned int line, bool level);
 void gpio_model_rise(struct gpio_model *g, unsigned int line);
 void gpio_model_return_invalid(struct gpio_model *g, unsigned int line);

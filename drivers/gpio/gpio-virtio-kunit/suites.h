@@ -9,6 +9,7 @@ extern struct kunit_suite gpio_virtio_model_suite;
 extern struct kunit_suite gpio_virtio_spec_suite;
 extern struct kunit_suite gpio_virtio_irq_suite;
 extern struct kunit_suite gpio_virtio_faults_suite;
+extern struct kunit_suite gpio_virtio_fuzz_suite;
 extern struct kunit_suite gpio_virtio_life_suite;
 
 /* The suite_init of each. */
