@@ -29,6 +29,9 @@ use crate::wire::{
     EVENT_VALID, REQUEST_QUEUE, REQUEST_SIZE, RESPONSE_SIZE, STATUS_ERR, STATUS_OK,
 };
 
+/// How often the guest's side lets others run who wait for the lock, between two batches.
+const PATIENCE: usize = 64;
+
 /// What a device is; never changes.
 #[derive(Clone, Debug)]
 pub struct Description {
@@ -82,8 +85,11 @@ struct State {
     rings: Option<[Ring; 2]>,
     /// Chains that were taken from each ring and not handed back.
     held: [u16; 2],
-    /// Rings with chains handed back since the last interrupt.
-    dirty: [bool; 2],
+    /// Chains that go back with the next interrupt.
+    ready: [Vec<Completion>; 2],
+    /// Chains of a batch; empty but for their memory, which is used again.
+    requests: Vec<Chain<REQUEST_SIZE>>,
+    buffers: Vec<Chain<EVENT_REQUEST_SIZE>>,
     /// Rings whose content makes no sense, left alone until they are set up again.
     broken: [bool; 2],
     paused: Option<Paused>,
@@ -114,7 +120,9 @@ impl Device {
                 outbox: Outbox::default(),
                 rings: None,
                 held: [0; 2],
-                dirty: [false; 2],
+                ready: Default::default(),
+                requests: Vec::new(),
+                buffers: Vec::new(),
                 broken: [false; 2],
                 paused: None,
                 can_disable: true,
@@ -248,8 +256,11 @@ impl Device {
         for queue in [REQUEST_QUEUE, EVENT_QUEUE] {
             let mut first = true;
             while queues[queue] && self.lock().drain(queue, std::mem::take(&mut first)) {
-                // A busy guest must not lock out the host.
-                while self.waiting.load(Ordering::Relaxed) > 0 {
+                // A busy guest must not lock out the host, nor a busy host the guest.
+                for _ in 0..PATIENCE {
+                    if self.waiting.load(Ordering::Relaxed) == 0 {
+                        break;
+                    }
                     std::thread::yield_now();
                 }
             }
@@ -263,7 +274,7 @@ impl Device {
             while let Some(completion) = locked.state.outbox.due() {
                 locked.hand_back(completion);
             }
-            locked.signal();
+            locked.flush();
             let state = locked.state;
             let state = match state.outbox.next_due() {
                 None => self.wake.wait(state).expect("a thread panicked"),
@@ -380,7 +391,7 @@ impl Locked<'_> {
         state.model.forget(&mut state.effects);
         state.outbox = Outbox::default();
         state.held = [0; 2];
-        state.dirty = [false; 2];
+        state.ready.iter_mut().for_each(Vec::clear);
         state.broken = [false; 2];
         self.settle();
     }
@@ -428,34 +439,41 @@ impl Locked<'_> {
         }
     }
 
-    /// Takes the chains there are, but no more than the ring has room for: the guest may add some
-    /// all the time.
+    /// Takes the chains there are by now: the guest may add some all the time.
     fn drain_ring(&mut self, queue: usize, ring: &Ring, first: bool) -> Result<(), Error> {
         ring.quiet()?;
-        let names = self.device.description.names.block().len();
-        let answer = RESPONSE_SIZE.max(1 + names);
-        let mut first = first;
-        for _ in 0..ring.size() {
-            let held = self.state.held[queue];
-            if queue == REQUEST_QUEUE {
-                let Some(chain) = ring.pop(held, answer)? else {
-                    break;
-                };
-                self.state.held[queue] += 1;
+        let held = self.state.held[queue];
+        let result;
+        if queue == REQUEST_QUEUE {
+            let names = self.device.description.names.block().len();
+            let mut chains = std::mem::take(&mut self.state.requests);
+            result = ring.pop(held, RESPONSE_SIZE.max(1 + names), &mut chains);
+            self.count(queue, chains.len(), first);
+            for chain in chains.drain(..) {
                 self.request(chain);
-            } else {
-                let Some(chain) = ring.pop(held, EVENT_RESPONSE_SIZE)? else {
-                    break;
-                };
-                self.state.held[queue] += 1;
-                self.event_buffer(chain);
+                self.dispatch();
             }
-            let stats = self.state.stats.queue(queue);
-            stats.chains += 1;
-            stats.batches += u64::from(std::mem::take(&mut first));
-            self.dispatch();
+            self.state.requests = chains;
+        } else {
+            let mut chains = std::mem::take(&mut self.state.buffers);
+            result = ring.pop(held, EVENT_RESPONSE_SIZE, &mut chains);
+            self.count(queue, chains.len(), first);
+            for chain in chains.drain(..) {
+                self.event_buffer(chain);
+                self.dispatch();
+            }
+            self.state.buffers = chains;
         }
-        Ok(())
+        result
+    }
+
+    /// Counts chains that were taken, in the first batch after a notification or in a later one.
+    fn count(&mut self, queue: usize, chains: usize, first: bool) {
+        // There are no more than the ring has entries.
+        self.state.held[queue] += chains as u16;
+        let stats = self.state.stats.queue(queue);
+        stats.chains += chains as u64;
+        stats.batches += u64::from(first && chains > 0);
     }
 
     /// Leaves a queue alone until it is set up again.
@@ -578,10 +596,10 @@ impl Locked<'_> {
         self.dispatch();
     }
 
-    /// Passes on what the model brought about, then interrupts the guest if there is a reason.
+    /// Passes on what the model brought about, and hands back what is ready.
     fn settle(&mut self) {
         self.dispatch();
-        self.signal();
+        self.flush();
         if self.state.outbox.next_due().is_some() {
             self.device.wake.notify_one();
         }
@@ -589,6 +607,9 @@ impl Locked<'_> {
 
     /// Passes on what the model brought about.
     fn dispatch(&mut self) {
+        if self.state.effects.is_empty() {
+            return;
+        }
         let mut effects = std::mem::take(&mut self.state.effects);
         self.state.stats.edges_latched += std::mem::take(&mut effects.latched);
         self.state.stats.edges_merged += std::mem::take(&mut effects.merged);
@@ -650,52 +671,51 @@ impl Locked<'_> {
         }
     }
 
-    /// Hands a chain back at once, or as soon as its ring runs.
+    /// Hands a chain back with the others that are ready.
     fn hand_back(&mut self, completion: Completion) {
-        let queue = completion.queue;
-        let Some(rings) = &self.state.rings else {
-            return;
-        };
-        let Completion { head, used, .. } = completion;
-        match rings[queue].push(head, &completion.pieces, &completion.bytes, used) {
-            Ok(true) => {
-                self.state.stats.queue(queue).returned += 1;
-                self.state.held[queue] -= 1;
-                self.state.dirty[queue] = true;
-            }
-            Ok(false) => self.state.outbox.stall(completion),
-            Err(Error::InvalidDescriptorIndex) => {
-                self.state.held[queue] -= 1;
-                let label = &self.device.description.label;
-                self.state.limit.warn(
-                    label,
-                    format_args!("queue {queue}: chain {head} is beyond the ring"),
-                );
-            }
-            Err(e) => self.give_up(queue, &e),
-        }
+        self.state.ready[completion.queue].push(completion);
     }
 
-    /// Interrupts the guest, at most once per queue.
-    fn signal(&mut self) {
+    /// Hands back what is ready, or as soon as its ring runs, with at most one interrupt per queue.
+    fn flush(&mut self) {
         for queue in [REQUEST_QUEUE, EVENT_QUEUE] {
-            if !std::mem::take(&mut self.state.dirty[queue]) {
+            if self.state.ready[queue].is_empty() {
                 continue;
             }
-            let Some(rings) = &self.state.rings else {
-                return;
+            let state = &mut *self.state;
+            let ready = &mut state.ready[queue];
+            let Some(rings) = &state.rings else {
+                ready.clear();
+                continue;
             };
-            match rings[queue].signal() {
-                Ok(Some(sent)) => self.state.stats.queue(queue).signals += u64::from(sent),
-                // When it runs again.
-                Ok(None) => self.state.dirty[queue] = true,
-                Err(e) => {
-                    let label = &self.device.description.label;
-                    self.state.limit.warn(
-                        label,
-                        format_args!("queue {queue}: cannot interrupt the guest: {e}"),
-                    );
+            let handed = match rings[queue].push(ready) {
+                Ok(Some(handed)) => handed,
+                Ok(None) => {
+                    ready.drain(..).for_each(|it| state.outbox.stall(it));
+                    continue;
                 }
+                Err(e) => {
+                    self.give_up(queue, &e);
+                    continue;
+                }
+            };
+            state.held[queue] -= handed.returned + handed.beyond;
+            let stats = state.stats.queue(queue);
+            stats.returned += u64::from(handed.returned);
+            let label = &self.device.description.label;
+            if handed.beyond > 0 {
+                let count = handed.beyond;
+                state.limit.warn(
+                    label,
+                    format_args!("queue {queue}: {count} chains are beyond the ring"),
+                );
+            }
+            match handed.signal {
+                Ok(sent) => stats.signals += u64::from(sent),
+                Err(e) => state.limit.warn(
+                    label,
+                    format_args!("queue {queue}: cannot interrupt the guest: {e}"),
+                ),
             }
         }
     }

@@ -125,6 +125,13 @@ pub struct Effects<B> {
     pub merged: u64,
 }
 
+impl<B> Effects<B> {
+    /// Whether nothing came of it.
+    pub fn is_empty(&self) -> bool {
+        self.returned.is_empty() && self.changes.is_empty() && self.latched == 0 && self.merged == 0
+    }
+}
+
 impl<B> Default for Effects<B> {
     fn default() -> Self {
         Self {

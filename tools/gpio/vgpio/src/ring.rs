@@ -7,14 +7,15 @@
 //! guest memory under one hold of the ring's lock.
 
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{fence, Ordering};
 
 use vhost_user_backend::{VringState, VringT};
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Error, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::chain::{self, Chain, Pieces};
+use crate::chain::{self, Chain};
+use crate::outbox::Completion;
 use crate::vring::Vring;
 
 /// The guest's memory, replaced as a whole when the front end sends another memory table.
@@ -34,6 +35,16 @@ impl Position {
     }
 }
 
+/// What became of chains on their way back.
+#[derive(Debug)]
+pub struct Handed {
+    pub returned: u16,
+    /// Heads that the ring has no room for.
+    pub beyond: u16,
+    /// Whether the guest was interrupted.
+    pub signal: io::Result<bool>,
+}
+
 /// A virtqueue of one connection.
 #[derive(Clone)]
 pub struct Ring {
@@ -46,45 +57,64 @@ impl Ring {
         Self { vring, mem }
     }
 
-    /// Takes the next chain that the guest made available, which gets an answer of `answer` bytes.
-    /// `held` is how many it has not got back yet.
-    pub fn pop<const N: usize>(&self, held: u16, answer: usize) -> Result<Option<Chain<N>>, Error> {
+    /// Takes the chains that the guest has made available by now, each of which gets an answer of
+    /// `answer` bytes. `held` is how many the guest has not got back.
+    pub fn pop<const N: usize>(
+        &self,
+        held: u16,
+        answer: usize,
+        chains: &mut Vec<Chain<N>>,
+    ) -> Result<(), Error> {
+        let mut state = self.vring.get_mut();
+        if !running(&state) {
+            return Ok(());
+        }
+        let mem = self.mem.memory();
+        let queue = state.get_queue_mut();
+        let size = queue.size();
+        let available = queue.avail_idx(&*mem, Ordering::Acquire)?.0;
+        let available = available.wrapping_sub(queue.next_avail());
+        if available > 0 && held >= size {
+            // It takes a descriptor to make a chain, and all of them are with us.
+            return Err(Error::InvalidAvailRingIndex);
+        }
+        let mut heads = queue.iter(&*mem)?;
+        for _ in 0..available.min(size - held) {
+            // There is something, so finding nothing means that the ring is out of reach.
+            let chain = heads.next().ok_or(Error::InvalidAvailRingIndex)?;
+            chains.push(Chain::parse(&*mem, chain, size, answer));
+        }
+        Ok(())
+    }
+
+    /// Writes the answers, hands the chains back, and interrupts the guest unless it does not want
+    /// that. Does nothing, and returns `None`, if the ring does not run.
+    pub fn push(&self, completions: &mut Vec<Completion>) -> Result<Option<Handed>, Error> {
         let mut state = self.vring.get_mut();
         if !running(&state) {
             return Ok(None);
         }
         let mem = self.mem.memory();
-        let queue = state.get_queue_mut();
-        if queue.avail_idx(&*mem, Ordering::Acquire)?.0 == queue.next_avail() {
-            return Ok(None);
+        let (mut returned, mut beyond) = (0, 0);
+        for it in completions.drain(..) {
+            let written = chain::write(&*mem, &it.pieces, &it.bytes);
+            let queue = state.get_queue_mut();
+            match queue.add_used(&*mem, it.head, it.used.unwrap_or(written)) {
+                Ok(()) => returned += 1,
+                Err(Error::InvalidDescriptorIndex) => beyond += 1,
+                Err(e) => return Err(e),
+            }
         }
-        let size = queue.size();
-        if held >= size {
-            // It takes a descriptor to make a chain, and all of them are with us.
-            return Err(Error::InvalidAvailRingIndex);
-        }
-        // There is something, so finding nothing means that the ring is out of reach.
-        let next = queue.iter(&*mem)?.next();
-        let chain = next.ok_or(Error::InvalidAvailRingIndex)?;
-        Ok(Some(Chain::parse(&*mem, chain, size, answer)))
-    }
-
-    /// Writes `bytes` and hands the chain back, claiming to have written `used` bytes, or those
-    /// really written. Returns whether the ring runs; if not, nothing has happened.
-    pub fn push(
-        &self,
-        head: u16,
-        pieces: &Pieces,
-        bytes: &[u8],
-        used: Option<u32>,
-    ) -> Result<bool, Error> {
-        let mut state = self.vring.get_mut();
-        if !running(&state) {
-            return Ok(false);
-        }
-        let written = chain::write(&*self.mem.memory(), pieces, bytes);
-        state.add_used(head, used.unwrap_or(written))?;
-        Ok(true)
+        let signal = if returned == 0 {
+            Ok(false)
+        } else {
+            signal(&mut state, &mem)
+        };
+        Ok(Some(Handed {
+            returned,
+            beyond,
+            signal,
+        }))
     }
 
     /// Asks the guest not to notify us: we are looking anyway.
@@ -102,37 +132,6 @@ impl Ring {
         Ok(running(&state) && state.enable_notification()?)
     }
 
-    /// Interrupts the guest for the chains handed back since the last call, unless it does not
-    /// want that. Returns whether it was interrupted, `None` if the ring does not run.
-    pub fn signal(&self) -> io::Result<Option<bool>> {
-        let mut state = self.vring.get_mut();
-        if !running(&state) {
-            return Ok(None);
-        }
-        let wanted = self.wants_signal(&mut state).map_err(io::Error::other)?;
-        if wanted {
-            match state.signal_used_queue() {
-                // So many signals wait for the guest that there is no room for another.
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                other => other?,
-            }
-        }
-        Ok(Some(wanted))
-    }
-
-    fn wants_signal(&self, state: &mut VringState<Memory>) -> Result<bool, Error> {
-        let wanted = state.needs_notification()?;
-        if state.get_queue().event_idx_enabled() {
-            return Ok(wanted);
-        }
-        let flags: u16 = self
-            .mem
-            .memory()
-            .read_obj(GuestAddress(state.get_queue().avail_ring()))
-            .map_err(Error::GuestMemory)?;
-        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
-    }
-
     /// Stops the ring until the front end starts it again, with another notification.
     pub fn stop(&self) {
         self.vring.set_queue_ready(false);
@@ -145,11 +144,6 @@ impl Ring {
         running(&self.vring.get_ref())
     }
 
-    /// How many chains can be under way.
-    pub fn size(&self) -> u16 {
-        self.vring.get_ref().get_queue().size()
-    }
-
     /// Where the ring stands.
     pub fn position(&self) -> Position {
         let state = self.vring.get_ref();
@@ -158,6 +152,33 @@ impl Ring {
             next_used: state.get_queue().next_used(),
         }
     }
+}
+
+/// Interrupts the guest for the chains handed back since the last call, unless it does not want that.
+/// Returns whether it was interrupted.
+fn signal(state: &mut VringState<Memory>, mem: &GuestMemoryMmap) -> io::Result<bool> {
+    let wanted = wants_signal(state, mem).map_err(io::Error::other)?;
+    if wanted {
+        match state.signal_used_queue() {
+            // So many signals wait for the guest that there is no room for another.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            other => other?,
+        }
+    }
+    Ok(wanted)
+}
+
+fn wants_signal(state: &mut VringState<Memory>, mem: &GuestMemoryMmap) -> Result<bool, Error> {
+    let queue = state.get_queue_mut();
+    if queue.event_idx_enabled() {
+        return queue.needs_notification(mem);
+    }
+    // Complete the writes before reading what the guest has to say about them.
+    fence(Ordering::SeqCst);
+    let flags: u16 = mem
+        .read_obj(GuestAddress(queue.avail_ring()))
+        .map_err(Error::GuestMemory)?;
+    Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
 }
 
 fn running(state: &VringState<Memory>) -> bool {
