@@ -10,12 +10,12 @@ SERIES ?= series
 
 # Command line variables reach the scripts through the environment.
 export ARCH DRIVER MODULE SAN KDIR JOBS COPY FORCE TRANSPORT TOOLCHAIN DEBIAN_MIRROR STRESS PARTS
-export SMP SHUFFLE REPEAT CONFIGS COMPARE PAIRS OPERATIONS KEEP RAW OUT RESPONSES
+export SMP SHUFFLE REPEAT CONFIGS COMPARE PAIRS OPERATIONS KEEP RAW OUT RESPONSES FUZZ_SECONDS
 unexport MAKEFLAGS MAKELEVEL
 
 help:
 	@echo "Targets:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 	@echo "Variables:"
 	@sed -n 's/^#: \([A-Z|_]*\) \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
@@ -73,6 +73,9 @@ bench: ## measure the driver beside the kernel's own (PAIRS=<n>, OPERATIONS=<n>,
 mutants: ## break the driver on purpose, and see which test notices
 	@scripts/mutants
 
+fuzz-vgpio: ## fuzz the device of the host's side (FUZZ_SECONDS=<seconds>)
+	@scripts/fuzz-vgpio
+
 lint: ## run all static checks
 	@scripts/lint
 
@@ -85,4 +88,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio run test smoke kunit compare fuzz bench mutants lint series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio run test smoke kunit compare fuzz bench mutants fuzz-vgpio lint series clean distclean
