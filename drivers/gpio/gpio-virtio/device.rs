@@ -138,7 +138,7 @@ impl VirtioGpio {
                 later <- new_delayed_work!("VirtioGpio::later"),
                 health <- new_delayed_work!("VirtioGpio::health"),
                 rest <- new_delayed_work!("VirtioGpio::rest"),
-                recovery <- new_mutex!(Recovery::new(), "VirtioGpio::recovery"),
+                recovery <- new_mutex!(Recovery::new(timeout_ms), "VirtioGpio::recovery"),
                 changed: Atomic::new(false),
                 crowded: Atomic::new(false),
                 refusal: Atomic::new(false),
@@ -386,7 +386,7 @@ impl VirtioGpio {
     ///
     /// Process context; sleeps.
     pub(crate) fn resume(this: &Arc<Self>) -> Result {
-        *this.recovery.lock() = Recovery::new();
+        this.recovery.lock().forget();
         this.changed.store(false, Relaxed);
         Self::replay(this)
     }

@@ -17,9 +17,9 @@ use kernel::time::{
 /// How many resets in a row there are.
 const RESETS: u8 = 4;
 
-/// Time in milliseconds from the first reset to the second. From each to the next it takes
-/// [`FACTOR`] times as long.
-const WAIT_MS: i64 = 100;
+/// The time from the first reset to the second, as a fraction of the time that the device has for an
+/// answer. From each to the next it takes [`FACTOR`] times as long.
+const FRACTION: i64 = 50;
 const FACTOR: i64 = 4;
 
 /// Time in milliseconds from one reset to the next that a silent device has after the row.
@@ -52,6 +52,8 @@ pub(crate) enum Verdict {
 
 /// The resets of a device so far.
 pub(crate) struct Recovery {
+    /// The time in milliseconds from the first reset to the second.
+    wait_ms: i64,
     /// How many there were in a row.
     row: u8,
     /// When the last one was.
@@ -62,14 +64,24 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    /// Returns the state of a device that was not reset yet.
-    pub(crate) const fn new() -> Self {
+    /// Returns the state of a device that was not reset yet, and has `timeout_ms` milliseconds for an
+    /// answer.
+    pub(crate) fn new(timeout_ms: u32) -> Self {
         Self {
+            wait_ms: (i64::from(timeout_ms) / FRACTION).max(1),
             row: 0,
             last: None,
             pending: None,
             given_up: false,
         }
+    }
+
+    /// Forgets all resets: somebody else has reset the device.
+    pub(crate) fn forget(&mut self) {
+        self.row = 0;
+        self.last = None;
+        self.pending = None;
+        self.given_up = false;
     }
 
     /// The device needs a reset. To be called again until it has had one that helped.
@@ -95,7 +107,7 @@ impl Recovery {
         self.pending = Some(cause);
 
         if let (Some(since), Some(nth)) = (since, self.row.checked_sub(1)) {
-            let wait = Delta::from_millis(WAIT_MS * FACTOR.pow(nth.into()));
+            let wait = Delta::from_millis(self.wait_ms * FACTOR.pow(nth.into()));
 
             if since < wait {
                 return Verdict::Wait(wait - since);
@@ -133,7 +145,7 @@ mod tests {
     impl Device {
         fn new() -> Self {
             Self {
-                recovery: Recovery::new(),
+                recovery: Recovery::new(5_000),
                 start: Instant::now(),
                 ms: 0,
             }
@@ -183,6 +195,27 @@ mod tests {
         assert_eq!(device.until_reset(), Some(1600));
         assert_eq!(device.until_reset(), None);
         assert_eq!(device.recovery.pending(), None);
+    }
+
+    #[test]
+    fn patience_with_a_device_follows_its_timeout() {
+        for (timeout_ms, wait_ms) in [(0, 1), (300, 6), (5_000, 100)] {
+            let mut device = Device::new();
+
+            device.recovery = Recovery::new(timeout_ms);
+            assert_eq!(device.until_reset(), Some(0));
+            assert_eq!(device.until_reset(), Some(wait_ms));
+        }
+    }
+
+    #[test]
+    fn somebody_else_may_help() {
+        let mut device = Device::new();
+
+        while device.until_reset().is_some() {}
+        device.recovery.forget();
+        assert_eq!(device.recovery.pending(), None);
+        assert_eq!(device.until_reset(), Some(0));
     }
 
     #[test]
