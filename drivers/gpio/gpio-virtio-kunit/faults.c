@@ -93,9 +93,18 @@ static void b4_event_of_unknown_status(struct kunit *test)
 static void b4_event_that_was_not_written(struct kunit *test)
 {
 	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
 
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+	assert_soon(f, 2, "arm 0");
 	fault(f, .type = EVENT, .line = 0, .count = 1, .silent = true);
-	event_fault_leaves_the_line_alive(f);
+	gpio_model_rise(f->g, 0);
+	assert_soon(f, 3, "arm 0");
+	/* The one before is not taken for another one. */
+	assert_irqs(user, 1);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 2);
 }
 
 /* B: messages */
