@@ -322,7 +322,6 @@ static void end(struct life *life)
 	kunit_virtio_forgive(z->f->g->dev, KUNIT_VIRTIO_RULE_NEEDS_RESET);
 
 	if (how == END_REPLUG) {
-		gpio_model_check(z->f->g);
 		replug(z->f, &good);
 		return;
 	}
