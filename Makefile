@@ -10,7 +10,7 @@ SERIES ?= series
 
 # Command line variables reach the scripts through the environment.
 export ARCH DRIVER MODULE SAN KDIR JOBS COPY FORCE TRANSPORT TOOLCHAIN DEBIAN_MIRROR STRESS PARTS
-export SMP SHUFFLE REPEAT CONFIGS COMPARE PAIRS OPERATIONS KEEP RAW OUT RESPONSES FUZZ_SECONDS
+export SMP SHUFFLE REPEAT CONFIGS COMPARE PAIRS OPERATIONS KEEP RAW OUT RESPONSES FUZZ_SECONDS SOAK FULL
 unexport MAKEFLAGS MAKELEVEL
 
 help:
@@ -75,6 +75,12 @@ mutants: ## break the driver on purpose, and see which test notices
 
 fuzz-vgpio: ## fuzz the device of the host's side (FUZZ_SECONDS=<seconds>)
 	@scripts/fuzz-vgpio
+
+check-hard: ## test what a driver has to survive (FULL=1)
+	@scripts/check-hard $(PARTS)
+
+soak: ## do so again and again (SOAK=<seconds>)
+	@scripts/soak
 
 lint: ## run all static checks
 	@scripts/lint

@@ -32,7 +32,7 @@ install_tests() { # BUILD
 	rm -rf "$to"
 	mkdir -p "$to/kselftest" "$to/gpio-virtio/test_modules"
 	cp "$tree/tools/testing/selftests/kselftest/ktap_helpers.sh" "$to/kselftest/"
-	cp "$tests"/*.sh "$to/gpio-virtio/"
+	cp -r "$tests"/*.sh "$tests/hard" "$to/gpio-virtio/"
 	cp "$build/test_modules/"*.ko "$to/gpio-virtio/test_modules/"
 	for program in "$tests"/*.c; do
 		"$repo/scripts/enter" clang -static -O2 -Wall -o "$to/gpio-virtio/$(basename "$program" .c)" \

@@ -8,8 +8,9 @@
 # Numbers like D9 and V4 are requirements to drivers and to devices, from the GPIO section
 # of the virtio specification; see lib.sh.
 #
-# gpio-virtio.sh [PART...] runs only these. STRESS=<seconds> is for how long the driver is
-# hammered on.
+# gpio-virtio.sh [PART...] runs only these. Those in hard/ run only when they are named: each
+# repeats COUNT times what a driver has to survive. STRESS=<seconds> is for how long the driver
+# is hammered on.
 
 # shellcheck shell=dash disable=SC1090,SC1091
 cd "$(dirname "$0")" || exit 1
@@ -25,6 +26,7 @@ if [ ! -e /lib/host.sh ]; then
 fi
 . /lib/host.sh
 . ./lib.sh
+. ./leaks.sh
 
 plan=0
 for part; do

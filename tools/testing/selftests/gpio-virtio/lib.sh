@@ -293,8 +293,12 @@ pace() { # NAME DEVICE LINE=VALUE...
 # The kernel has not complained so far.
 no_splat() {
 	dmesg >"$tmp/dmesg"
+	no_complaint_in "$tmp/dmesg"
+}
+
+no_complaint_in() { # LOG
 	! grep -E -e 'WARNING:|BUG:|Oops|INFO: |Call Trace|KASAN|UBSAN|nobody cared|rcu:.*stall' \
-		-e 'possible circular|general protection|scheduling while atomic' "$tmp/dmesg"
+		-e 'possible circular|general protection|scheduling while atomic' "$1"
 }
 
 # Of the time since boot.

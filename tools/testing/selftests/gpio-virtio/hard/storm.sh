@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash disable=SC2034,SC2154 # variables of lib.sh
+#
+# A device that returns event buffers as fast as it can. Each storm lasts COUNT seconds.
+
+LIMIT=$((120 + COUNT * 6))
+
+returned() {
+	stat main event_queue.returned
+}
+
+# A task that only computes does half of what it did before, or more, on each processor.
+half_is_left() { # STORM
+	local before quiet stormy seconds
+	quiet=$(./spin "$COUNT")
+	before=$(returned)
+	seconds=$(seconds)
+	"$1"
+	stormy=$(./spin "$COUNT")
+	echo "$(($(returned) - before)) buffers in about $(($(seconds) - seconds)) seconds"
+	echo "$stormy rounds, $quiet without the storm"
+	[ $((stormy * 2)) -ge "$quiet" ]
+}
+
+invalid_events() {
+	monitor mon "$main" tamper
+	half_is_left refuse_buffers
+	vgpio --device main fault clear
+	pace mon main tamper=1 tamper=0 tamper=1 tamper=0
+}
+refuse_buffers() {
+	vgpio --device main fault set invalid-events,line=tamper
+	# The one that the device has comes back with an edge.
+	vgpio --device main toggle --count 2 tamper
+}
+check 'storm: of INVALID: half of each processor is left, then the line works' invalid_events
+
+edges() {
+	monitor mon "$main" tamper lid
+	half_is_left toggle
+	host stop watch || :
+	vgpio --device main set tamper=0 lid=0
+	settle
+	pace mon main tamper=1 lid=1 tamper=0 lid=0
+}
+toggle() {
+	host start watch vgpio --device main toggle --count 10000000 --interval 0 tamper lid
+}
+check 'storm: of edges: half of each processor is left, then the lines work' edges
+
+odd_events() {
+	monitor mon "$main" tamper
+	half_is_left toggle_oddly
+	host stop watch || :
+	vgpio --device main fault clear
+	vgpio --device main set tamper=0
+	settle
+	pace mon main tamper=1 tamper=0
+}
+toggle_oddly() {
+	vgpio --device main fault set event-status=7,line=tamper
+	host start watch vgpio --device main toggle --count 10000000 --interval 0 tamper
+}
+check 'storm: of events that make no sense: the same' odd_events
+
+quiet_log() {
+	dmesg | grep -c gpio >"$tmp/lines"
+	cat "$tmp/lines"
+	[ "$(cat "$tmp/lines")" -lt 100 ]
+}
+check 'storm: less than 100 lines in the log' quiet_log
+check 'storm: no warning, bug, oops, or complaint of a checker' no_splat

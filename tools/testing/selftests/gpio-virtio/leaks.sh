@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash disable=SC2154 # variables of lib.sh
+#
+# What is left behind, as far as the kernel tells: with what is in
+# tools/testing/configs/hard.config, objects of the allocator too.
+
+kmemleak=$debugfs/kmemleak
+
+# Frees what is only kept for later, so that what is in use can be counted.
+shrink() {
+	sync
+	echo 3 >/proc/sys/vm/drop_caches
+	# Objects whose grace period is not over, and work that has been put off.
+	sleep 1
+	for cache in /sys/kernel/slab/*/shrink; do
+		[ ! -e "$cache" ] || echo 1 >"$cache"
+	done
+}
+
+# Everything that a driver could forget to give back, a name and a number on each line.
+census() {
+	shrink
+	echo "chips $(find /sys/bus/gpio/devices -name 'gpiochip*' | wc -l)"
+	echo "devices $(find /sys/bus/virtio/devices -name 'virtio*' | wc -l)"
+	echo "interrupts $(grep -c : /proc/interrupts)"
+	echo "descriptors $(find /sys/kernel/irq -type d | wc -l)"
+	[ ! -e /proc/slabinfo ] || awk 'NR > 2 { print "slab:" $1, $2 }' /proc/slabinfo
+}
+
+# Remembers the state to compare with.
+baseline() {
+	census >"$tmp/before"
+	[ ! -e "$kmemleak" ] || echo clear >"$kmemleak"
+}
+
+# Nothing has piled up in that many cycles. What is in use varies by a few objects of any
+# kind, and each driver has a right to its first ones; a leak grows with the cycles. Only
+# labels of lines that are in use when their chip goes are gpiolib's to forget.
+nothing_piled_up() { # CYCLES [LINES]
+	census >"$tmp/after"
+	awk -v limit="$(($1 / 2 + 16))" -v labels="$(($1 * ${2:-0}))" \
+		-v quarantine="$(grep -c kasan /proc/kallsyms)" '
+		NR == FNR { before[$1] = $2; next }
+		$1 ~ /^slab:/ {
+			allowed = limit + ($1 == "slab:kmalloc-32" ? labels : 0)
+			# Where KASAN keeps freed objects for a while they count as in use.
+			if (!quarantine && $2 - before[$1] > allowed)
+				grown = grown sprintf("%s: %d, was %d\n", $1, $2, before[$1])
+			next
+		}
+		$2 != before[$1] { grown = grown sprintf("%s: %d, was %d\n", $1, $2, before[$1]) }
+		END { printf "%s", grown; exit grown != "" }' "$tmp/before" "$tmp/after"
+}
+
+# There is no memory that nothing points to, but for those labels. An object is suspect only
+# some seconds after it was made, and only if a second look does not find a pointer either.
+all_referenced() {
+	[ -e "$kmemleak" ] || return 0
+	sleep 6
+	echo scan >"$kmemleak"
+	sleep 1
+	echo scan >"$kmemleak"
+	awk '/^unreferenced/ { if (!label) printf "%s", object; object = ""; label = 0 }
+		/desc_set_label/ { label = 1 }
+		{ object = object $0 "\n" }
+		END { if (!label) printf "%s", object }' "$kmemleak" >"$tmp/unreferenced"
+	cat "$tmp/unreferenced"
+	[ ! -s "$tmp/unreferenced" ]
+}
+
+nothing_leaked() { # CYCLES [LINES]
+	nothing_piled_up "$@"
+	all_referenced
+}
