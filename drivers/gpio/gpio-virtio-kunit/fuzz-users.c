@@ -82,11 +82,13 @@ static void request_interrupt(struct fuzz_user *user, struct fuzz_line *line)
 		return;
 
 	atomic_set(&line->disabled, 0);
+	down_read(&z->flags);
 	if (one_in(&user->rnd, 2))
 		ret = request_threaded_irq(irq, NULL, thread, flags | IRQF_ONESHOT,
 					   "fuzz", line);
 	else
 		ret = request_irq(irq, handler, flags, "fuzz", line);
+	up_read(&z->flags);
 	if (!ret)
 		line->irq = irq;
 }
@@ -153,11 +155,17 @@ static void request_line(struct fuzz_user *user, struct fuzz_line *line)
 	up_read(&user->z->chip);
 }
 
-static void free_line(struct fuzz_line *line)
+/*
+ * gpiolib reads the flags of a line that is freed, and writes them back: it would undo what
+ * a request of the line's interrupt has set meanwhile, and warn of that later.
+ */
+static void free_line(struct fuzz_user *user, struct fuzz_line *line)
 {
+	down_write(&user->z->flags);
 	if (line->desc)
 		gpiochip_free_own_desc(line->desc);
 	line->desc = NULL;
+	up_write(&user->z->flags);
 }
 
 static unsigned int all_lines(struct fuzz_user *user, struct gpio_desc **descs,
@@ -230,10 +238,10 @@ static void step(struct fuzz_user *user)
 		if (!line->desc)
 			request_line(user, line);
 		else if (use_line(user, line) == -ENODEV)
-			free_line(line);
+			free_line(user, line);
 		break;
 	case 9:
-		free_line(line);
+		free_line(user, line);
 		break;
 	case 10:
 		get_lines(user);
@@ -270,7 +278,7 @@ static int user_fn(struct job *job)
 	down_read(&user->z->chip);
 	for (unsigned int i = 0; i < FUZZ_USER_LINES; i++) {
 		free_interrupt(&user->lines[i]);
-		free_line(&user->lines[i]);
+		free_line(user, &user->lines[i]);
 	}
 	up_read(&user->z->chip);
 	return 0;
@@ -279,6 +287,7 @@ static int user_fn(struct job *job)
 void fuzz_users_init(struct fuzz *z)
 {
 	init_rwsem(&z->chip);
+	init_rwsem(&z->flags);
 	for (unsigned int i = 0; i < FUZZ_USERS; i++) {
 		struct fuzz_user *user = &z->users[i];
 

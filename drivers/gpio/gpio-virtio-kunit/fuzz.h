@@ -97,6 +97,7 @@ struct fuzz_user {
  * @delay_shift: binary logarithm of the longest delay in microseconds
  * @patience_ms: time after which the device answers all that it has held back
  * @chip: the chip of @f stays what it is while this is held
+ * @flags: no line is freed while this is held
  * @users: the consumers
  */
 struct fuzz {
@@ -108,6 +109,7 @@ struct fuzz {
 	unsigned int delay_shift;
 	unsigned int patience_ms;
 	struct rw_semaphore chip;
+	struct rw_semaphore flags;
 	struct fuzz_user users[FUZZ_USERS];
 
 	/* private to the device: */
