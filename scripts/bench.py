@@ -49,10 +49,13 @@ class Boot:
     def __init__(self, path):
         about, *sections = objects(path)
         self.about = about
-        # Marks at the beginning and at the end of each section that has counters.
-        marks = next((it["marks"] for it in sections if "marks" in it), [])
-        for section, begin, end in zip((it for it in sections if "after" in it), marks[::2], marks[1::2]):
-            section["instructions"] = end - begin
+        # The number of instructions so far, at the beginning and at the end of each operation.
+        marks = iter(next((it["marks"] for it in sections if "marks" in it), []))
+        for section in sections:
+            counts = [-next(marks, 0) + next(marks, 0) for _ in range(section.get("marked", 0))]
+            # The median has no timer interrupts in it.
+            if any(counts):
+                section["instructions"] = statistics.median(counts)
         self.sections = {(it["workload"], it["lines"], it["chip"]): it for it in sections if "lines" in it}
 
     def median(self, key):
@@ -78,13 +81,6 @@ def counted(section):
     return {name: count / operations for name, count in counts.items()}
 
 
-def instructions(boot, section):
-    """Instructions of each operation, less those of a guest that does nothing for as long."""
-    idle = boot.sections["idle", 1, 64]
-    other = idle["instructions"] / idle["elapsed"] * section["elapsed"]
-    return {"instructions": (section["instructions"] - other) / section["operations"]}
-
-
 class Guest:
     """All boots of one kind of guest."""
 
@@ -101,6 +97,7 @@ class Guest:
             else:
                 self.timed[boot.about["driver"]].append(boot)
         self.keys = list(dict.fromkeys(key for boot in mine for key in boot.sections))
+        self.sizes = {boot.about["driver"]: boot.about["size"] for boot in mine}
 
     def values(self, driver, key, percent):
         values = (boot.percentile(key, percent) for boot in self.timed[driver])
@@ -116,10 +113,19 @@ class Guest:
         medians = [(c.median(key), rust.median(key)) for c, rust in pairs]
         return sorted(c / rust for c, rust in medians if c and rust)
 
-    def lost(self, driver, key):
-        """Edges that did not arrive, and tasks that did not come back."""
-        sections = [boot.sections.get(key, {}) for boot in self.timed[driver]]
-        return tuple(sum(section.get(what, 0) for section in sections) for what in ("lost", "failed"))
+    def sum(self, driver, key, what):
+        """Over all boots: edges that did not arrive, or tasks that failed."""
+        return sum(boot.sections.get(key, {}).get(what, 0) for boot in self.timed[driver])
+
+    def counted_by(self, driver, key):
+        """The section of the boot that counts allocations."""
+        boot = self.counting.get(driver)
+        return boot.sections.get(key, {}) if boot else {}
+
+    def instructions_of(self, driver, key):
+        boot = self.instructions.get(driver)
+        section = boot.sections.get(key, {}) if boot else {}
+        return section.get("instructions")
 
 
 class Table:
@@ -184,17 +190,18 @@ def counts(guest):
         "interrupts": "interrupts",
         "switches": "context switches",
         "allocations": "allocations",
+        "instructions": "instructions",
     }
-    if guest.instructions:
-        columns["instructions"] = "instructions"
+    columns = {name: title for name, title in columns.items() if name != "instructions" or guest.instructions}
+    if not guest.counting:
+        columns = {"instructions": "instructions"}
     table = Table(f"{guest.name}: counts of an operation, C / Rust", ["operation", "lines", *columns.values()])
     for key in shown(guest):
-        of = {driver: counted(boot.sections.get(key, {"operations": 0})) for driver, boot in guest.counting.items()}
-        for driver, boot in guest.instructions.items():
-            section = boot.sections.get(key, {})
-            if section.get("operations") and "instructions" in section:
-                of[driver] |= instructions(boot, section)
-        if any(of.values()):
+        of = {}
+        for driver in DRIVERS:
+            of[driver] = counted(guest.counted_by(driver, key) or {"operations": 0})
+            of[driver]["instructions"] = guest.instructions_of(driver, key)
+        if any(of[driver].get(name) is not None for driver in DRIVERS for name in columns):
             cells = (" / ".join(each(of[driver].get(name)) for driver in DRIVERS) for name in columns)
             table.add(WORKLOADS[key[0]], key[1], *cells)
     return table
@@ -203,53 +210,64 @@ def counts(guest):
 def others(guests):
     """What is one figure for each driver."""
     table = Table("Other figures", ["guest", "figure", "C", "Rust"])
+
+    def add(guest, figure, cells):
+        cells = ["none" if cell is None else str(cell) for cell in cells]
+        if any(cell != "none" for cell in cells):
+            table.add(guest.name, figure, *cells)
+
     for guest in guests:
+        timed = any(guest.timed.values())
         for lines in (512, 65535):
-            ratios = (growth(guest, driver, lines) for driver in DRIVERS)
-            table.add(guest.name, f"time of a get on a chip of {lines} lines, over one of 8", *ratios)
-        for lines in (8, 512, 65535) if guest.instructions else ():
-            boots = [guest.instructions[driver] for driver in DRIVERS]
-            found = [(boot, boot.sections.get(("get", 1, lines))) for boot in boots]
-            cells = (f"{instructions(boot, it)['instructions']:.0f}" if it else "none" for boot, it in found)
-            table.add(guest.name, f"instructions of a get on a chip of {lines} lines", *cells)
+            add(guest, f"time of a get on a chip of {lines} lines, over one of 8",
+                (growth(guest, driver, lines) for driver in DRIVERS))  # fmt: skip
+        for lines in (8, 512, 65535):
+            add(guest, f"instructions of a get on a chip of {lines} lines",
+                (guest.instructions_of(driver, ("get", 1, lines)) for driver in DRIVERS))  # fmt: skip
         for lines in (1, 64):
             rates = (guest.median(driver, ("edge-rate", lines, 64)) for driver in DRIVERS)
-            rates = (f"{1e9 / rate:.0f}" if rate else "none" for rate in rates)
-            table.add(guest.name, f"edges per second, lines: {lines}", *rates)
-        for key, what in ((("edge-rate", 1, 64), 0), (("edge-rate", 64, 64), 0), (("edge-burst", 32, 64), 0)):
-            lost = (guest.lost(driver, key)[what] for driver in DRIVERS)
-            table.add(guest.name, f"edges lost, {key[0]}, lines: {key[1]}", *lost)
-        failed = (guest.lost(driver, ("tasks", 4, 64))[1] for driver in DRIVERS)
-        table.add(guest.name, f"tasks that failed or hung, of {4 * len(guest.timed['c'])}", *failed)
+            add(guest, f"edges per second, lines: {lines}", (rate and round(1e9 / rate) for rate in rates))
+        for name, lines in (("edge-rate", 1), ("edge-rate", 64), ("edge-burst", 32)) if timed else ():
+            lost = (guest.sum(driver, (name, lines, 64), "lost") for driver in DRIVERS)
+            add(guest, f"edges lost, {name}, lines: {lines}", lost)
+        if timed:
+            failed = (guest.sum(driver, ("tasks", 4, 64), "failed") for driver in DRIVERS)
+            add(guest, f"tasks that failed or hung, of {4 * len(guest.timed['c'])}", failed)
         for lines in (8, 64, 512, 1024, 65535):
-            key = ("memory", lines, lines)
-            live = (guest.counting[driver].sections.get(key, {}).get("bytes", "none") for driver in DRIVERS)
-            table.add(guest.name, f"bytes allocated by binding, lines: {lines}", *live)
+            add(guest, f"bytes allocated by binding, lines: {lines}",
+                (guest.counted_by(driver, ("memory", lines, lines)).get("bytes") for driver in DRIVERS))  # fmt: skip
         for part in ("text", "data"):
-            table.add(guest.name, f"{part} of the driver", *(guest.counting[it].about["size"][part] for it in DRIVERS))
+            add(guest, f"{part} of the driver", (guest.sizes.get(driver, {}).get(part) for driver in DRIVERS))
     return table
 
 
 def growth(guest, driver, lines):
     boots = [(boot.median(("scale", 1, lines)), boot.median(("scale", 1, 8))) for boot in guest.timed[driver]]
     ratios = [large / small for large, small in boots if large and small]
-    return f"{statistics.median(ratios):.3f}" if ratios else "none"
+    return f"{statistics.median(ratios):.3f}" if ratios else None
 
 
 def plots(guests):
     """Cost over number of lines, and the distribution of one get; a panel for each guest."""
-    lines = Plot("get of several lines in one call", "lines", "median, us", log_x=True)
+    time = Plot("get of several lines in one call", "lines", "median, us", log_x=True)
     latency = Plot("get of one line", "percentile", "us")
+    work = Plot("get of several lines in one call", "lines", "instructions", log_x=True)
     for guest in guests:
-        lines.panel(guest.name)
-        latency.panel(guest.name)
+        keys = [key for key in guest.keys if key[0] == "get" and key[2] == 64]
+        for plot in (time, latency, work):
+            plot.panel(guest.name)
         for driver, name in DRIVERS.items():
-            keys = [key for key in guest.keys if key[0] == "get" and key[2] == 64]
-            points = [(key[1], guest.median(driver, key)) for key in keys]
-            lines.curve(name, [(x, y / 1000) for x, y in points if y])
-            points = [(p, guest.median(driver, ("get", 1, 64), p)) for p in range(100)]
-            latency.curve(name, [(x, y / 1000) for x, y in points if y])
-    return {"lines": lines, "latency": latency}
+            medians = [(key[1], guest.median(driver, key)) for key in keys]
+            time.curve(name, [(x, y / 1000) for x, y in medians if y])
+            percentiles = [(p, guest.median(driver, ("get", 1, 64), p)) for p in range(100)]
+            latency.curve(name, [(x, y / 1000) for x, y in percentiles if y])
+            counts = [(key[1], guest.instructions_of(driver, key)) for key in keys]
+            work.curve(name, [(x, y) for x, y in counts if y])
+    return {
+        "lines": (time, "Time of one call that gets several lines"),
+        "latency": (latency, "Percentiles of the time that it takes to get one line"),
+        "instructions": (work, "Instructions of one call that gets several lines"),
+    }
 
 
 def figures(facts, boots):
@@ -265,11 +283,22 @@ def figures(facts, boots):
                 it["us"] = {f"p{p}": round(section["ns"][p] / 1000, 2) for p in (1, 10, 50, 90, 99)}
             if "operations" in section:
                 it |= {name: round(value, 3) for name, value in counted(section).items()}
-            if "instructions" in section and section["operations"]:
-                it |= {name: round(value) for name, value in instructions(boot, section).items()}
+            if "instructions" in section:
+                it["instructions"] = section["instructions"]
             sections.append(it)
         told.append(boot.about | {"sections": sections})
     return {"facts": facts, "boots": told}
+
+
+def summary(facts, boots):
+    timed = [boot.about for boot in boots if boot.about["pass"] == "time"]
+    words = f"Measured {facts['date']} at {facts['commit']}, Linux {facts['kernel']}, QEMU {facts['qemu']} (TCG)"
+    words += f", on {facts['processors']} processors ({facts['processor']})"
+    if timed:
+        loads = [about["load"] for about in timed]
+        words += f": {max(about['pair'] for about in timed)} pairs of boots"
+        words += f", load average at their start {min(loads)} to {max(loads)}"
+    return words + "."
 
 
 def main():
@@ -278,20 +307,18 @@ def main():
     boots = [Boot(path) for path in sorted(raw.glob("*-*-*-*.json"))]
     archs = [arch for arch in GUESTS if any(boot.about["arch"] == arch for boot in boots)]
     guests = [Guest(arch, boots) for arch in archs]
-    tables = [make(guest) for guest in guests for make in (times, counts)] + [others(guests)]
+    tables = [times(guest) for guest in guests if any(guest.timed.values())]
+    tables += [*map(counts, guests), others(guests)]
 
-    loads = [boot.about["load"] for boot in boots if boot.about["pass"] == "time"]
-    pairs = max(boot.about["pair"] for boot in boots)
-    summary = (
-        f"Measured {facts['date']} at {facts['commit']}, Linux {facts['kernel']}, QEMU {facts['qemu']} (TCG): "
-        f"{pairs} pairs of boots on {facts['processors']} processors ({facts['processor']}), "
-        f"load average at boot {min(loads)} to {max(loads)}."
-    )
-    print("\n".join([summary, "", *(table.markdown() for table in tables)]))
-    head = [".. SPDX-License-Identifier: GPL-2.0", "", summary, ""]
-    (documents / "virtio-gpio-bench-tables.txt").write_text("\n".join([*head, *(it.rst() for it in tables)]))
-    for name, plot in plots(guests).items():
-        (documents / f"virtio-gpio-bench-{name}.svg").write_text(plot.svg())
+    print("\n".join([summary(facts, boots), "", *(table.markdown() for table in tables)]))
+    rst = [".. SPDX-License-Identifier: GPL-2.0", "", summary(facts, boots), "", *(table.rst() for table in tables)]
+    for name, (plot, caption) in plots(guests).items():
+        path = documents / f"virtio-gpio-bench-{name}.svg"
+        path.unlink(missing_ok=True)
+        if plot:
+            path.write_text(plot.svg())
+            rst += [f".. kernel-figure:: {path.name}", f"   :alt: {caption}", "", f"   {caption}", ""]
+    (documents / "virtio-gpio-bench-tables.txt").write_text("\n".join(rst))
     text = json.dumps(figures(facts, boots), separators=(",", ":"))
     (out / "results.json").write_text(text.replace('{"workload"', '\n{"workload"') + "\n")
 

@@ -24,9 +24,16 @@ class Plot:
         if points:
             self.panels[-1][1].append((name, points))
 
+    def drawn(self):
+        """The panels that have curves."""
+        return [panel for panel in self.panels if panel[1]]
+
+    def __bool__(self):
+        return bool(self.drawn())
+
     def svg(self):
-        width = WIDTH * max(len(self.panels), 1)
-        body = "\n".join(self.draw(n, *panel) for n, panel in enumerate(self.panels))
+        width = WIDTH * len(self.drawn())
+        body = "\n".join(self.draw(n, *panel) for n, panel in enumerate(self.drawn()))
         return (
             "<!-- SPDX-License-Identifier: GPL-2.0 -->\n"
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" '
@@ -35,8 +42,8 @@ class Plot:
         )
 
     def draw(self, number, title, curves):
-        xs = [x for _, points in curves for x, _ in points] or [1, 2]
-        ys = [y for _, points in curves for _, y in points] or [1, 2]
+        xs = [x for _, points in curves for x, _ in points]
+        ys = [y for _, points in curves for _, y in points]
         x_at = axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, self.log_x)
         # Whole powers of two, so that the curves have air above and below.
         low, high = 2 ** math.floor(math.log2(min(ys))), 2 ** math.ceil(math.log2(max(ys)))

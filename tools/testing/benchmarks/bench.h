@@ -49,11 +49,17 @@ struct section {
 	uint64_t lost;
 	/* Tasks that failed or never came back. */
 	unsigned int failed;
+	/* Operations whose instructions can be counted. */
+	unsigned int marked;
 	/* Counters at the beginning. */
 	uint64_t start, switches, interrupts;
 };
 
 void section_begin(struct section *section, size_t room);
+/* An operation of which both the time and the instructions count. */
+uint64_t operation_begin(void);
+void operation_end(struct section *section, uint64_t start);
+/* One of which only the time does. */
 void section_sample(struct section *section, uint64_t ns);
 void section_end(struct section *section);
 /* The same without counters: they are those of another section, or of several. */

@@ -154,13 +154,6 @@ static void request_release(const struct operand *on)
 	close(request(on->chip, 0, on->lines, GPIO_V2_LINE_FLAG_OUTPUT));
 }
 
-/* What the guest does when nobody asks it for anything. */
-static void idle(const struct operand *on)
-{
-	(void)on;
-	usleep(10000);
-}
-
 struct workload {
 	const char *name;
 	void (*operation)(const struct operand *on);
@@ -188,9 +181,9 @@ static void measure(const struct workload *it, unsigned int chip, unsigned int l
 		it->operation(&on);
 	section_begin(&section, rounds);
 	for (on.round = 0; on.round < rounds; on.round++) {
-		start = now();
+		start = operation_begin();
 		it->operation(&on);
-		section_sample(&section, now() - start);
+		operation_end(&section, start);
 	}
 	section_end(&section);
 	if (it->flags)
@@ -460,9 +453,9 @@ static void probe(unsigned int lines, unsigned int rounds)
 	section_begin(&section, rounds);
 	for (round = 0; round < rounds; round++) {
 		drive(&device, "unbind");
-		start = now();
+		start = operation_begin();
 		drive(&device, "bind");
-		section_sample(&section, now() - start);
+		operation_end(&section, start);
 	}
 	section_end(&section);
 	if (counting)
@@ -567,7 +560,6 @@ int main(int argc, char **argv)
 		{ "output", direction_output, GPIO_V2_LINE_FLAG_OUTPUT, 2 },
 		{ "request", request_release, 0, 4 },
 	};
-	static const struct workload nothing = { "idle", idle, 0, 100 };
 	static const unsigned int lines[] = { 1, 2, 4, 8, 16, 32, 64 };
 	static const unsigned int chips[] = { 8, 64, 512, 1024, 65535 };
 	unsigned int rounds, i, k;
@@ -579,7 +571,6 @@ int main(int argc, char **argv)
 		return 2;
 	}
 
-	measure(&nothing, 64, 1, rounds);
 	for (k = 0; k < ARRAY_SIZE(lines); k++)
 		for (i = 0; i < ARRAY_SIZE(workloads); i++)
 			measure(&workloads[i], 64, lines[k], rounds);

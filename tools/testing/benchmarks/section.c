@@ -80,15 +80,6 @@ static void print_head(struct section *section)
 	       section->chip);
 }
 
-/* Has the emulator's plugin note how many instructions there were so far. */
-static void mark(void)
-{
-#ifdef __x86_64__
-	/* nopl 0x47504942(%rax,%rax,1) */
-	__asm__ volatile(".byte 0x0f, 0x1f, 0x84, 0x00, 0x42, 0x49, 0x50, 0x47");
-#endif
-}
-
 void section_reserve(struct section *section, size_t room)
 {
 	section->samples = calloc(room, sizeof(*section->samples));
@@ -107,8 +98,29 @@ void section_begin(struct section *section, size_t room)
 	section->interrupts = interrupts_so_far();
 	if (counting)
 		trace_allocations(false);
-	mark();
 	section->start = now();
+}
+
+/* Has the emulator's plugin note how many instructions there were so far. */
+static void mark(void)
+{
+#ifdef __x86_64__
+	/* nopl 0x47504942(%rax,%rax,1) */
+	__asm__ volatile(".byte 0x0f, 0x1f, 0x84, 0x00, 0x42, 0x49, 0x50, 0x47");
+#endif
+}
+
+uint64_t operation_begin(void)
+{
+	mark();
+	return now();
+}
+
+void operation_end(struct section *section, uint64_t start)
+{
+	section_sample(section, now() - start);
+	mark();
+	section->marked++;
 }
 
 void section_sample(struct section *section, uint64_t ns)
@@ -121,7 +133,6 @@ void section_end(struct section *section)
 {
 	uint64_t elapsed = now() - section->start, interrupts, switches;
 
-	mark();
 	if (counting)
 		trace_stop();
 	interrupts = interrupts_so_far() - section->interrupts;
@@ -130,8 +141,8 @@ void section_end(struct section *section)
 	printf(", \"elapsed\": %llu, \"interrupts\": %llu, \"switches\": %llu",
 	       (unsigned long long)elapsed, (unsigned long long)interrupts,
 	       (unsigned long long)switches);
-	printf(", \"lost\": %llu, \"failed\": %u", (unsigned long long)section->lost,
-	       section->failed);
+	printf(", \"lost\": %llu, \"failed\": %u, \"marked\": %u",
+	       (unsigned long long)section->lost, section->failed, section->marked);
 	if (counting)
 		trace_print_allocations();
 	print_samples(section);

@@ -2,7 +2,7 @@
 /*
  * A plugin of QEMU's emulator that counts the instructions which the guest executes. Each
  * time the guest comes to a marker, an instruction that does nothing, it prints their number
- * so far: see mark() in gpio-bench.
+ * so far: see mark() in section.c.
  *
  * Declares what it uses of QEMU's interface for plugins itself, as distributions do not ship
  * the header.
