@@ -17,8 +17,8 @@ use kernel::time::{
 /// How many resets in a row there are.
 const RESETS: u8 = 4;
 
-/// The time from the first reset to the second, as a fraction of the time that the device has for an
-/// answer. From each to the next it takes [`FACTOR`] times as long.
+/// The time from the first reset to the second, as a fraction of the time that the device has for
+/// an answer. From each to the next it takes [`FACTOR`] times as long.
 const FRACTION: i64 = 50;
 const FACTOR: i64 = 4;
 
@@ -64,8 +64,8 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    /// Returns the state of a device that was not reset yet, and has `timeout_ms` milliseconds for an
-    /// answer.
+    /// Returns the state of a device that was not reset yet, and has `timeout_ms` milliseconds for
+    /// an answer.
     pub(crate) fn new(timeout_ms: u32) -> Self {
         Self {
             wait_ms: (i64::from(timeout_ms) / FRACTION).max(1),
