@@ -55,7 +55,7 @@ class Boot:
             counts = [-next(marks, 0) + next(marks, 0) for _ in range(section.get("marked", 0))]
             # The median has no timer interrupts in it.
             if any(counts):
-                section["instructions"] = statistics.median(counts)
+                section["instructions"] = round(statistics.median(counts))
         self.sections = {(it["workload"], it["lines"], it["chip"]): it for it in sections if "lines" in it}
 
     def median(self, key):
