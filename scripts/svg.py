@@ -5,7 +5,7 @@ import math
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 400, 300
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 52, 46
+LEFT, RIGHT, TOP, BOTTOM = 78, 14, 52, 46
 COLOURS = ["#b5501b", "#1b6ab5", "#3d8b37", "#7a3db5"]
 
 
