@@ -11,6 +11,7 @@
 
 #include <linux/align.h>
 #include <linux/array_size.h>
+#include <linux/delay.h>
 #include <linux/gfp.h>
 #include <linux/hrtimer.h>
 #include <linux/limits.h>
@@ -95,6 +96,7 @@ struct kunit_virtio {
 	enum kunit_virtio_irq irq;
 	bool fail_notify;
 	unsigned int fail_map;
+	unsigned int map_us;
 	unsigned int fail_find;
 	bool rescued;
 	/* The driver was told of a buffer that was not completed. */
@@ -249,6 +251,9 @@ static dma_addr_t kunit_virtio_map_page(union virtio_map map, struct page *page,
 {
 	struct kunit_virtio *dev = map_to_dev(map);
 	void *addr = page_address(page) + offset;
+
+	/* Whatever may interrupt the driver in the middle of this gets the time to. */
+	udelay(READ_ONCE(dev->map_us));
 
 	guard(device_state)(dev);
 
@@ -1126,6 +1131,20 @@ void kunit_virtio_fail_find(struct kunit_virtio *dev, unsigned int count)
 	dev->fail_find = count;
 }
 EXPORT_SYMBOL_GPL(kunit_virtio_fail_find);
+
+/**
+ * kunit_virtio_slow_map() - Let mappings for DMA take a while
+ * @dev: the device
+ * @us: microseconds for each mapping from now on
+ *
+ * A driver that is interrupted while it adds a buffer, or adds two at a time, is
+ * interrupted or joined just then.
+ */
+void kunit_virtio_slow_map(struct kunit_virtio *dev, unsigned int us)
+{
+	WRITE_ONCE(dev->map_us, us);
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_slow_map);
 
 /**
  * kunit_virtio_use_id() - Complete the next buffer of a queue as another one

@@ -187,6 +187,7 @@ void kunit_virtio_set_irq(struct kunit_virtio *dev, enum kunit_virtio_irq irq);
 void kunit_virtio_fail_notify(struct kunit_virtio *dev, bool fail);
 void kunit_virtio_fail_map(struct kunit_virtio *dev, unsigned int count);
 void kunit_virtio_fail_find(struct kunit_virtio *dev, unsigned int count);
+void kunit_virtio_slow_map(struct kunit_virtio *dev, unsigned int us);
 void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, u16 id);
 void kunit_virtio_poll(struct kunit_virtio *dev, unsigned int queue);
 void kunit_virtio_interrupt(struct kunit_virtio *dev, unsigned int queue);

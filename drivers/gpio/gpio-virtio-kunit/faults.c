@@ -387,6 +387,9 @@ static void b8_threads_do_not_harm_the_ring(struct kunit *test)
 	struct fixture *f = plug_with(test, .request_ring = 16);
 	struct job *jobs[4];
 
+	/* Answers come while other messages are being added. */
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = ANY_LINE, .delay_us = 30);
+	kunit_virtio_slow_map(f->g->dev, 20);
 	for (int i = 0; i < 4; i++) {
 		gpio_model_level(f->g, i, true);
 		jobs[i] = job_start(f, get_value_often, line_get(f, i, GPIOD_IN));
