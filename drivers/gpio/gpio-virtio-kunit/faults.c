@@ -663,6 +663,41 @@ static void c1_full_requestq_is_waited_for(struct kunit *test)
 	}
 }
 
+static int count_values(struct job *job)
+{
+	int count = 0;
+
+	while (!READ_ONCE(job->stop)) {
+		int ret = gpiod_get_value_cansleep(job->arg);
+
+		if (ret < 0)
+			return ret;
+		count++;
+	}
+	return count;
+}
+
+static void c1_every_caller_gets_its_turn(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .request_ring = 2);
+	struct job *jobs[4];
+	int total = 0;
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = ANY_LINE, .delay_us = 100);
+	for (int i = 0; i < 4; i++)
+		jobs[i] = job_start(f, count_values, line_get(f, i, GPIOD_IN));
+	msleep(300);
+	for (int i = 0; i < 4; i++)
+		WRITE_ONCE(jobs[i]->stop, true);
+	for (int i = 0; i < 4; i++) {
+		KUNIT_ASSERT_TRUE(test, job_wait(jobs[i], driver_patience()));
+		KUNIT_EXPECT_GT(test, jobs[i]->ret, 0);
+		total += jobs[i]->ret;
+	}
+	for (int i = 0; i < 4; i++)
+		KUNIT_EXPECT_GT(test, 16 * jobs[i]->ret, total);
+}
+
 /* D */
 
 static void d11_values_of_many_lines_at_once(struct kunit *test)
@@ -845,6 +880,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b21_device_sees_no_page_of_other_objects),
 	KUNIT_CASE(b22_notification_fails),
 	KUNIT_CASE(c1_full_requestq_is_waited_for),
+	KUNIT_CASE(c1_every_caller_gets_its_turn),
 	KUNIT_CASE(d11_values_of_many_lines_at_once),
 	KUNIT_CASE(d11_values_are_set_at_once),
 	KUNIT_CASE(d11_more_lines_than_the_ring_has_room_for),

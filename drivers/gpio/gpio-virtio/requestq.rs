@@ -20,8 +20,9 @@
 //!
 //! # Waiting
 //!
-//! A full ring, or all slots being taken, is waited for. Every wait is killable and ends after the
-//! timeout of the queue; it ends early when the queue breaks or is shut down. A device that did
+//! A full ring, or all slots being taken, is waited for. A slot that becomes free is for the one who
+//! has waited for the longest time. Every wait is killable and ends after the timeout of the queue;
+//! it ends early when the queue breaks or is shut down. A device that did
 //! not answer several times in a row gets little time until it answers again.
 //!
 //! # Resets
@@ -45,10 +46,12 @@ use kernel::{
         Completion, //
     },
     time::{
+        delay::fsleep,
         msecs_to_jiffies,
         Delta,
         Instant,
-        Jiffies, //
+        Jiffies,
+        Monotonic, //
     },
     virtio::{
         self,
@@ -82,6 +85,9 @@ const SILENT_TIMEOUT_MS: u32 = 100;
 /// Time in milliseconds after which a waiter looks whether the queue is broken. Nothing tells it:
 /// a queue that breaks makes no callbacks any more.
 const BROKEN_POLL_MS: u32 = 250;
+
+/// Time in microseconds that a task leaves to those who have waited for longer than it.
+const YIELD_US: i64 = 50;
 
 /// How many messages about one line the device may leave without an answer when half of the slots
 /// are in use. It answers those about one line in order, so more would only keep slots from other
@@ -149,6 +155,8 @@ pub(crate) struct Epoch(u32);
 /// On what terms messages are sent.
 #[derive(Clone, Copy, Default)]
 struct Terms {
+    /// The sender has waited for room, and was told to try again.
+    called: bool,
     /// Nobody will wait for the answers.
     posted: bool,
     /// They make a device that was reset as it was, so they go while others are held.
@@ -184,6 +192,8 @@ struct Slots {
     unclaimed: Lost,
     /// Tasks that wait for a free slot or for room in the ring.
     waiting: u32,
+    /// Tasks that were told to try again, and have not done so yet. As many slots are theirs.
+    called: usize,
     /// Signalled once for each of these tasks when there is something to try.
     room: Arc<Completion>,
     /// While it is held senders wait, while it is shut they fail.
@@ -205,6 +215,7 @@ impl Slots {
             free: KVec::new(),
             unclaimed: Lost::new(),
             waiting: 0,
+            called: 0,
             room: Arc::pin_init(Completion::new(), GFP_KERNEL)?,
             gate: Gate::Open,
             epoch: Epoch(0),
@@ -272,8 +283,15 @@ impl Slots {
     fn wake_waiting(&mut self) {
         if self.waiting > 0 {
             self.waiting -= 1;
+            self.called += 1;
             self.room.complete();
         }
+    }
+
+    /// A task that was told to try again does not: the next one may.
+    fn pass_on(&mut self) {
+        self.called = self.called.saturating_sub(1);
+        self.wake_waiting();
     }
 
     /// Lets all of them try again.
@@ -351,7 +369,13 @@ impl Slots {
         let mut first = None;
         let mut last = None;
 
+        if terms.called {
+            self.called = self.called.saturating_sub(1);
+        }
         if self.gate == Gate::Shut || terms.epoch.is_some_and(|epoch| epoch != self.epoch) {
+            if terms.called {
+                self.wake_waiting();
+            }
             return Err(ENODEV);
         }
         if self.gate == Gate::Held && !terms.replay {
@@ -370,6 +394,11 @@ impl Slots {
             *pending = Some((line, message));
             break cause;
         };
+
+        if terms.called && first.is_none() && cause != ENOSPC && cause != EAGAIN {
+            // The slot that it has waited for.
+            self.wake_waiting();
+        }
 
         let first = first.ok_or(cause)?;
         let done = self.get(first).ok_or(EINVAL)?.done.clone();
@@ -393,6 +422,12 @@ impl Slots {
             if self.slots.iter().filter(same).count() >= MAX_ORPHANS {
                 return Err(ETIMEDOUT);
             }
+        }
+
+        // Otherwise a task that has just got its answer would always be faster than those who have
+        // waited for its slot.
+        if !self.free.is_empty() && self.free.len() <= self.called {
+            return Err(EAGAIN);
         }
 
         let index = self.free.pop().ok_or(ENOSPC)?;
@@ -748,29 +783,44 @@ impl RequestQueue {
         pending: &mut Option<(u16, wire::Message)>,
         terms: Terms,
     ) -> Result<(Batch, Result)> {
+        let mut terms = terms;
+        let mut since = None::<Instant<Monotonic>>;
+
         loop {
             let (sent, notified) = self.queue.with_kick(|ring, slots| {
-                match slots.send(ring, messages, pending, terms) {
-                    Err(err) if err == ENOSPC => {
-                        slots.waiting += 1;
-                        Err(slots.room.clone())
+                let sent = match slots.send(ring, messages, pending, terms) {
+                    Err(err) if err == ENOSPC || err == EAGAIN => {
+                        let since = since.get_or_insert_with(Instant::now);
+
+                        // However often it was told that there is room.
+                        if since.elapsed() < self.patience {
+                            let room = (err == ENOSPC).then(|| slots.room.clone());
+
+                            slots.waiting += u32::from(room.is_some());
+                            return Err(room);
+                        }
+                        Err(ETIMEDOUT)
                     }
-                    sent => {
-                        self.look_for_lost(slots, sent.as_ref().err().copied());
-                        Ok(sent)
-                    }
-                }
+                    sent => sent,
+                };
+
+                self.look_for_lost(slots, sent.as_ref().err().copied());
+                Ok(sent)
             });
+
+            terms.called = matches!(sent, Err(Some(_)));
 
             match sent {
                 // A device that cannot be notified has not refused anything.
                 Ok(sent) => return sent.map(|batch| (batch, notified.map_err(|_| ENODEV))),
-                Err(room) => self.wait(&room).inspect_err(|err| {
+                // Those who have the slots now were woken, and will take them.
+                Err(None) => fsleep(Delta::from_micros(YIELD_US)),
+                Err(Some(room)) => self.wait(&room).inspect_err(|err| {
                     self.queue.with(|_, slots| {
                         // Either the signal for this task goes to another one, or it was not sent
                         // yet.
                         if room.try_wait() {
-                            slots.wake_waiting();
+                            slots.pass_on();
                         } else {
                             slots.waiting = slots.waiting.saturating_sub(1);
                             self.look_for_lost(slots, Some(*err));
@@ -1036,6 +1086,7 @@ mod tests {
     use wire::Message::GetValue;
 
     const WAITED_FOR: Terms = Terms {
+        called: false,
         posted: false,
         replay: false,
         epoch: None,
@@ -1284,6 +1335,50 @@ mod tests {
         assert_eq!(pool.device.messages.len(), 2);
         assert_eq!(pool.send(0..1, WAITED_FOR).err(), Some(ENOSPC));
         assert_eq!(pool.fault(), None);
+        Ok(())
+    }
+
+    #[test]
+    fn slot_is_for_who_has_waited_for_it() -> Result {
+        let mut pool = Pool::new(1, 1)?;
+        let called = Terms {
+            called: true,
+            ..WAITED_FOR
+        };
+
+        let first = pool.send(0..1, WAITED_FOR)?;
+        assert_eq!(pool.send(1..2, WAITED_FOR).err(), Some(ENOSPC));
+        pool.slots.waiting = 1;
+        pool.answer(0, 1);
+        let _ = pool.finish(&first, Ok(()))?;
+        assert_eq!(pool.slots.called, 1);
+        // The one that has got its answer would be faster.
+        assert_eq!(pool.send(0..1, WAITED_FOR).err(), Some(EAGAIN));
+        assert!(pool.send(1..2, called).is_ok());
+        assert_eq!(pool.slots.called, 0);
+        assert_eq!(pool.fault(), None);
+        Ok(())
+    }
+
+    #[test]
+    fn slot_that_is_not_wanted_any_more_goes_to_the_next() -> Result {
+        let mut pool = Pool::new(1, 1)?;
+        let called = Terms {
+            called: true,
+            epoch: Some(pool.slots.epoch),
+            ..WAITED_FOR
+        };
+
+        let first = pool.send(0..1, WAITED_FOR)?;
+        pool.slots.waiting = 3;
+        pool.answer(0, 1);
+        let _ = pool.finish(&first, Ok(()))?;
+        assert_eq!((pool.slots.waiting, pool.slots.called), (2, 1));
+        pool.slots.pass_on();
+        assert_eq!((pool.slots.waiting, pool.slots.called), (1, 1));
+        pool.slots.epoch.0 += 1;
+        assert_eq!(pool.send(0..1, called).err(), Some(ENODEV));
+        assert_eq!((pool.slots.waiting, pool.slots.called), (0, 1));
         Ok(())
     }
 
