@@ -1208,12 +1208,16 @@ EXPORT_SYMBOL_GPL(kunit_virtio_set_config);
  * kunit_virtio_needs_reset() - Ask the driver for a reset
  * @dev: the device
  *
- * Sets DEVICE_NEEDS_RESET and reports a change of the configuration.
+ * Sets DEVICE_NEEDS_RESET and reports a change of the configuration. A device
+ * that was just reset has no need: the virtio core warns if its status is not
+ * zero when the driver has let go of it.
  */
 void kunit_virtio_needs_reset(struct kunit_virtio *dev)
 {
-	scoped_guard(device_state, dev)
-		dev->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+	scoped_guard(device_state, dev) {
+		if (dev->status)
+			dev->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+	}
 	virtio_config_changed(&dev->vdev);
 }
 EXPORT_SYMBOL_GPL(kunit_virtio_needs_reset);
