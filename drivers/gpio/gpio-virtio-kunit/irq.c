@@ -380,7 +380,7 @@ static void b1_line_recovers_from_unused_buffers(struct kunit *test)
 	assert_irqs(user, 1);
 }
 
-#define LONG_LEVEL	1000
+#define LONG_LEVEL	300
 
 /* Events that were handled in hard interrupts, one after another. */
 static unsigned int in_a_row;
@@ -440,7 +440,7 @@ static void expect_half_of_the_processor(struct fixture *f, struct irq_user *use
 	u64 quiet = 0, storm = 0;
 
 	f->g->max_events = UINT_MAX;
-	for (int i = 0; i < 10; i++) {
+	for (int i = 0; i < 5; i++) {
 		gpio_model_level(f->g, user->line, false);
 		msleep(40);
 		quiet += compute(40);

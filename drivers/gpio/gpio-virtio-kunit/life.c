@@ -304,7 +304,7 @@ static void ask_again_and_again(struct fixture *f)
 
 	for (int i = 0; i < 120; i++) {
 		kunit_virtio_needs_reset(f->g->dev);
-		msleep(driver_patience() / 320);
+		fsleep(driver_patience() * 3);
 		WRITE_ONCE(f->steps, f->steps + 1);
 	}
 	resets = kunit_virtio_resets(f->g->dev) - resets;
