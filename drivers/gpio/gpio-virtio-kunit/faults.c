@@ -295,7 +295,7 @@ static void b5_silent_device_is_used_when_it_answers_again(struct kunit *test)
 
 	lose_messages(f, descs);
 	fault(f, .type = ANY_MESSAGE, .line = ANY_LINE, .drop = true);
-	for (int i = 0; i < 6; i++) {
+	for (int i = 0; i < 4; i++) {
 		gpiod_get_value_cansleep(descs[i & 3]);
 		msleep(driver_patience() / 20);
 		WRITE_ONCE(f->steps, f->steps + 1);
