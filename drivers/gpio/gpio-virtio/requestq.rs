@@ -20,10 +20,10 @@
 //!
 //! # Waiting
 //!
-//! A full ring, or all slots being taken, is waited for. A slot that becomes free is for the one who
-//! has waited for the longest time. Every wait is killable and ends after the timeout of the queue;
-//! it ends early when the queue breaks or is shut down. A device that did
-//! not answer several times in a row gets little time until it answers again.
+//! A full ring, or all slots being taken, is waited for. A slot that becomes free is for the one
+//! who has waited for the longest time. Every wait is killable and ends after the timeout of the
+//! queue; it ends early when the queue breaks or is shut down. A device that did not answer
+//! several times in a row gets little time until it answers again.
 //!
 //! # Resets
 //!
