@@ -10,7 +10,7 @@ SERIES ?= series
 
 # Command line variables reach the scripts through the environment.
 export ARCH DRIVER MODULE SAN KDIR JOBS COPY FORCE TRANSPORT TOOLCHAIN DEBIAN_MIRROR STRESS PARTS
-export SMP SHUFFLE REPEAT CONFIGS COMPARE PAIRS OPERATIONS KEEP RAW OUT RESPONSES FUZZ_SECONDS SOAK FULL
+export SLOW SMP SHUFFLE REPEAT CONFIGS COMPARE PAIRS OPERATIONS KEEP RAW OUT RESPONSES FUZZ_SECONDS SOAK FULL
 unexport MAKEFLAGS MAKELEVEL
 
 help:
@@ -58,7 +58,7 @@ test: ## run all tests
 smoke: ## boot guests and test the driver with libgpiod (STRESS=<seconds>)
 	@scripts/smoke
 
-kunit: ## build and run the KUnit suites (SMP=<n>, SHUFFLE=<seed>, REPEAT=<n>)
+kunit: ## build and run the KUnit suites (SLOW=1, SMP=<n>, SHUFFLE=<seed>, REPEAT=<n>)
 	@scripts/kunit
 
 compare: ## run the KUnit suites on both drivers, and show what each passes

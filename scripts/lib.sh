@@ -143,8 +143,8 @@ why() { # LOG
 
 # The parameters that the KUnit suites get, one to a line: short timeouts, as most of their
 # time goes into waiting for devices that do not answer.
-kunit_args() {
-	printf '%s\n' gpio_virtio.timeout_ms=150 gpio_virtio_kunit.patience_ms=1200 \
+kunit_args() { # TIMEOUT_MS PATIENCE_MS
+	printf '%s\n' "gpio_virtio.timeout_ms=$1" "gpio_virtio_kunit.patience_ms=$2" \
 		"gpio_virtio_kunit.shuffle=${SHUFFLE:-0}"
 	# The driver in C waits for ever for devices like these.
 	[[ ${DRIVER:-rust} == rust ]] || echo gpio_virtio_kunit.fuzz_seeds=0

@@ -498,12 +498,12 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(line_fails_after_unbind),
 	KUNIT_CASE(unbinds_with_lines_and_interrupts_in_use),
 	KUNIT_CASE(nothing_is_left_after_unbind),
-	KUNIT_CASE(unbinds_under_load),
+	KUNIT_CASE_SLOW(unbinds_under_load),
 	KUNIT_CASE(unbinds_while_events_come),
 	KUNIT_CASE(two_devices_do_not_mix),
 	KUNIT_CASE(a8_pending_message_ends_when_a_reset_is_needed),
 	KUNIT_CASE(a8_is_as_before_when_it_was_reset),
-	KUNIT_CASE(a8_needs_resets_under_load),
+	KUNIT_CASE_SLOW(a8_needs_resets_under_load),
 	KUNIT_CASE(a8_unbinds_while_it_is_reset),
 	KUNIT_CASE(a8_transport_resets_it_meanwhile),
 	KUNIT_CASE(a8_reset_fails_at_first),
@@ -518,7 +518,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d2_is_as_before_after_reset),
 	KUNIT_CASE(d2_is_reset_again_and_again),
 	KUNIT_CASE(d2_pending_message_ends_at_reset),
-	KUNIT_CASE(d2_reset_under_load),
+	KUNIT_CASE_SLOW(d2_reset_under_load),
 	{ }
 };
 
