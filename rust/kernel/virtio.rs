@@ -376,7 +376,7 @@ impl<'a> DeviceLock<'a> {
     /// Takes the lock only if nobody has it.
     fn try_new(dev: &'a device::Device) -> Option<Self> {
         // SAFETY: `dev` is a valid device.
-        (unsafe { bindings::device_trylock(dev.as_raw()) } != 0).then_some(Self(dev))
+        (unsafe { bindings::device_trylock(dev.as_raw()) } != 0).then(|| Self(dev))
     }
 }
 
