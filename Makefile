@@ -94,4 +94,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio run test smoke kunit compare fuzz bench mutants fuzz-vgpio lint series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio run test smoke kunit compare fuzz bench mutants fuzz-vgpio check-hard soak lint series clean distclean

@@ -81,12 +81,13 @@ def show(rows):
 def write(rows, path, args):
     """The same for Documentation/."""
     today = datetime.date.today().isoformat()
+    heading = "The two virtio GPIO drivers compared"
     lines = [
         ".. SPDX-License-Identifier: GPL-2.0",
         "",
-        "=================================",
-        "The two virtio GPIO drivers compared",
-        "=================================",
+        "=" * len(heading),
+        heading,
+        "=" * len(heading),
         "",
         "Results of the KUnit suites in ``drivers/gpio/gpio-virtio-kunit/``, which know nothing of",
         "the driver, on the driver in C and on the one in Rust. ``make compare`` runs them. The",
@@ -98,7 +99,6 @@ def write(rows, path, args):
         f"Rust {totals(rows, 3)[0]}.",
         "",
     ]
-    lines[2] = lines[4] = "=" * len(lines[3])
     for title, part in rows.items():
         lines += [title, "=" * len(title), "", ".. list-table::", "   :header-rows: 1", "   :widths: 8 60 16 16", ""]
         for row in [(None, "What was checked", "C", "Rust"), *part]:

@@ -20,6 +20,13 @@ static int get_value(struct job *job)
 	return gpiod_get_value_cansleep(job->arg);
 }
 
+/* The driver has bound again, and what it has registered works. */
+static void expect_new_chip(struct fixture *f)
+{
+	KUNIT_ASSERT_TRUE(f->test, find_chip(f));
+	KUNIT_EXPECT_EQ(f->test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
+}
+
 static void is_bound_again_and_again(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -28,8 +35,7 @@ static void is_bound_again_and_again(struct kunit *test)
 		unbind_driver(f);
 		KUNIT_ASSERT_EQ(test, bind_driver(f), 1);
 	}
-	KUNIT_ASSERT_TRUE(test, find_chip(f));
-	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
+	expect_new_chip(f);
 }
 
 static void chip_is_gone_after_unbind(struct kunit *test)
@@ -261,8 +267,7 @@ static void a8_unbinds_while_it_is_reset(struct kunit *test)
 		unbind_driver(f);
 		KUNIT_ASSERT_EQ(test, bind_driver(f), 1);
 	}
-	KUNIT_ASSERT_TRUE(test, find_chip(f));
-	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
+	expect_new_chip(f);
 }
 
 static void a8_transport_resets_it_meanwhile(struct kunit *test)
@@ -348,8 +353,7 @@ static void a8_reset_never_works(struct kunit *test)
 	kunit_virtio_fail_find(f->g->dev, 0);
 	unbind_driver(f);
 	KUNIT_ASSERT_EQ(test, bind_driver(f), 1);
-	KUNIT_ASSERT_TRUE(test, find_chip(f));
-	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
+	expect_new_chip(f);
 }
 
 static void d1_is_as_before_after_suspend(struct kunit *test)

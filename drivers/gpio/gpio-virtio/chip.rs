@@ -74,9 +74,7 @@ impl Usage {
 
         [value, direction].into_iter().flatten()
     }
-}
 
-impl Usage {
     /// Shows it to people.
     pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "direction {:?}", self.direction)?;

@@ -5,8 +5,10 @@
 # time, and tells of what fails and of everything that is left behind. Ends with
 # `N passed, N failed`.
 
+# shellcheck source=tools/testing/guest/kmemleak.sh
+. /lib/kmemleak.sh
+
 suites=/sys/kernel/debug/kunit
-kmemleak=/sys/kernel/debug/kmemleak
 shuffle=/sys/module/gpio_virtio_kunit/parameters/shuffle
 passed=0
 failed=0
@@ -38,18 +40,10 @@ run() { # SUITE
 	fi
 }
 
-# An object has to be older than five seconds, and to be found twice.
-scan() {
-	sleep 6
-	echo scan >$kmemleak
-	sleep 1
-	echo scan >$kmemleak
-}
-
 # What was there before is none of the suites'.
 left >/tmp/before
 if [ -e $kmemleak ]; then
-	scan
+	kmemleak_scan
 	echo clear >$kmemleak
 fi
 round=1
@@ -72,12 +66,8 @@ cmp -s /tmp/before /tmp/after || {
 	diff /tmp/before /tmp/after
 }
 if [ -e $kmemleak ]; then
-	scan
-	# gpiolib forgets the label of a line that is in use when its chip goes.
-	awk '/^unreferenced/ { if (!known) printf "%s", object; object = ""; known = 0 }
-		/desc_set_label/ { known = 1 }
-		{ object = object $0 "\n" }
-		END { if (!known) printf "%s", object }' $kmemleak >/tmp/leaks
+	kmemleak_scan
+	kmemleak_found >/tmp/leaks
 	if [ -s /tmp/leaks ]; then
 		complain "memory is left:"
 		cat /tmp/leaks

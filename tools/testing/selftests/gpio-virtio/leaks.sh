@@ -4,7 +4,8 @@
 # What is left behind, as far as the kernel tells: with what is in
 # tools/testing/configs/hard.config, objects of the allocator too.
 
-kmemleak=$debugfs/kmemleak
+# shellcheck source=tools/testing/guest/kmemleak.sh
+. /lib/kmemleak.sh
 
 # Frees what is only kept for later, so that what is in use can be counted.
 shrink() {
@@ -52,18 +53,11 @@ nothing_piled_up() { # CYCLES [LINES]
 		END { printf "%s", grown; exit grown != "" }' "$tmp/before" "$tmp/after"
 }
 
-# There is no memory that nothing points to, but for those labels. An object is suspect only
-# some seconds after it was made, and only if a second look does not find a pointer either.
+# There is no memory that nothing points to, but for those labels.
 all_referenced() {
 	[ -e "$kmemleak" ] || return 0
-	sleep 6
-	echo scan >"$kmemleak"
-	sleep 1
-	echo scan >"$kmemleak"
-	awk '/^unreferenced/ { if (!label) printf "%s", object; object = ""; label = 0 }
-		/desc_set_label/ { label = 1 }
-		{ object = object $0 "\n" }
-		END { if (!label) printf "%s", object }' "$kmemleak" >"$tmp/unreferenced"
+	kmemleak_scan
+	kmemleak_found >"$tmp/unreferenced"
 	cat "$tmp/unreferenced"
 	[ ! -s "$tmp/unreferenced" ]
 }

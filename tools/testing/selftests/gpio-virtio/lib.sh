@@ -357,3 +357,14 @@ consumer_reaches() { # NUMBER
 consumer_gone() {
 	[ ! -e "$consumer/free" ] || echo 1 >"$consumer/free"
 }
+
+# Does something COUNT times while three tasks use lines, none of which fails for it.
+under_load() { # COMMAND...
+	spawn churn ./gpio-line-churn 8 "$LIMIT" 0 4 5
+	for _ in $(seq "$COUNT"); do
+		"$@"
+	done
+	end churn
+	cat "$tmp/churn"
+	same 3 "$(grep -c ' 0 failed' "$tmp/churn")" 'lines without a failure'
+}

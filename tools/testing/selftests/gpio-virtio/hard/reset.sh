@@ -27,16 +27,7 @@ survived() {
 }
 check "reset: of the function, $COUNT times: output and 2 watched lines as before" survived
 
-loaded() {
-	spawn churn ./gpio-line-churn 8 "$LIMIT" 0 4 5
-	for _ in $(seq "$COUNT"); do
-		reset_function
-	done
-	end churn
-	cat "$tmp/churn"
-	same 3 "$(grep -c ' 0 failed' "$tmp/churn")" 'lines without a failure'
-}
-check "reset: of the function, $COUNT times under load" loaded
+check "reset: of the function, $COUNT times under load" under_load reset_function
 
 afterwards() {
 	drive relay "$main" relay=1

@@ -63,16 +63,7 @@ slept() { # SLEEP
 check "suspend: devices only, $COUNT times: output and 2 watched lines as before" slept test_suspend
 check "suspend: s2idle, $COUNT times: output and 2 watched lines as before" slept sleep_soundly
 
-loaded() {
-	spawn churn ./gpio-line-churn 8 "$LIMIT" 0 4 5
-	for _ in $(seq "$COUNT"); do
-		test_suspend
-	done
-	end churn
-	cat "$tmp/churn"
-	same 3 "$(grep -c ' 0 failed' "$tmp/churn")" 'lines without a failure'
-}
-check "suspend: devices only, $COUNT times under load" loaded
+check "suspend: devices only, $COUNT times under load" under_load test_suspend
 
 # The host changes a line meanwhile: that edge is lost, the line is not.
 changed_meanwhile() {
