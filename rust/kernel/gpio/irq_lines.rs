@@ -16,7 +16,10 @@
 //!   for all who hold a bus lock, under which a request that was not refused runs to its end. Hence
 //!   each interrupt that is in use is marked so when gpiolib frees those
 //!   (`gpiochip_free_remaining_irqs()`), and none comes into use afterwards, which would leave a
-//!   consumer's handler, and a reference to the driver's module, behind.
+//!   consumer's handler, and a reference to the driver's module, behind. `request_irq()` goes on
+//!   after the bus lock: it waits for the handler's thread to start, and uses what `free_irq()`
+//!   frees. gpiolib does so for a system call within its SRCU section on the chip, and the
+//!   registration waits for those before it lets gpiolib free any interrupt.
 //! - *Callbacks under the descriptor's lock* run with interrupts off. gpiolib clears the pointer to
 //!   the chip (`irq_set_chip_data()`) under that lock, and RCU regards a region with interrupts off
 //!   as a reader: who has seen the pointer is done when a grace period has passed after the
@@ -34,8 +37,9 @@
 //!
 //! What cannot be done from here: genirq takes no reference to the descriptor for an operation. A
 //! consumer that goes on using an interrupt number while the interrupt's chip is being removed may
-//! find the descriptor freed under its feet, within genirq, whatever chip it is of. And a chained
-//! handler (`irq_set_chained_handler()`) is not known to gpiolib as a use of the interrupt; who
+//! find the descriptor freed under its feet, within genirq, whatever chip it is of. A consumer in the
+//! kernel that requests an interrupt while the chip is being removed may have it freed before
+//! `request_irq()` is done with it. And a chained handler (`irq_set_chained_handler()`) is not known to gpiolib as a use of the interrupt; who
 //! installs one has to take it out before the chip goes.
 
 use super::{

@@ -134,7 +134,7 @@ struct Recorder {
     /// How many interrupts are requested, and how many are started.
     requested: Atomic<i32>,
     started: Atomic<i32>,
-    /// The line that is slow: its `irq_bus_sync_unlock()` says so, and waits.
+    /// The line that is slow: its `irq_bus_sync_unlock()` and `get()` say so, and wait.
     slow: Atomic<u32>,
     #[pin]
     slow_entered: Completion,
@@ -173,6 +173,13 @@ impl Recorder {
     fn is_high(&self, offset: u32) -> bool {
         self.high.iter().any(|line| line == offset)
     }
+
+    fn linger(&self, offset: u32) {
+        if self.slow.load(Relaxed) == offset {
+            self.slow_entered.complete_all();
+            self.slow_leave.wait_for_completion();
+        }
+    }
 }
 
 #[vtable]
@@ -210,6 +217,7 @@ impl Chip for Recorder {
     }
 
     fn get(&self, offset: u32) -> Result<bool> {
+        self.linger(offset);
         Ok(self.is_high(offset))
     }
 
@@ -297,10 +305,7 @@ impl IrqChip for Recorder {
 
     fn irq_bus_sync_unlock(&self, offset: u32) {
         self.log.add(Op::IrqSync, offset);
-        if self.slow.load(Relaxed) == offset {
-            self.slow_entered.complete_all();
-            self.slow_leave.wait_for_completion();
-        }
+        self.linger(offset);
     }
 }
 
@@ -342,6 +347,9 @@ struct Line {
     device: *mut bindings::gpio_device,
     desc: *mut bindings::gpio_desc,
 }
+
+// SAFETY: Descriptors and devices of gpiolib can be used by any thread.
+unsafe impl Send for Line {}
 
 impl Line {
     fn request(offset: u32) -> Result<Self> {
@@ -1134,6 +1142,38 @@ mod tests {
         Ok(())
     }
 
+    /// A call may be about to use an interrupt that it has just requested.
+    #[test]
+    fn removal_frees_no_interrupt_while_calls_run() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        request_for_good(Line::request(9)?.irq()?)?;
+        let line = Line::request(0)?;
+        chip.slow.store(0, Relaxed);
+        let call = spawn(move || {
+            let _ = line.get();
+        })?;
+        chip.slow_entered.wait_for_completion();
+
+        let removal = spawn(move || drop(chip_of_lines))?;
+        // Grace periods come before.
+        for _ in 0..8 {
+            a_while();
+        }
+        let refused = chip.domain.handle_irq(9);
+        let kept = chip.started.load(Relaxed);
+        chip.slow_leave.complete_all();
+        call.wait_for_completion();
+        removal.wait_for_completion();
+        drop(parent);
+
+        assert_eq!(refused, Err(ENODEV));
+        assert_eq!(kept, 1);
+        assert_eq!(chip.started.load(Relaxed), 0);
+        Ok(())
+    }
+
     #[test]
     fn removal_races_with_interrupts() -> Result {
         let mut accepted = 0;
@@ -1156,7 +1196,8 @@ mod tests {
                 }
             })?;
 
-            // Not while the chip goes: gpiolib would free what genirq still sets up.
+            // Not while the chip goes: gpiolib would free what genirq still sets up, as this is no
+            // system call.
             if round % 2 == 0 {
                 accepted += i32::from(request_for_good(irq).is_ok());
             }

@@ -328,6 +328,9 @@ impl<T: Chip> PinnedDrop for Inner<T> {
         #[cfg(CONFIG_GPIOLIB_IRQCHIP)]
         if let Some(lines) = &self.parts.lines {
             lines.close();
+            // System calls may still be in a request of an interrupt that was not refused. It
+            // would wait for the thread of its handler for ever if gpiolib stopped that first.
+            self.device.synchronize();
         }
 
         // SAFETY: By the type invariant, the chip is registered, and nobody else removes it.
@@ -368,6 +371,16 @@ impl GpioDevice {
         let device = unsafe { bindings::gpio_device_get((*gc).gpiodev) };
         // INVARIANT: The reference was just taken; it is to the same object.
         ptr::NonNull::new(device).map(Self).ok_or(ENODEV)
+    }
+
+    /// Waits for all that gpiolib is doing with the chip: system calls, and calls of its callbacks;
+    /// not for what begins later. Sleeps.
+    ///
+    /// That is what `gpiochip_remove()` waits for, too: whoever may remove the chip may wait here.
+    #[cfg(CONFIG_GPIOLIB_IRQCHIP)]
+    fn synchronize(&self) {
+        // SAFETY: By the type invariant, the object is alive, and its SRCU domain lives as long.
+        unsafe { bindings::gpio_device_synchronize(self.0.as_ptr()) };
     }
 }
 
