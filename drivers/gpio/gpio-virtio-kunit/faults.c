@@ -639,6 +639,24 @@ static void b12_as_many_lines_as_there_can_be(struct kunit *test)
 
 /* C */
 
+static void refuses_rings(struct kunit *test, const struct gpio_model_config *config)
+{
+	struct fixture *f = plug_only(test, config);
+
+	KUNIT_EXPECT_NULL(test, f->gdev);
+	KUNIT_EXPECT_EQ(test, log_count(f, "*too small*"), 1);
+}
+
+static void c1_requestq_that_is_too_small(struct kunit *test)
+{
+	refuses_rings(test, &(struct gpio_model_config){ .ngpio = 8, .request_ring = 1 });
+}
+
+static void c2_eventq_that_is_too_small(struct kunit *test)
+{
+	refuses_rings(test, &(struct gpio_model_config){ .ngpio = 8, .event_ring = 1 });
+}
+
 static void c1_full_requestq_is_waited_for(struct kunit *test)
 {
 	struct fixture *f = plug_with(test, .request_ring = 4);
@@ -871,6 +889,8 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b16_broken_events_do_not_flood_the_log),
 	KUNIT_CASE(b21_device_sees_no_page_of_other_objects),
 	KUNIT_CASE(b22_notification_fails),
+	KUNIT_CASE(c1_requestq_that_is_too_small),
+	KUNIT_CASE(c2_eventq_that_is_too_small),
 	KUNIT_CASE(c1_full_requestq_is_waited_for),
 	KUNIT_CASE(c1_every_caller_gets_its_turn),
 	KUNIT_CASE(d11_values_of_many_lines_at_once),

@@ -354,6 +354,22 @@ static void d12_with_the_smallest_rings(struct kunit *test)
 	assert_irqs(user, 1);
 }
 
+static void d12_with_the_largest_rings(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 512, .request_ring = 1024,
+				      .event_ring = 1024);
+	struct irq_user *users[] = {
+		irq_get(f, 0, IRQF_TRIGGER_RISING), irq_get(f, 511, IRQF_TRIGGER_RISING),
+	};
+	struct gpio_desc *desc = line_get(f, 510, GPIOD_OUT_HIGH);
+
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 1);
+	gpio_model_rise(f->g, 0);
+	gpio_model_rise(f->g, 511);
+	assert_irqs(users[0], 1);
+	assert_irqs(users[1], 1);
+}
+
 static void d12_no_use_while_a_reset_is_needed(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -393,6 +409,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d12_with_indirect_descriptors),
 	KUNIT_CASE(d12_with_event_indices),
 	KUNIT_CASE(d12_with_the_smallest_rings),
+	KUNIT_CASE(d12_with_the_largest_rings),
 	KUNIT_CASE(d12_no_use_while_a_reset_is_needed),
 	{ }
 };

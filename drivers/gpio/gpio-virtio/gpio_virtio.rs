@@ -111,8 +111,13 @@ impl virtio::Driver for GpioVirtio {
 
         vdev.find_vqs(Arc::new(Callbacks(gpio.clone()), GFP_KERNEL)?)
             .inspect_err(|err| dev_err!(dev, "cannot find the queues: {:?}\n", err))?;
-        gpio.populate()
-            .inspect_err(|err| dev_err!(dev, "cannot use the queues: {:?}\n", err))?;
+        gpio.populate().inspect_err(|&err| {
+            if err == EINVAL {
+                dev_err!(dev, "a queue is too small: it has no room for a buffer\n");
+            } else {
+                dev_err!(dev, "cannot use the queues: {:?}\n", err);
+            }
+        })?;
         vdev.ready();
 
         let failed =
