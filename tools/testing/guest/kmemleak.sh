@@ -15,10 +15,10 @@ kmemleak_scan() {
 }
 
 # Shows what the last scan has found, but for what gpiolib forgets: the label of a line that is
-# in use when its chip goes.
+# in use when its chip goes, and the name of its interrupt.
 kmemleak_found() {
 	awk '/^unreferenced/ { if (!label) printf "%s", object; object = ""; label = 0 }
-		/desc_set_label/ { label = 1 }
+		/desc_set_label|kstrdup_and_replace/ { label = 1 }
 		{ object = object $0 "\n" }
 		END { if (!label) printf "%s", object }' $kmemleak
 }

@@ -263,8 +263,8 @@ becomes_input() {
 check 'interrupt: the line of a consumer of nothing else is made an input' becomes_input
 
 line_out_of_range() {
-	! consume "$main" 8 rising hard
-	! consume "$noirq" 0 rising hard
+	fails consume "$main" 8 rising hard
+	fails consume "$noirq" 0 rising hard
 }
 check 'D3: no interrupt beyond the last line, or without F_IRQ' line_out_of_range
 
@@ -299,7 +299,7 @@ check 'interrupt: a slow handler of one line does not hold up another' slow_thre
 
 not_an_output() {
 	drive set "$main" 7=1
-	! consume "$main" 7 rising hard
+	fails consume "$main" 7 rising hard
 	state_lacks main 7 irq=rising
 	end set
 	# Until somebody else has it as an input, gpiolib takes it for an output.

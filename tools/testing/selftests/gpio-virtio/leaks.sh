@@ -34,16 +34,17 @@ baseline() {
 	[ ! -e "$kmemleak" ] || echo clear >"$kmemleak"
 }
 
-# Nothing has piled up in that many cycles. What is in use varies by a few objects of any
+# Nothing has piled up in that many cycles. What is in use varies by some objects of any
 # kind, and each driver has a right to its first ones; a leak grows with the cycles. Only
-# labels of lines that are in use when their chip goes are gpiolib's to forget.
+# labels of lines that are in use when their chip goes, and the names of their interrupts, are
+# gpiolib's to forget.
 nothing_piled_up() { # CYCLES [LINES]
 	census >"$tmp/after"
-	awk -v limit="$(($1 / 2 + 16))" -v labels="$(($1 * ${2:-0}))" \
-		-v quarantine="$(grep -c kasan /proc/kallsyms)" '
+	awk -v limit="$(($1 / 2 + 64))" -v labels="$(($1 * ${2:-0}))" \
+		-v quarantine="$(grep -c kasan_quarantine_put /proc/kallsyms)" '
 		NR == FNR { before[$1] = $2; next }
 		$1 ~ /^slab:/ {
-			allowed = limit + ($1 == "slab:kmalloc-32" ? labels : 0)
+			allowed = limit + ($1 ~ /^slab:kmalloc-(16|32)$/ ? labels : 0)
 			# Where KASAN keeps freed objects for a while they count as in use.
 			if (!quarantine && $2 - before[$1] > allowed)
 				grown = grown sprintf("%s: %d, was %d\n", $1, $2, before[$1])
