@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Completions that release one waiter at a time, and bounded waits for them.
+//! Completions that release one waiter at a time, and waits for them that end.
 //!
 //! C source: [`kernel/sched/completion.c`](srctree/kernel/sched/completion.c)
 
@@ -37,6 +37,24 @@ impl Completion {
     pub fn try_wait(&self) -> bool {
         // SAFETY: `self.as_raw()` is a pointer to a valid `struct completion`.
         unsafe { bindings::try_wait_for_completion(self.as_raw()) }
+    }
+
+    /// Waits for a signal; a fatal signal to the task ends the wait.
+    ///
+    /// # Errors
+    ///
+    /// - [`EINTR`] when the task is being killed.
+    ///
+    /// # Context
+    ///
+    /// Process context; sleeps.
+    #[inline]
+    pub fn wait_killable(&self) -> Result {
+        // SAFETY: `self.as_raw()` is a pointer to a valid `struct completion`.
+        match unsafe { bindings::wait_for_completion_killable(self.as_raw()) } {
+            0 => Ok(()),
+            _ => Err(EINTR),
+        }
     }
 
     /// Waits for a signal for at most `timeout` jiffies; a fatal signal to the task ends the wait.
