@@ -87,6 +87,8 @@ pub trait Chip: Send + Sync + 'static {
     /// Both have the same length, which ends with the last line that is wanted. The bits of `mask`
     /// are clear in `bits` to begin with; its other ones are none of the chip's business and must
     /// be left as they are.
+    ///
+    /// There are at least two lines, if the chip has [`Chip::get`] for a single one.
     fn get_multiple(&self, _mask: &Bitmap, _bits: &mut Bitmap) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -95,6 +97,8 @@ pub trait Chip: Send + Sync + 'static {
     ///
     /// Both have the same length, which ends with the last line that is wanted. Bits outside of the
     /// mask have no meaning.
+    ///
+    /// There are at least two lines, if the chip has [`Chip::set`] for a single one.
     fn set_multiple(&self, _mask: &Bitmap, _bits: &Bitmap) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -272,6 +276,23 @@ impl<T: Chip> ChipVTable<T> {
     ) -> c_int {
         // SAFETY: By the safety requirements of this callback.
         let chip = unsafe { Self::chip(gc) };
+
+        if T::HAS_GET {
+            // SAFETY: As above; gpiolib does not change the mask during the call.
+            if let Some(only) = unsafe { OnlyLine::of(gc, mask) } {
+                let high = match chip.get(only.line) {
+                    Ok(high) => high,
+                    Err(err) => return err.to_errno(),
+                };
+                // SAFETY: As above, `bits` has this word, and it is gpiolib's own for the duration
+                // of the call. In C it is just memory, also without a value.
+                let word = unsafe { &mut *bits.add(only.word) };
+
+                *word = *word & !only.bit | if high { only.bit } else { 0 };
+                return 0;
+            }
+        }
+
         // SAFETY: As above; gpiolib does not change the mask during the call.
         let Some(mask) = (unsafe { wanted_lines(gc, mask) }) else {
             return 0;
@@ -301,6 +322,17 @@ impl<T: Chip> ChipVTable<T> {
     ) -> c_int {
         // SAFETY: By the safety requirements of this callback.
         let chip = unsafe { Self::chip(gc) };
+
+        if T::HAS_SET {
+            // SAFETY: As above; gpiolib does not change the mask during the call.
+            if let Some(only) = unsafe { OnlyLine::of(gc, mask) } {
+                // SAFETY: As in `get_multiple_callback()`; nobody changes the bits.
+                let high = unsafe { *bits.add(only.word) } & only.bit != 0;
+
+                return from_result(|| chip.set(only.line, high).map(|()| 0));
+            }
+        }
+
         // SAFETY: As above; gpiolib does not change the mask during the call.
         let Some(mask) = (unsafe { wanted_lines(gc, mask) }) else {
             return 0;
@@ -333,6 +365,45 @@ unsafe fn wanted_lines<'a>(gc: *mut bindings::gpio_chip, mask: *mut usize) -> Op
 
     // SAFETY: As above, and `last` is one of the lines.
     Some(unsafe { Bitmap::from_raw(mask, last + 1) })
+}
+
+/// The line of a mask of just one.
+///
+/// That is what the character device asks for mostly, and a chip can do it without care for many.
+struct OnlyLine {
+    line: c_uint,
+    /// Where it is in a bitmap.
+    word: usize,
+    bit: usize,
+}
+
+impl OnlyLine {
+    /// Returns the line in `mask` if there is no other.
+    ///
+    /// # Safety
+    ///
+    /// As for [`wanted_lines`], during the call.
+    #[inline]
+    unsafe fn of(gc: *mut bindings::gpio_chip, mask: *const usize) -> Option<Self> {
+        const BITS: usize = usize::BITS as usize;
+
+        // SAFETY: `gc` is valid; the number of lines does not change after registration.
+        let lines = usize::from(unsafe { (*gc).ngpio });
+        // SAFETY: By the safety requirements; bitmaps are made of whole words.
+        let words = unsafe { core::slice::from_raw_parts(mask, lines.div_ceil(BITS)) };
+        let mut words = words.iter().copied().enumerate();
+        let (word, bit) = words.find(|&(_, bits)| bits != 0)?;
+        let line = word * BITS + bit.trailing_zeros() as usize;
+
+        // Lines number from 0 to 65534.
+        (bit.is_power_of_two() && words.all(|(_, bits)| bits == 0) && line < lines).then_some(
+            Self {
+                line: line as c_uint,
+                word,
+                bit,
+            },
+        )
+    }
 }
 
 /// Clears the bits of `mask` in `bits`.

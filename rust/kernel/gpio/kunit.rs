@@ -722,6 +722,51 @@ mod tests {
     }
 
     #[test]
+    fn single_line_is_not_several() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let chip_of_lines = Registration::new(parent.device(), chip.clone(), info())?;
+        let line = Line::request(0)?;
+        // SAFETY: The device is valid as long as `line` lives.
+        let gc = unsafe { bindings::gpio_device_get_chip(line.device) };
+        // SAFETY: The chip is registered.
+        let (get, set) = unsafe { ((*gc).get_multiple, (*gc).set_multiple) };
+        let (get, set) = (get.ok_or(ENOTSUPP)?, set.ok_or(ENOTSUPP)?);
+
+        // In the second word, and the last that there is.
+        let mut mask = [0usize, 1 << 5];
+        let mut bits = [!0usize, !0];
+        chip.log.used.store(0, Relaxed);
+        // SAFETY: Mask and values are of all lines.
+        let is_set = unsafe { set(gc, mask.as_mut_ptr(), bits.as_mut_ptr()) };
+        let was_set = chip.log.was(&[(Op::SetHigh, 69)]);
+        let was_high = chip.is_high(69);
+
+        // SAFETY: As above.
+        let high = unsafe { get(gc, mask.as_mut_ptr(), bits.as_mut_ptr()) };
+        let of_high = bits;
+        chip.drive(69, false);
+        // SAFETY: As above.
+        let low = unsafe { get(gc, mask.as_mut_ptr(), bits.as_mut_ptr()) };
+        let several = chip.wanted.load(Relaxed);
+
+        // Two lines, one in each word.
+        mask = [1, 1];
+        // SAFETY: As above.
+        let two = unsafe { get(gc, mask.as_mut_ptr(), bits.as_mut_ptr()) };
+        drop(line);
+        drop(chip_of_lines);
+        drop(parent);
+
+        assert_eq!((is_set, was_set, was_high), (0, true, true));
+        assert_eq!((high, of_high), (0, [!0, !0]));
+        assert_eq!((low, bits), (0, [!1, !(1 | 1 << 5)]));
+        assert_eq!(several, 0);
+        assert_eq!((two, chip.wanted.load(Relaxed)), (0, 65));
+        Ok(())
+    }
+
+    #[test]
     fn missing_operations_are_missing() -> Result {
         let parent = Parent::new()?;
         let chip = Arc::new(Mute, GFP_KERNEL)?;
