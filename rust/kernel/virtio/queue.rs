@@ -4,7 +4,10 @@
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
-use super::Buffer;
+use super::{
+    Buffer,
+    Segment, //
+};
 use crate::{
     error::to_result,
     prelude::*,
@@ -291,6 +294,7 @@ impl<B: Buffer> Access<'_, B> {
     /// - [`EIO`] when the queue is broken,
     /// - [`EINVAL`] when the buffer is empty or has a segment of 4 GiB or more,
     /// - [`ENOMEM`] when it could not be mapped for the device.
+    #[inline]
     pub fn add(&mut self, buffer: B) -> Result<(), (Error, B)> {
         if self.vq.is_null() {
             return Err((ENODEV, buffer));
@@ -309,36 +313,36 @@ impl<B: Buffer> Access<'_, B> {
 
         let mut tables = [const { MaybeUninit::<bindings::scatterlist>::uninit() }; 2];
         let mut sgs = [ptr::null_mut(); 2];
-        let mut counts = [0; 2];
         let mut total = 0;
-        let mut too_long = false;
 
-        for (i, segment) in [readable, writable].into_iter().enumerate() {
-            if segment.len == 0 {
-                continue;
+        let mut put = |segment: Segment| {
+            let len = c_uint::try_from(segment.len).map_err(|_| EINVAL)?;
+
+            if len > 0 {
+                let table = tables[total].as_mut_ptr();
+
+                // SAFETY: `table` is valid for writes of one entry. By the requirements of
+                // `Buffer` the segment is in the linear mapping and physically contiguous.
+                unsafe { bindings::sg_init_one(table, segment.addr.as_ptr(), len) };
+
+                sgs[total] = table;
+                total += 1;
+            }
+            Ok(c_uint::from(len > 0))
+        };
+
+        let counts = put(readable).and_then(|outputs| Ok((outputs, put(writable)?)));
+        let ret = counts.and_then(|(outputs, inputs)| {
+            // Of nothing the core makes a bug.
+            if outputs + inputs == 0 {
+                return Err(EINVAL);
             }
 
-            let Ok(len) = c_uint::try_from(segment.len) else {
-                too_long = true;
-                continue;
-            };
-
-            // SAFETY: `tables[i]` is valid for writes of one entry. By the requirements of
-            // `Buffer` the segment is in the linear mapping and physically contiguous.
-            unsafe { bindings::sg_init_one(tables[i].as_mut_ptr(), segment.addr.as_ptr(), len) };
-
-            sgs[total] = tables[i].as_mut_ptr();
-            counts[i] = 1;
-            total += 1;
-        }
-
-        let ret = if total == 0 || too_long {
-            Err(EINVAL)
-        } else {
             // SAFETY:
             // - By the type invariants `vq` is valid, and the lock keeps all other operations out.
-            // - `sgs` has `total`, i.e. the sum of `counts`, entries: initialised tables of one
-            //   entry each, readable before writable. The core does not keep pointers to them.
+            // - `sgs` has as many entries as there are outputs and inputs: initialised tables of
+            //   one entry each, readable before writable, at least one. The core does not keep
+            //   pointers to them.
             // - The token is not NULL. The memory of the segments stays valid and untouched until
             //   `from_raw()`, by the requirements of `Buffer`; that is called only on failure below
             //   (the core has undone everything), once the core returns the token from
@@ -348,13 +352,13 @@ impl<B: Buffer> Access<'_, B> {
                 bindings::virtqueue_add_sgs(
                     self.vq,
                     sgs.as_mut_ptr(),
-                    counts[0],
-                    counts[1],
+                    outputs,
+                    inputs,
                     raw.as_ptr(),
                     (GFP_ATOMIC | __GFP_NOWARN).as_raw(),
                 )
             })
-        };
+        });
 
         match ret {
             Ok(()) => {
@@ -375,6 +379,7 @@ impl<B: Buffer> Access<'_, B> {
     ///
     /// The number is [`EPROTO`] when the device claims more than the buffer has room for. Whether
     /// it really wrote that many is unknown.
+    #[inline]
     pub fn pop(&mut self) -> Option<(B, Result<usize>)> {
         if self.vq.is_null() {
             return None;
