@@ -24,6 +24,7 @@ use crate::{
         self,
         Action, //
     },
+    requestq::RequestQueue,
     wire::{
         Direction,
         IrqType,
@@ -110,25 +111,28 @@ impl GpioChip {
             .ok_or(EINVAL)
     }
 
-    /// Sends a message about a line and returns the value in the answer. Once the device has
-    /// accepted it, `note` changes what the driver knows of the line.
-    fn request(&self, line: u16, message: Message, mut note: impl FnMut(&mut Usage)) -> Result<u8> {
-        let mut result = Err(EIO);
+    /// Has the device set something about a line.
+    fn request(&self, line: u16, message: Message) -> Result {
+        VirtioGpio::request(&self.0, line, message, |_| self.note(line, message))
+    }
 
-        VirtioGpio::batch(&self.0, core::iter::once((line, message)), |answer| {
-            // Under the lock of the requestq, so that a reset of the device comes either before
-            // that, and the message fails, or after it, and the change is replayed.
-            result = answer.and_then(|value| self.usage(line, &mut note).map(|()| value));
-        })?;
-        result
+    /// The device has accepted a message.
+    ///
+    /// To be called under the lock of the requestq, so that a reset of the device comes either
+    /// before that, and the message fails, or after it, and the change is replayed.
+    fn note(&self, line: u16, message: Message) -> Result {
+        match message {
+            Message::SetValue(value) => self.usage(line, |usage| usage.value = value),
+            Message::SetDirection(direction) => {
+                self.usage(line, |usage| usage.direction = direction)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sets the direction of a line at the device.
     fn set_direction(&self, line: u16, direction: Direction) -> Result {
-        self.request(line, Message::SetDirection(direction), |usage| {
-            usage.direction = direction;
-        })?;
-        Ok(())
+        self.request(line, Message::SetDirection(direction))
     }
 
     /// Deactivates a line that neither side of the chip uses any more.
@@ -146,9 +150,9 @@ impl GpioChip {
         })?;
 
         if idle {
-            self.0
-                .requests
-                .post(line, Message::SetDirection(Direction::None))?;
+            let message = Message::SetDirection(Direction::None);
+
+            RequestQueue::post(&self.0.requests, line, message)?;
         }
         Ok(())
     }
@@ -199,41 +203,41 @@ impl gpio::Chip for GpioChip {
             Message::SetValue(value),
             Message::SetDirection(Direction::Out),
         ];
+        let mut sent = messages.iter();
         let mut answered = messages.iter();
         let mut ret = Ok(());
 
         VirtioGpio::batch(
             &self.0,
-            messages.iter().map(|&message| (line, message)),
-            |answer| {
-                let message = answered.next();
-                // As in `request()`.
-                let noted = answer.and_then(|_| {
-                    self.usage(line, |usage| match message {
-                        Some(Message::SetValue(value)) => usage.value = *value,
-                        _ => usage.direction = Direction::Out,
-                    })
-                });
-                ret = ret.and(noted);
+            &mut || sent.next().map(|&message| (line, message)),
+            &mut |answer| {
+                let message = answered.next().ok_or(EIO);
+
+                ret = ret.and(
+                    answer
+                        .and(message)
+                        .and_then(|&message| self.note(line, message)),
+                );
             },
         )?;
         ret
     }
 
     fn get(&self, offset: u32) -> Result<bool> {
-        let value = self.request(line(offset)?, Message::GetValue, |_| ())?;
-
-        Ok(value != 0)
+        VirtioGpio::request(&self.0, line(offset)?, Message::GetValue, |value| {
+            Ok(value != 0)
+        })
     }
 
     fn get_multiple(&self, mask: &Bitmap, bits: &mut Bitmap) -> Result {
+        let mut sent = set_bits(mask);
         let mut answered = set_bits(mask);
         let mut ret = Ok(());
 
         VirtioGpio::batch(
             &self.0,
-            set_bits(mask).map(|index| (index as u16, Message::GetValue)),
-            |answer| match (answered.next(), answer) {
+            &mut || sent.next().map(|index| (index as u16, Message::GetValue)),
+            &mut |answer| match (answered.next(), answer) {
                 (Some(index), Ok(0)) => bits.clear_bit(index),
                 (Some(index), Ok(_)) => bits.set_bit(index),
                 (_, Err(err)) => ret = ret.and(Err(err)),
@@ -244,23 +248,25 @@ impl gpio::Chip for GpioChip {
     }
 
     fn set(&self, offset: u32, value: bool) -> Result {
-        let line = line(offset)?;
-
-        self.request(line, Message::SetValue(value), |usage| usage.value = value)?;
-        Ok(())
+        self.request(line(offset)?, Message::SetValue(value))
     }
 
     fn set_multiple(&self, mask: &Bitmap, bits: &Bitmap) -> Result {
+        let mut sent = set_bits(mask);
         let mut answered = set_bits(mask);
         let mut ret = Ok(());
         let value = |index| bits.next_bit(index) == Some(index);
 
         VirtioGpio::batch(
             &self.0,
-            set_bits(mask).map(|index| (index as u16, Message::SetValue(value(index)))),
-            |answer| match (answered.next(), answer) {
+            &mut || {
+                let index = sent.next()?;
+
+                Some((index as u16, Message::SetValue(value(index))))
+            },
+            &mut |answer| match (answered.next(), answer) {
                 (Some(index), Ok(_)) => {
-                    let _ = self.usage(index as u16, |usage| usage.value = value(index));
+                    let _ = self.note(index as u16, Message::SetValue(value(index)));
                 }
                 (_, Err(err)) => ret = ret.and(Err(err)),
                 (None, Ok(_)) => (),

@@ -54,7 +54,11 @@ use crate::{
         Recovery,
         Verdict, //
     },
-    requestq::RequestQueue,
+    requestq::{
+        Each,
+        Messages,
+        RequestQueue, //
+    },
     wire::{
         Direction,
         IrqType,
@@ -77,8 +81,7 @@ pub(crate) struct VirtioGpio {
     vdev: ARef<virtio::Device>,
     ngpio: u16,
     has_irq: bool,
-    #[pin]
-    pub(crate) requests: RequestQueue,
+    pub(crate) requests: Arc<RequestQueue>,
     #[pin]
     pub(crate) events: EventQueue,
     #[pin]
@@ -125,13 +128,14 @@ impl VirtioGpio {
     ) -> impl PinInit<Self, Error> + '_ {
         pin_init::pin_init_scope(move || {
             let lines = KVVec::from_elem(Usage::new(Direction::None), ngpio.into(), GFP_KERNEL)?;
+            let requests = Arc::pin_init(RequestQueue::new(ngpio, timeout_ms), GFP_KERNEL)?;
             let irq_lines = if has_irq { ngpio } else { 0 };
 
             Ok(try_pin_init!(Self {
                 vdev: vdev.into(),
                 ngpio,
                 has_irq,
-                requests <- RequestQueue::new(timeout_ms),
+                requests,
                 events <- EventQueue::new(irq_lines),
                 lines <- new_raw_spinlock!(lines, "VirtioGpio::lines"),
                 now <- new_work!("VirtioGpio::now"),
@@ -154,7 +158,7 @@ impl VirtioGpio {
 
     /// Allocates the buffers, as far as the rings that were found have room for them.
     pub(crate) fn populate(&self) -> Result {
-        self.requests.populate(self.ngpio)?;
+        self.requests.populate()?;
         if self.has_irq {
             self.events.populate()?;
         }
@@ -183,7 +187,7 @@ impl VirtioGpio {
     ///
     /// Process context; sleeps.
     pub(crate) fn shut_down(this: &Arc<Self>) {
-        let _ = this.requests.shut_down();
+        RequestQueue::end(&this.requests);
         workqueue::disable_sync::<_, 0>(this);
         workqueue::disable_delayed_sync::<_, 1>(this);
         workqueue::disable_delayed_sync::<_, 2>(this);
@@ -218,13 +222,33 @@ impl VirtioGpio {
     /// Process context; sleeps.
     pub(crate) fn batch(
         this: &Arc<Self>,
-        messages: impl Iterator<Item = (u16, Message)>,
-        each: impl FnMut(Result<u8>),
+        messages: &mut Messages<'_>,
+        each: &mut Each<'_>,
     ) -> Result {
-        let ret = this.requests.batch(messages, each);
+        let ret = RequestQueue::batch(&this.requests, messages, each);
 
         Self::look_for_lost(this);
         ret
+    }
+
+    /// Sends one message to the device and waits for the answer: see [`RequestQueue::request`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RequestQueue::request`].
+    ///
+    /// # Context
+    ///
+    /// Process context; sleeps.
+    #[inline]
+    pub(crate) fn request<R>(
+        this: &Arc<Self>,
+        line: u16,
+        message: Message,
+        then: impl FnOnce(u8) -> Result<R>,
+    ) -> Result<R> {
+        RequestQueue::request(&this.requests, None, line, message, then)
+            .inspect_err(|_| Self::look_for_lost(this))
     }
 
     /// Has the device looked after if it has lost messages.
@@ -254,8 +278,10 @@ impl VirtioGpio {
             let sent = Message::SetIrqType(kind);
             let answer = match message {
                 // Whatever comes next for this line, the device processes it after this.
-                line::Message::Disable => this.requests.post_in(epoch, line, sent),
-                line::Message::Enable(_) => this.requests.request_in(epoch, line, sent),
+                line::Message::Disable => RequestQueue::post_in(&this.requests, epoch, line, sent),
+                line::Message::Enable(_) => {
+                    RequestQueue::request(&this.requests, Some(epoch), line, sent, |_| Ok(()))
+                }
             };
             let outcome = match answer {
                 Ok(()) => line::Outcome::Accepted,
@@ -294,12 +320,14 @@ impl VirtioGpio {
     ///
     /// Those of [`RequestQueue::batch`]. That a device refuses to tell is none.
     pub(crate) fn fetch_directions(&self) -> Result {
+        let mut lines = 0..self.ngpio;
         let mut line = 0;
         let mut ret = Ok(());
 
-        self.requests.batch(
-            (0..self.ngpio).map(|line| (line, Message::GetDirection)),
-            |answer| {
+        RequestQueue::batch(
+            &self.requests,
+            &mut || lines.next().map(|line| (line, Message::GetDirection)),
+            &mut |answer| {
                 match answer.and_then(Direction::try_from) {
                     Ok(direction) => self.lines.with(|lines| {
                         if let Some(usage) = lines.get_mut(line) {
@@ -336,7 +364,7 @@ impl VirtioGpio {
             return Ok(None);
         }
 
-        let block = match self.requests.names(size) {
+        let block = match RequestQueue::names(&self.requests, size) {
             Ok(block) => block,
             Err(err) if err == EIO || err == EPROTO || err == ENOMEM => {
                 dev_warn!(self.vdev.as_ref(), "no line names: {:?}\n", err);
@@ -407,23 +435,26 @@ impl VirtioGpio {
         this.events.reopen();
         this.requests.reopen();
 
-        let sent = this.requests.replay(
-            (0..this.ngpio).flat_map(|line| {
-                let usage = this
-                    .lines
-                    .with(|lines| lines.get(usize::from(line)).copied());
+        let mut messages = (0..this.ngpio).flat_map(|line| {
+            let usage = this
+                .lines
+                .with(|lines| lines.get(usize::from(line)).copied());
 
-                usage
-                    .into_iter()
-                    .flat_map(|usage| usage.replay())
-                    .map(move |message| (line, message))
-            }),
-            |answer| match answer {
-                // That it refuses now what it has accepted before is no reason to stop.
-                Err(err) if err != EIO && err != EPROTO => ret = Err(err),
-                _ => (),
-            },
-        );
+            usage
+                .into_iter()
+                .flat_map(|usage| usage.replay())
+                .map(move |message| (line, message))
+        });
+        let sent =
+            RequestQueue::replay(
+                &this.requests,
+                &mut || messages.next(),
+                &mut |answer| match answer {
+                    // That it refuses now what it has accepted before is no reason to stop.
+                    Err(err) if err != EIO && err != EPROTO => ret = Err(err),
+                    _ => (),
+                },
+            );
 
         let ret = sent.and(ret);
 

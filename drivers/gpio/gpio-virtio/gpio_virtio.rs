@@ -4,7 +4,7 @@
 //!
 //! - [`wire`], [`names`] and [`line`] know the device, but neither bus nor queues: what goes over
 //!   the wire, the names of lines, and what the interrupt of a line may do next. Nor do [`gate`],
-//!   [`duty`], [`lost`] and [`recovery`], about devices that misbehave.
+//!   [`duty`], [`lost`], [`watch`] and [`recovery`], about devices that misbehave.
 //! - [`requestq`] and [`eventq`] are the two queues of the device.
 //! - [`device`] ties them together, and [`chip`] to gpiolib and genirq. [`debugfs`] shows them.
 //!
@@ -40,6 +40,7 @@ mod names;
 mod random;
 mod recovery;
 mod requestq;
+mod watch;
 mod wire;
 
 use crate::{

@@ -25,6 +25,10 @@
 //! queue; it ends early when the queue breaks or is shut down. A device that did not answer
 //! several times in a row gets little time until it answers again.
 //!
+//! Waits for answers have no timers. One work item looks at all of them now and then as long as
+//! there are some, see [`Watch`]. So a wait can be longer than the timeout: by half of it, or by
+//! half a second if that is less.
+//!
 //! # Resets
 //!
 //! A reset of the device ends all messages that it has. Those that were not sent yet wait until it
@@ -36,6 +40,8 @@
 
 use kernel::{
     fmt,
+    impl_has_delayed_work,
+    new_delayed_work,
     prelude::*,
     sync::{
         atomic::{
@@ -59,6 +65,11 @@ use kernel::{
         Access,
         AnyQueue,
         Reclaim, //
+    },
+    workqueue::{
+        self,
+        DelayedWork,
+        WorkItem, //
     }, //
 };
 
@@ -66,6 +77,10 @@ use crate::{
     count::Count,
     gate::Gate,
     lost::Lost,
+    watch::{
+        Left,
+        Watch, //
+    },
     wire, //
 };
 
@@ -76,14 +91,11 @@ type Buffer = virtio::Message<wire::Request, wire::Response, u16>;
 const MIN_SLOTS: usize = 32;
 const MAX_SLOTS: usize = 256;
 
-/// How many waits in a row may time out before the device is taken to be silent.
-const MAX_TIMEOUTS: i32 = 3;
-
 /// Time in milliseconds that a silent device gets for an answer.
 const SILENT_TIMEOUT_MS: u32 = 100;
 
-/// Time in milliseconds after which a waiter looks whether the queue is broken. Nothing tells it:
-/// a queue that breaks makes no callbacks any more.
+/// Time in milliseconds after which is looked whether the queue is broken, while something is waited
+/// for. Nothing tells it: a queue that breaks makes no callbacks any more.
 const BROKEN_POLL_MS: u32 = 250;
 
 /// Time in microseconds that a task leaves to those who have waited for longer than it.
@@ -97,6 +109,12 @@ const MAX_ORPHANS: usize = 4;
 /// How many timeouts long the device may keep half of the slots for messages that nobody waits for,
 /// and give none of them back, before they are taken to be lost.
 const PATIENCE: i64 = 4;
+
+/// Returns one message after the other, each with the line that it is about.
+pub(crate) type Messages<'a> = dyn FnMut() -> Option<(u16, wire::Message)> + 'a;
+
+/// Who hears of the answers.
+pub(crate) type Each<'a> = dyn FnMut(Result<u8>) + 'a;
 
 /// Where messages go to.
 trait Ring {
@@ -142,9 +160,14 @@ struct Slot {
     used: Result<usize>,
     /// The next slot of the same batch.
     next: Option<u16>,
-    /// In the first slot of a batch: how many answers are missing.
+    /// In the first slot of a batch: how many answers are missing until `done` is signalled; 0 when
+    /// it was.
     missing: u16,
-    /// In the first slot of a batch: signalled by the last answer.
+    /// In the first slot of a batch: what the wait has left, and why it has ended without all of
+    /// the answers.
+    left: Left,
+    ended: Result,
+    /// In the first slot of a batch: signalled once, by the last answer if not before.
     done: Arc<Completion>,
 }
 
@@ -196,20 +219,41 @@ struct Slots {
     called: usize,
     /// Signalled once for each of these tasks when there is something to try.
     room: Arc<Completion>,
+    /// How many messages the device has.
+    in_flight: usize,
     /// While it is held senders wait, while it is shut they fail.
     gate: Gate,
     epoch: Epoch,
+    watch: Watch,
     counts: Counts,
 }
 
 /// A batch that was sent.
+#[derive(Clone, Copy)]
 struct Batch {
     first: u16,
-    done: Arc<Completion>,
+    /// Whether [`RequestQueue::watchdog`] is to be started.
+    unwatched: bool,
+    /// Whether the device could be notified.
+    notified: Result,
+}
+
+/// Why nothing was sent.
+enum Refusal {
+    /// There is no use in trying again.
+    Final(Error),
+    /// Others have waited for longer.
+    Turn,
+    /// There is no room. To be tried again once that is signalled, within so much time.
+    Room(Arc<Completion>, Jiffies),
 }
 
 impl Slots {
-    fn new() -> Result<Self> {
+    /// Constructs the state of a queue without slots; the device has `timeout_ms` milliseconds for
+    /// an answer.
+    fn new(timeout_ms: u32) -> Result<Self> {
+        let ms = |ms| msecs_to_jiffies(ms).max(1);
+
         Ok(Self {
             slots: KVec::new(),
             free: KVec::new(),
@@ -217,14 +261,18 @@ impl Slots {
             waiting: 0,
             called: 0,
             room: Arc::pin_init(Completion::new(), GFP_KERNEL)?,
+            in_flight: 0,
             gate: Gate::Open,
             epoch: Epoch(0),
+            watch: Watch::new(ms(timeout_ms), ms(SILENT_TIMEOUT_MS), ms(BROKEN_POLL_MS)),
             counts: Counts::default(),
         })
     }
 
-    /// Allocates `count` slots, at most [`MAX_SLOTS`], and the stack of the free ones: all of them.
-    fn allocate(count: usize) -> Result<(KVec<Slot>, KVec<u16>)> {
+    /// Allocates a slot for each of `dones`, at most [`MAX_SLOTS`], and the stack of the free ones:
+    /// all of them.
+    fn allocate(dones: &[Arc<Completion>]) -> Result<(KVec<Slot>, KVec<u16>)> {
+        let count = dones.len();
         let mut new = KVec::with_capacity(count, GFP_KERNEL)?;
         let mut free = KVec::with_capacity(count, GFP_KERNEL)?;
 
@@ -239,9 +287,9 @@ impl Slots {
                 )
             };
 
-            for buffer in Buffer::fill_page(parts, GFP_KERNEL)?
+            for (buffer, done) in Buffer::fill_page(parts, GFP_KERNEL)?
                 .into_iter()
-                .take(count - from)
+                .zip(dones.iter().skip(from))
             {
                 free.push(*buffer.private(), GFP_KERNEL)?;
                 new.push(
@@ -253,7 +301,9 @@ impl Slots {
                         used: Ok(0),
                         next: None,
                         missing: 0,
-                        done: Arc::pin_init(Completion::new(), GFP_KERNEL)?,
+                        left: Left::default(),
+                        ended: Ok(()),
+                        done: done.clone(),
                     },
                     GFP_KERNEL,
                 )?;
@@ -268,6 +318,7 @@ impl Slots {
     }
 
     /// Puts a slot whose buffer is at home on the free list.
+    #[inline]
     fn release(&mut self, index: u16) {
         if let Some(slot) = self.get(index) {
             slot.phase = Phase::Free;
@@ -303,11 +354,47 @@ impl Slots {
 
     /// Ends the waits of all batches.
     fn end_waits(&mut self) {
-        for slot in &self.slots {
+        for slot in &mut self.slots {
             if slot.missing > 0 {
-                slot.done.complete();
+                slot.signal();
             }
         }
+    }
+
+    /// Returns whether there is nothing to wait for any more.
+    fn is_broken(&self, ring: &Access<'_, Buffer>) -> bool {
+        match self.gate {
+            Gate::Open => ring.is_broken(),
+            // The queue may be closed, for the device to be reset.
+            Gate::Held => false,
+            Gate::Shut => true,
+        }
+    }
+
+    /// Looks at all waits after some time: ends those that are over, or all if the queue is
+    /// `broken`.
+    fn look(&mut self, broken: bool) {
+        let passed = self.watch.due().unwrap_or(0);
+        let mut waiting = false;
+
+        for slot in &mut self.slots {
+            if slot.missing == 0 {
+                continue;
+            }
+
+            slot.ended = if broken {
+                Err(ENODEV)
+            } else if slot.left.pass(passed) {
+                self.watch.timed_out();
+                Err(ETIMEDOUT)
+            } else {
+                waiting = true;
+                continue;
+            };
+            slot.signal();
+        }
+
+        self.watch.again(waiting);
     }
 
     /// Nobody waits any more for the message that the device has of this slot.
@@ -330,18 +417,20 @@ impl Slots {
         slot.buffer = Some(buffer);
         slot.used = used;
 
-        match slot.phase {
-            Phase::Sent { leader } => {
-                slot.phase = Phase::Answered;
+        let phase = slot.phase;
 
-                if let Some(first) = self.get(leader) {
-                    first.missing = first.missing.saturating_sub(1);
-                    if first.missing == 0 {
-                        first.done.complete();
-                    }
-                }
-            }
-            phase @ (Phase::Posted | Phase::Orphaned) => {
+        if matches!(phase, Phase::Sent { .. }) {
+            slot.phase = Phase::Answered;
+        }
+        self.in_flight = self.in_flight.saturating_sub(1);
+
+        match phase {
+            Phase::Sent { leader } => match self.get(leader) {
+                Some(first) if first.missing > 1 => first.missing -= 1,
+                Some(first) if first.missing == 1 => first.signal(),
+                _ => (),
+            },
+            Phase::Posted | Phase::Orphaned => {
                 // Not when the device was reset.
                 if phase == Phase::Orphaned && used != Err(ENODEV) {
                     self.counts.late.up();
@@ -357,65 +446,100 @@ impl Slots {
     ///
     /// # Errors
     ///
-    /// When none was sent: `ENOSPC` if that may be different later, else why the queue is of no
-    /// use.
+    /// When none was sent: `ENOSPC` or `EAGAIN` if that may be different later, else why the queue
+    /// is of no use.
     fn send(
         &mut self,
         ring: &mut impl Ring,
-        messages: &mut impl Iterator<Item = (u16, wire::Message)>,
+        messages: &mut Messages<'_>,
         pending: &mut Option<(u16, wire::Message)>,
-        terms: Terms,
+        terms: &Terms,
     ) -> Result<Batch> {
         let mut first = None;
         let mut last = None;
 
-        if terms.called {
-            self.called = self.called.saturating_sub(1);
-        }
-        if self.gate == Gate::Shut || terms.epoch.is_some_and(|epoch| epoch != self.epoch) {
-            if terms.called {
-                self.wake_waiting();
-            }
-            return Err(ENODEV);
-        }
-        if self.gate == Gate::Held && !terms.replay {
-            return Err(ENOSPC);
-        }
-
-        let cause = loop {
-            let Some((line, message)) = pending.take().or_else(|| messages.next()) else {
+        let cause = self.admit(terms).err().unwrap_or_else(|| loop {
+            let Some((line, message)) = pending.take().or_else(&mut *messages) else {
                 break EINVAL;
             };
 
-            let Err(cause) = self.add(ring, line, message, &mut first, &mut last, terms) else {
-                continue;
-            };
+            match self.add(ring, line, message, first, terms) {
+                Ok(index) => {
+                    if let Some(previous) = last.and_then(|last| self.get(last)) {
+                        previous.next = Some(index);
+                    }
+                    first = first.or(Some(index));
+                    last = Some(index);
+                }
+                Err(cause) => {
+                    *pending = Some((line, message));
+                    break cause;
+                }
+            }
+        });
 
-            *pending = Some((line, message));
-            break cause;
-        };
-
-        if terms.called && first.is_none() && cause != ENOSPC && cause != EAGAIN {
-            // The slot that it has waited for.
-            self.wake_waiting();
+        match first {
+            Some(first) => self.begin(first, terms),
+            None => Err(self.turned_away(cause, terms)),
         }
-
-        let first = first.ok_or(cause)?;
-        let done = self.get(first).ok_or(EINVAL)?.done.clone();
-
-        Ok(Batch { first, done })
     }
 
-    /// Sends one message and makes it part of the batch from `first` to `last`.
+    /// Sends one message, as a batch of one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Slots::send`].
+    fn send_one(
+        &mut self,
+        ring: &mut impl Ring,
+        line: u16,
+        message: wire::Message,
+        terms: &Terms,
+    ) -> Result<Batch> {
+        let sent = self
+            .admit(terms)
+            .and_then(|()| self.add(ring, line, message, None, terms));
+
+        match sent {
+            Ok(first) => self.begin(first, terms),
+            Err(cause) => Err(self.turned_away(cause, terms)),
+        }
+    }
+
+    /// Tells whether a batch may be sent on these terms.
+    #[inline]
+    fn admit(&mut self, terms: &Terms) -> Result {
+        if terms.called {
+            self.called = self.called.saturating_sub(1);
+        }
+
+        match self.gate {
+            Gate::Shut => Err(ENODEV),
+            _ if terms.epoch.is_some_and(|epoch| epoch != self.epoch) => Err(ENODEV),
+            Gate::Held if !terms.replay => Err(ENOSPC),
+            Gate::Held | Gate::Open => Ok(()),
+        }
+    }
+
+    /// Nothing was sent.
+    fn turned_away(&mut self, cause: Error, terms: &Terms) -> Error {
+        if terms.called && cause != ENOSPC && cause != EAGAIN {
+            // The slot that the task has waited for.
+            self.wake_waiting();
+        }
+        cause
+    }
+
+    /// Sends one message, as part of the batch with the first slot `leader` if there is one already.
+    /// Returns its slot.
     fn add(
         &mut self,
         ring: &mut impl Ring,
         line: u16,
         message: wire::Message,
-        first: &mut Option<u16>,
-        last: &mut Option<u16>,
-        terms: Terms,
-    ) -> Result {
+        leader: Option<u16>,
+        terms: &Terms,
+    ) -> Result<u16> {
         if self.unclaimed.count() >= MAX_ORPHANS && self.free.len() <= self.slots.len() / 2 {
             let same = |slot: &&Slot| slot.phase == Phase::Orphaned && slot.line == line;
 
@@ -431,21 +555,11 @@ impl Slots {
         }
 
         let index = self.free.pop().ok_or(ENOSPC)?;
-        let leader = first.unwrap_or(index);
-
         let added = self.get(index).ok_or(EINVAL).and_then(|slot| {
             let mut buffer = slot.buffer.take().ok_or(EINVAL)?;
 
             *buffer.request_mut() = message.request(line);
             *buffer.response_mut() = wire::Response::POISON;
-
-            slot.line = line;
-            slot.content = Content::Line(message);
-            slot.next = None;
-            slot.missing = 0;
-
-            // A batch that was given up may have been answered in the last moment.
-            while slot.done.try_wait() {}
 
             ring.add(buffer).map_err(|(err, buffer)| {
                 slot.buffer = Some(buffer);
@@ -457,12 +571,18 @@ impl Slots {
                 }
             })?;
 
+            slot.line = line;
+            slot.content = Content::Line(message);
+            slot.next = None;
             slot.phase = if terms.posted {
                 Phase::Posted
             } else {
-                Phase::Sent { leader }
+                Phase::Sent {
+                    leader: leader.unwrap_or(index),
+                }
             };
-
+            // Of those that follow the first slot counts one more.
+            slot.missing = u16::from(leader.is_none() && !terms.posted);
             Ok(())
         });
 
@@ -471,48 +591,90 @@ impl Slots {
             return Err(err);
         }
 
+        self.in_flight += 1;
         self.counts.sent.up();
         if terms.posted {
             self.unclaimed.add(self.slots.len(), Instant::now());
-        }
-        if let Some(previous) = last.and_then(|last| self.get(last)) {
-            previous.next = Some(index);
-        }
-        if let Some(first) = self.get(leader) {
+        } else if let Some(first) = leader.and_then(|leader| self.get(leader)) {
             first.missing += 1;
         }
 
-        *first = Some(leader);
-        *last = Some(index);
-        Ok(())
+        Ok(index)
+    }
+
+    /// Begins the wait for the batch that was sent with this first slot, if anybody will wait.
+    #[inline]
+    fn begin(&mut self, first: u16, terms: &Terms) -> Result<Batch> {
+        let mut batch = Batch {
+            first,
+            unwatched: false,
+            notified: Ok(()),
+        };
+
+        if !terms.posted {
+            let (left, unwatched) = self.watch.begin();
+            let slot = self.get(first).ok_or(EINVAL)?;
+
+            slot.left = left;
+            slot.ended = Ok(());
+            batch.unwatched = unwatched;
+        }
+        Ok(batch)
     }
 
     /// Ends a batch: hands its answers to `each`, in the order of the messages, and gives the slots
-    /// back. Messages without answer have failed with `cause`, or, when the wait has ended without
-    /// an error, because of [`RequestQueue::shut_down`].
-    fn finish(&mut self, batch: &Batch, cause: Result, each: &mut impl FnMut(Result<u8>)) {
+    /// back. Returns what [`Slots::end`] does.
+    fn finish(&mut self, batch: &Batch, waited: Result, each: &mut Each<'_>) -> Result {
         let mut next = Some(batch.first);
+        let outcome = self.end(batch, waited);
 
         while let Some(index) = next {
-            let Some(slot) = self.get(index) else {
-                return;
-            };
+            next = self.get(index).and_then(|slot| slot.next);
+            each(self.take(index, outcome));
+        }
 
-            next = slot.next;
+        outcome
+    }
 
-            let answer = if slot.phase == Phase::Answered {
+    /// Does what [`Slots::finish`] does for a batch of one. Returns its answer.
+    fn finish_one(&mut self, batch: &Batch, waited: Result) -> Result<u8> {
+        let outcome = self.end(batch, waited);
+
+        self.take(batch.first, outcome)
+    }
+
+    /// The wait for a batch has ended, for its task as `waited` tells. Returns why it has ended
+    /// without all answers, if not because of [`RequestQueue::end_waits`].
+    #[inline]
+    fn end(&mut self, batch: &Batch, waited: Result) -> Result {
+        let slot = self.get(batch.first).ok_or(EINVAL)?;
+
+        slot.missing = 0;
+        if waited.is_err() {
+            // The signal may have come in the last moment. It is not for the next one who waits.
+            let _ = slot.done.try_wait();
+        }
+        waited.and(slot.ended)
+    }
+
+    /// Returns the answer in a slot and gives the slot back. Without an answer the message has
+    /// failed with the error in `outcome`, if there is one.
+    fn take(&mut self, index: u16, outcome: Result) -> Result<u8> {
+        let answer = match self.get(index) {
+            Some(slot) if slot.phase == Phase::Answered => {
                 let answer = slot.answer();
 
                 self.release(index);
                 answer
-            } else {
+            }
+            _ => {
                 self.orphan(index);
-                cause.and(Err(ENODEV))
-            };
+                outcome.and(Err(ENODEV))
+            }
+        };
 
-            self.counts.note(answer);
-            each(answer);
-        }
+        self.counts.note(answer);
+        answer
     }
 }
 
@@ -533,6 +695,12 @@ impl Counts {
 }
 
 impl Slot {
+    /// Ends the wait for the batch with this first slot, which has not ended yet.
+    fn signal(&mut self) {
+        self.missing = 0;
+        self.done.complete();
+    }
+
     /// Decodes the answer.
     fn answer(&self) -> Result<u8> {
         match (self.content, &self.buffer) {
@@ -553,26 +721,58 @@ impl Reclaim<Buffer> for Slots {
 pub(crate) struct RequestQueue {
     #[pin]
     queue: virtio::Queue<Buffer, Slots>,
-    /// Time in jiffies that the device has for an answer.
-    timeout: Jiffies,
-    /// How many waits in a row have timed out.
-    timeouts: Atomic<i32>,
+    /// Those that are in the slots, for who waits without the lock.
+    dones: KVec<Arc<Completion>>,
+    /// Ends waits, see [`Watch`].
+    #[pin]
+    watchdog: DelayedWork<Self>,
     /// For how long the device may keep many messages that nobody waits for.
     patience: Delta,
     /// It has kept them for longer, or leaves no room for others.
     needs_reset: Atomic<bool>,
 }
 
+/// Allocates completions.
+fn completions(count: usize) -> Result<KVec<Arc<Completion>>> {
+    let mut new = KVec::with_capacity(count, GFP_KERNEL)?;
+
+    for _ in 0..count {
+        new.push(Arc::pin_init(Completion::new(), GFP_KERNEL)?, GFP_KERNEL)?;
+    }
+    Ok(new)
+}
+
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self> for RequestQueue { self.watchdog }
+}
+
+impl WorkItem for RequestQueue {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.queue.with(|ring, slots| {
+            let broken = slots.is_broken(ring);
+
+            slots.look(broken);
+        });
+        Self::start_watchdog(&this);
+    }
+}
+
 impl RequestQueue {
-    /// Constructs an initialiser; the device has `timeout_ms` milliseconds for an answer.
-    pub(crate) fn new(timeout_ms: u32) -> impl PinInit<Self, Error> {
+    /// Constructs an initialiser for `ngpio` lines; the device has `timeout_ms` milliseconds for an
+    /// answer.
+    pub(crate) fn new(ngpio: u16, timeout_ms: u32) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
-            let slots = Slots::new()?;
+            // A line that becomes an output takes two messages.
+            let wanted = (2 * usize::from(ngpio)).clamp(MIN_SLOTS, MAX_SLOTS);
+            let slots = Slots::new(timeout_ms)?;
+            let dones = completions(wanted)?;
 
             Ok(try_pin_init!(Self {
                 queue <- new_virtqueue!(c"requestq", slots),
-                timeout: msecs_to_jiffies(timeout_ms.max(1)),
-                timeouts: Atomic::new(0),
+                dones,
+                watchdog <- new_delayed_work!("RequestQueue::watchdog"),
                 patience: Delta::from_millis(PATIENCE * i64::from(timeout_ms.max(1))),
                 needs_reset: Atomic::new(false),
             }? Error))
@@ -584,7 +784,7 @@ impl RequestQueue {
         &self.queue
     }
 
-    /// Allocates the slots for `ngpio` lines, as far as the ring has room for them.
+    /// Allocates the slots, as far as the ring has room for them.
     ///
     /// To be called once, after the queue was found and before the first message.
     ///
@@ -592,16 +792,15 @@ impl RequestQueue {
     ///
     /// - `EINVAL` if not even one message fits into the ring.
     /// - `ENOMEM` if there is not enough memory.
-    pub(crate) fn populate(&self, ngpio: u16) -> Result {
-        // A line that becomes an output takes two messages.
-        let wanted = (2 * usize::from(ngpio)).clamp(MIN_SLOTS, MAX_SLOTS);
-        let count = self.queue.with(|ring, _| ring.capacity()).min(wanted);
+    pub(crate) fn populate(&self) -> Result {
+        let capacity = self.queue.with(|ring, _| ring.capacity());
 
-        if count == 0 {
+        if capacity == 0 {
             return Err(EINVAL);
         }
 
-        let (new, free) = Slots::allocate(count)?;
+        let dones = self.dones.get(..capacity).unwrap_or(&self.dones);
+        let (new, free) = Slots::allocate(dones)?;
         let old = self.queue.with(|_, slots| {
             (
                 core::mem::replace(&mut slots.slots, new),
@@ -616,28 +815,30 @@ impl RequestQueue {
 
     /// Takes the answers that have come. The callback of the queue; any context.
     pub(crate) fn callback(&self) {
-        self.queue.with(|_, slots| slots.counts.callbacks.up());
+        self.queue.with(|ring, slots| {
+            slots.counts.callbacks.up();
 
-        loop {
-            let (any, done) = self.queue.with(|ring, slots| {
-                let mut any = false;
+            // As nobody can send anything meanwhile, this comes to an end.
+            loop {
+                // There will not be another answer while the only one is taken.
+                let several = slots.in_flight > 1;
 
-                ring.disable_callback();
-                while let Some((buffer, used)) = ring.pop() {
-                    slots.returned(buffer, used);
-                    any = true;
+                if several {
+                    ring.disable_callback();
                 }
+                while slots.in_flight > 0 {
+                    let Some((buffer, used)) = ring.pop() else {
+                        break;
+                    };
 
-                (any, ring.enable_callback())
-            });
-
-            if any {
-                self.timeouts.store(0, Relaxed);
+                    slots.watch.answered();
+                    slots.returned(buffer, used);
+                }
+                if !several || ring.enable_callback() {
+                    break;
+                }
             }
-            if done {
-                break;
-            }
-        }
+        });
     }
 
     /// Sends many messages, in as few batches as they fit in, and hands the answers to `each`, in
@@ -661,21 +862,22 @@ impl RequestQueue {
     ///
     /// Process context; sleeps.
     pub(crate) fn batch(
-        &self,
-        messages: impl Iterator<Item = (u16, wire::Message)>,
-        each: impl FnMut(Result<u8>),
+        this: &Arc<Self>,
+        messages: &mut Messages<'_>,
+        each: &mut Each<'_>,
     ) -> Result {
-        self.exchange(messages, each, Terms::default())
+        Self::exchange(this, messages, each, Terms::default())
     }
 
     /// Does what [`RequestQueue::batch`] does, also between [`RequestQueue::reopen`] and
     /// [`RequestQueue::release`].
     pub(crate) fn replay(
-        &self,
-        messages: impl Iterator<Item = (u16, wire::Message)>,
-        each: impl FnMut(Result<u8>),
+        this: &Arc<Self>,
+        messages: &mut Messages<'_>,
+        each: &mut Each<'_>,
     ) -> Result {
-        self.exchange(
+        Self::exchange(
+            this,
             messages,
             each,
             Terms {
@@ -685,7 +887,10 @@ impl RequestQueue {
         )
     }
 
-    /// Sends one message about `line` that is of no use in another epoch.
+    /// Sends one message about `line`, which is of no use in another epoch if there is an `epoch`.
+    /// Returns what `then` makes of the answer.
+    ///
+    /// `then` is called under the lock of the queue and must not sleep.
     ///
     /// # Errors
     ///
@@ -694,43 +899,58 @@ impl RequestQueue {
     /// # Context
     ///
     /// Process context; sleeps.
-    pub(crate) fn request_in(&self, epoch: Epoch, line: u16, message: wire::Message) -> Result {
-        let mut answer = Err(EIO);
+    #[inline]
+    pub(crate) fn request<R>(
+        this: &Arc<Self>,
+        epoch: Option<Epoch>,
+        line: u16,
+        message: wire::Message,
+        then: impl FnOnce(u8) -> Result<R>,
+    ) -> Result<R> {
+        let terms = Terms {
+            epoch,
+            ..Terms::default()
+        };
+        let batch = Self::send_one(this, line, message, terms)?;
+        let waited = this.wait(&batch);
 
-        self.exchange(
-            core::iter::once((line, message)),
-            |result| answer = result,
-            Terms {
-                epoch: Some(epoch),
-                ..Terms::default()
-            },
-        )?;
-        answer.map(|_| ())
+        this.queue.with(|_, slots| {
+            let answer = slots.finish_one(&batch, waited);
+
+            if let Err(err) = answer {
+                this.look_for_lost(slots, err);
+            }
+            then(answer?)
+        })
     }
 
     fn exchange(
-        &self,
-        messages: impl Iterator<Item = (u16, wire::Message)>,
-        mut each: impl FnMut(Result<u8>),
+        this: &Arc<Self>,
+        messages: &mut Messages<'_>,
+        each: &mut Each<'_>,
         terms: Terms,
     ) -> Result {
-        let mut messages = messages;
-        let mut pending = messages.next();
+        let mut pending = messages();
 
         while pending.is_some() {
-            let (batch, notified) = self.send(&mut messages, &mut pending, terms)?;
-            let outcome = notified.and_then(|()| self.wait(&batch.done));
+            let batch = Self::send(this, terms, |ring, slots, terms| {
+                slots.send(ring, messages, &mut pending, terms)
+            })?;
+            let waited = this.wait(&batch);
+            let outcome = this.queue.with(|_, slots| {
+                let outcome = slots.finish(&batch, waited, each);
 
-            self.queue.with(|_, slots| {
-                slots.finish(&batch, outcome, &mut each);
-                self.look_for_lost(slots, outcome.err());
+                if let Err(err) = outcome {
+                    this.look_for_lost(slots, err);
+                }
+                outcome
             });
 
             if pending.is_none() {
-                pending = messages.next();
+                pending = messages();
             }
-            if outcome.is_err() && pending.is_some() {
-                return outcome;
+            if pending.is_some() {
+                outcome?;
             }
         }
 
@@ -751,8 +971,8 @@ impl RequestQueue {
     /// # Context
     ///
     /// Process context; may sleep.
-    pub(crate) fn post(&self, line: u16, message: wire::Message) -> Result {
-        self.post_on(line, message, None)
+    pub(crate) fn post(this: &Arc<Self>, line: u16, message: wire::Message) -> Result {
+        Self::post_on(this, line, message, None)
     }
 
     /// Does what [`RequestQueue::post`] does for a message that is of no use in another epoch.
@@ -760,80 +980,175 @@ impl RequestQueue {
     /// # Errors
     ///
     /// Those of [`RequestQueue::post`], and `ENODEV` in another epoch.
-    pub(crate) fn post_in(&self, epoch: Epoch, line: u16, message: wire::Message) -> Result {
-        self.post_on(line, message, Some(epoch))
+    pub(crate) fn post_in(
+        this: &Arc<Self>,
+        epoch: Epoch,
+        line: u16,
+        message: wire::Message,
+    ) -> Result {
+        Self::post_on(this, line, message, Some(epoch))
     }
 
-    fn post_on(&self, line: u16, message: wire::Message, epoch: Option<Epoch>) -> Result {
-        let mut pending = Some((line, message));
+    fn post_on(
+        this: &Arc<Self>,
+        line: u16,
+        message: wire::Message,
+        epoch: Option<Epoch>,
+    ) -> Result {
         let terms = Terms {
             posted: true,
             epoch,
             ..Terms::default()
         };
 
-        self.send(&mut core::iter::empty(), &mut pending, terms)?.1
+        Self::send_one(this, line, message, terms)?.notified
     }
 
-    /// Sends what fits of `pending` and `messages`, waiting until something does. Returns what was
-    /// sent, and whether the device could be notified.
-    fn send(
-        &self,
-        messages: &mut impl Iterator<Item = (u16, wire::Message)>,
-        pending: &mut Option<(u16, wire::Message)>,
+    /// Sends one message.
+    fn send_one(
+        this: &Arc<Self>,
+        line: u16,
+        message: wire::Message,
         terms: Terms,
-    ) -> Result<(Batch, Result)> {
-        let mut terms = terms;
-        let mut since = None::<Instant<Monotonic>>;
+    ) -> Result<Batch> {
+        Self::send(this, terms, |ring, slots, terms| {
+            slots.send_one(ring, line, message, terms)
+        })
+    }
+
+    /// Has `attempt` send what fits, again and again until something does.
+    #[inline]
+    fn send(
+        this: &Arc<Self>,
+        mut terms: Terms,
+        mut attempt: impl FnMut(&mut Access<'_, Buffer>, &mut Slots, &Terms) -> Result<Batch>,
+    ) -> Result<Batch> {
+        let mut since = None;
 
         loop {
-            let (sent, notified) = self.queue.with_kick(|ring, slots| {
-                let sent = match slots.send(ring, messages, pending, terms) {
-                    Err(err) if err == ENOSPC || err == EAGAIN => {
-                        let since = since.get_or_insert_with(Instant::now);
-
-                        // However often it was told that there is room.
-                        if since.elapsed() < self.patience {
-                            let room = (err == ENOSPC).then(|| slots.room.clone());
-
-                            slots.waiting += u32::from(room.is_some());
-                            return Err(room);
-                        }
-                        Err(ETIMEDOUT)
-                    }
-                    sent => sent,
-                };
-
-                self.look_for_lost(slots, sent.as_ref().err().copied());
-                Ok(sent)
+            let (sent, notified) = this.queue.with_kick(|ring, slots| {
+                attempt(ring, slots, &terms).map_err(|err| this.refused(slots, err, &mut since))
             });
 
-            terms.called = matches!(sent, Err(Some(_)));
-
             match sent {
-                // A device that cannot be notified has not refused anything.
-                Ok(sent) => return sent.map(|batch| (batch, notified.map_err(|_| ENODEV))),
-                // Those who have the slots now were woken, and will take them.
-                Err(None) => fsleep(Delta::from_micros(YIELD_US)),
-                Err(Some(room)) => self.wait(&room).inspect_err(|err| {
-                    self.queue.with(|_, slots| {
-                        // Either the signal for this task goes to another one, or it was not sent
-                        // yet.
-                        if room.try_wait() {
-                            slots.pass_on();
-                        } else {
-                            slots.waiting = slots.waiting.saturating_sub(1);
-                            self.look_for_lost(slots, Some(*err));
-                        }
-                    });
-                })?,
+                Ok(mut batch) => {
+                    if batch.unwatched {
+                        Self::start_watchdog(this);
+                    }
+                    // A device that cannot be notified has not refused anything.
+                    batch.notified = notified.map_err(|_| ENODEV);
+                    return Ok(batch);
+                }
+                Err(refusal) => terms.called = this.wait_for_turn(refusal)?,
             }
         }
     }
 
+    /// Nothing was sent, because of `err`, and the task has tried `since` then.
+    #[cold]
+    fn refused(
+        &self,
+        slots: &mut Slots,
+        err: Error,
+        since: &mut Option<Instant<Monotonic>>,
+    ) -> Refusal {
+        // However often it was told that there is room.
+        let again = (err == ENOSPC || err == EAGAIN)
+            && since.get_or_insert_with(Instant::now).elapsed() < self.patience;
+
+        match err {
+            err if again && err == ENOSPC => {
+                slots.waiting += 1;
+                Refusal::Room(slots.room.clone(), slots.watch.patience())
+            }
+            _ if again => Refusal::Turn,
+            err => {
+                let err = if err == ENOSPC || err == EAGAIN {
+                    ETIMEDOUT
+                } else {
+                    err
+                };
+
+                self.look_for_lost(slots, err);
+                Refusal::Final(err)
+            }
+        }
+    }
+
+    /// Waits until there may be room. Returns whether this task was told to try again.
+    #[cold]
+    fn wait_for_turn(&self, refusal: Refusal) -> Result<bool> {
+        match refusal {
+            Refusal::Final(err) => Err(err),
+            // Those who have the slots now were woken, and will take them.
+            Refusal::Turn => {
+                fsleep(Delta::from_micros(YIELD_US));
+                Ok(false)
+            }
+            Refusal::Room(room, patience) => self.wait_for_room(&room, patience).map(|()| true),
+        }
+    }
+
+    /// Waits until this task is told by `room` to try again.
+    fn wait_for_room(&self, room: &Completion, patience: Jiffies) -> Result {
+        let mut left = patience;
+
+        let err = loop {
+            let slice = left.min(msecs_to_jiffies(BROKEN_POLL_MS));
+
+            match room.wait_killable_timeout(slice) {
+                Err(err) if err == ETIMEDOUT => left -= slice,
+                Err(err) => break err,
+                Ok(()) => return Ok(()),
+            }
+
+            if self.queue.with(|ring, slots| slots.is_broken(ring)) {
+                break ENODEV;
+            }
+            if left == 0 {
+                break ETIMEDOUT;
+            }
+        };
+
+        self.queue.with(|_, slots| {
+            if err == ETIMEDOUT {
+                slots.watch.timed_out();
+            }
+
+            // Either the signal for this task goes to another one, or it was not sent yet.
+            if room.try_wait() {
+                slots.pass_on();
+            } else {
+                slots.waiting = slots.waiting.saturating_sub(1);
+                self.look_for_lost(slots, err);
+            }
+        });
+        Err(err)
+    }
+
+    /// Waits for the answers of a batch. How that has ended is up to [`Slots::end`].
+    #[inline]
+    fn wait(&self, batch: &Batch) -> Result {
+        batch.notified?;
+        self.dones
+            .get(usize::from(batch.first))
+            .ok_or(EINVAL)?
+            .wait_killable()
+    }
+
+    /// Has [`RequestQueue::watchdog`] run when it is due.
+    #[cold]
+    fn start_watchdog(this: &Arc<Self>) {
+        if let Some(after) = this.queue.with(|_, slots| slots.watch.due()) {
+            // One that is disabled has nothing to do any more.
+            let _ = workqueue::system_long().enqueue_delayed::<_, 0>(this.clone(), after);
+        }
+    }
+
     /// Looks whether the device has lost messages, when something has timed out.
-    fn look_for_lost(&self, slots: &Slots, outcome: Option<Error>) {
-        if outcome == Some(ETIMEDOUT)
+    #[cold]
+    fn look_for_lost(&self, slots: &Slots, err: Error) {
+        if err == ETIMEDOUT
             && slots.gate == Gate::Open
             && slots
                 .unclaimed
@@ -846,39 +1161,6 @@ impl RequestQueue {
     /// Returns whether only a reset gives the slots back that the device has messages of.
     pub(crate) fn needs_reset(&self) -> bool {
         self.needs_reset.load(Relaxed)
-    }
-
-    /// Waits for `completion` within the time that the device has.
-    fn wait(&self, completion: &Completion) -> Result {
-        let mut left = if self.timeouts.load(Relaxed) < MAX_TIMEOUTS {
-            self.timeout
-        } else {
-            self.timeout.min(msecs_to_jiffies(SILENT_TIMEOUT_MS))
-        };
-
-        loop {
-            let slice = left.min(msecs_to_jiffies(BROKEN_POLL_MS));
-
-            match completion.wait_killable_timeout(slice) {
-                Err(err) if err == ETIMEDOUT => (),
-                ended => return ended,
-            }
-
-            // While messages are held the queue may be closed, for the device to be reset.
-            if self.queue.with(|ring, slots| match slots.gate {
-                Gate::Open => ring.is_broken(),
-                Gate::Held => false,
-                Gate::Shut => true,
-            }) {
-                return Err(ENODEV);
-            }
-
-            left -= slice;
-            if left == 0 {
-                self.timeouts.fetch_add(1, Relaxed);
-                return Err(ETIMEDOUT);
-            }
-        }
     }
 
     /// Ends all waits with `ENODEV` and accepts no message any more.
@@ -894,6 +1176,16 @@ impl RequestQueue {
             slots.wake_all_waiting();
             slots.gate.shut()
         })
+    }
+
+    /// Does what [`RequestQueue::shut_down`] does, for good.
+    ///
+    /// # Context
+    ///
+    /// Process context; sleeps.
+    pub(crate) fn end(this: &Arc<Self>) {
+        let _ = this.shut_down();
+        workqueue::disable_delayed_sync::<_, 0>(this);
     }
 
     /// Ends the waits for answers with `ENODEV`. Any context.
@@ -940,16 +1232,18 @@ impl RequestQueue {
 
     /// Shows what has happened so far.
     pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (counts, notified, total, free, unclaimed, gate) = self.queue.with(|ring, slots| {
-            (
-                slots.counts,
-                ring.notifications(),
-                slots.slots.len(),
-                slots.free.len(),
-                slots.unclaimed.count(),
-                slots.gate,
-            )
-        });
+        let (counts, notified, timeouts, total, free, unclaimed, gate) =
+            self.queue.with(|ring, slots| {
+                (
+                    slots.counts,
+                    ring.notifications(),
+                    slots.watch.timeouts(),
+                    slots.slots.len(),
+                    slots.free.len(),
+                    slots.unclaimed.count(),
+                    slots.gate,
+                )
+            });
 
         writeln!(f, "requestq: {gate:?}")?;
         writeln!(f, "  messages sent: {}", counts.sent.get())?;
@@ -963,7 +1257,7 @@ impl RequestQueue {
         writeln!(f, "  callbacks: {}", counts.callbacks.get())?;
         writeln!(f, "  notifications: {notified}")?;
         writeln!(f, "  resets: {}", counts.resets.get())?;
-        writeln!(f, "  timeouts in a row: {}", self.timeouts.load(Relaxed))?;
+        writeln!(f, "  timeouts in a row: {timeouts}")?;
         writeln!(
             f,
             "  slots: {total}, free {free}, nobody waits for {unclaimed}"
@@ -985,7 +1279,7 @@ impl RequestQueue {
     /// # Context
     ///
     /// Process context; sleeps. Only during probe.
-    pub(crate) fn names(&self, size: usize) -> Result<NamesBlock> {
+    pub(crate) fn names(this: &Arc<Self>, size: usize) -> Result<NamesBlock> {
         let mut buffer = Some(
             Buffer::new(
                 wire::Request::names(),
@@ -1001,7 +1295,7 @@ impl RequestQueue {
         );
 
         // The message takes the place of the one that the slot has for requests about lines.
-        let (sent, notified) = self.queue.with_kick(|ring, slots| {
+        let (sent, notified) = this.queue.with_kick(|ring, slots| {
             let index = slots.free.pop().ok_or(ENOSPC)?;
             let sent = slots.get(index).ok_or(EINVAL).and_then(|slot| {
                 let mut names = buffer.take().ok_or(EINVAL)?;
@@ -1016,14 +1310,15 @@ impl RequestQueue {
                 slot.content = Content::Names;
                 slot.next = None;
                 slot.missing = 1;
+                Ok(())
+            });
+            let sent = sent.and_then(|()| {
+                slots.in_flight += 1;
 
-                Ok((
-                    Batch {
-                        first: index,
-                        done: slot.done.clone(),
-                    },
-                    slot.buffer.take(),
-                ))
+                let batch = slots.begin(index, &Terms::default())?;
+                let spare = slots.get(index).and_then(|slot| slot.buffer.take());
+
+                Ok((batch, spare))
             });
 
             sent.inspect_err(|_| {
@@ -1031,10 +1326,17 @@ impl RequestQueue {
             })
         });
 
-        let (batch, mut spare) = sent?;
-        let outcome = notified.and_then(|()| self.wait(&batch.done));
+        let (mut batch, mut spare) = sent?;
 
-        let (answer, used) = self.queue.with(|_, slots| {
+        if batch.unwatched {
+            Self::start_watchdog(this);
+        }
+        batch.notified = notified;
+
+        let waited = this.wait(&batch);
+
+        let (answer, used) = this.queue.with(|_, slots| {
+            let outcome = slots.end(&batch, waited);
             let Some(slot) = slots.get(batch.first) else {
                 return (None, Err(EIO));
             };
@@ -1121,9 +1423,9 @@ mod tests {
 
     impl Pool {
         fn new(count: usize, room: usize) -> Result<Self> {
-            let mut slots = Slots::new()?;
+            let mut slots = Slots::new(5000)?;
 
-            (slots.slots, slots.free) = Slots::allocate(count)?;
+            (slots.slots, slots.free) = Slots::allocate(&completions(count)?)?;
             Ok(Self {
                 slots,
                 device: Device {
@@ -1138,7 +1440,7 @@ mod tests {
             let mut messages = lines.map(|line| (line, GetValue));
 
             self.slots
-                .send(&mut self.device, &mut messages, &mut None, terms)
+                .send(&mut self.device, &mut || messages.next(), &mut None, &terms)
         }
 
         /// Has the device answer one of the messages that it has.
@@ -1152,10 +1454,23 @@ mod tests {
             }
         }
 
+        /// Takes the signal that the wait for a batch is over.
+        fn is_done(&self, batch: &Batch) -> bool {
+            let slot = self.slots.slots.get(usize::from(batch.first));
+
+            slot.is_some_and(|slot| slot.done.try_wait())
+        }
+
+        /// Lets time pass. Returns whether anybody is looked after.
+        fn look(&mut self, broken: bool) -> bool {
+            self.slots.look(broken);
+            self.slots.watch.due().is_some()
+        }
+
         fn finish(&mut self, batch: &Batch, cause: Result) -> Result<KVec<Result<u8>>> {
             let mut answers = KVec::with_capacity(self.slots.slots.len(), GFP_KERNEL)?;
 
-            self.slots.finish(batch, cause, &mut |answer| {
+            let _ = self.slots.finish(batch, cause, &mut |answer| {
                 let _ = answers.push_within_capacity(answer);
             });
             Ok(answers)
@@ -1207,6 +1522,9 @@ mod tests {
                 }
             }
 
+            if self.slots.in_flight != self.device.messages.len() {
+                return Some("miscounted what the device has");
+            }
             (unclaimed != self.slots.unclaimed.count())
                 .then_some("miscounted what nobody waits for")
         }
@@ -1219,11 +1537,11 @@ mod tests {
 
         // Values 0, 1, 0, 1, in another order.
         for (nth, value) in [(3, 1), (0, 0), (1, 0), (0, 1)] {
-            assert!(!batch.done.try_wait());
+            assert!(!pool.is_done(&batch));
             pool.answer(nth, value);
             assert_eq!(pool.fault(), None);
         }
-        assert!(batch.done.try_wait());
+        assert!(pool.is_done(&batch));
         assert!(*pool.finish(&batch, Ok(()))? == [Ok(0), Ok(1), Ok(0), Ok(1)]);
         assert_eq!(pool.slots.free.len(), 8);
         assert_eq!(pool.fault(), None);
@@ -1254,9 +1572,9 @@ mod tests {
         let _ = pool.finish(&late, Err(ETIMEDOUT))?;
         let next = pool.send(7..8, WAITED_FOR)?;
         pool.answer(0, 1);
-        assert!(!next.done.try_wait());
+        assert!(!pool.is_done(&next));
         pool.answer(0, 0);
-        assert!(next.done.try_wait());
+        assert!(pool.is_done(&next));
         assert!(*pool.finish(&next, Ok(()))? == [Ok(0)]);
         assert_eq!(pool.fault(), None);
         Ok(())
@@ -1271,8 +1589,70 @@ mod tests {
         pool.answer(0, 1);
         assert!(*pool.finish(&first, Err(EINTR))? == [Ok(1)]);
         let second = pool.send(0..1, WAITED_FOR)?;
-        assert!(!second.done.try_wait());
+        assert!(!pool.is_done(&second));
         assert_eq!(pool.fault(), None);
+        Ok(())
+    }
+
+    #[test]
+    fn wait_ends_when_it_is_overdue() -> Result {
+        let mut pool = Pool::new(4, 4)?;
+        let batch = pool.send(0..2, WAITED_FOR)?;
+
+        pool.answer(1, 1);
+        assert!(pool.look(false));
+        assert!(!pool.is_done(&batch));
+        while pool.look(false) {}
+        assert!(pool.is_done(&batch));
+        assert_eq!(pool.slots.watch.timeouts(), 1);
+        assert!(*pool.finish(&batch, Ok(()))? == [Err(ETIMEDOUT), Ok(1)]);
+        assert!(!pool.look(false));
+        assert_eq!(pool.fault(), None);
+        Ok(())
+    }
+
+    #[test]
+    fn waits_end_when_the_queue_is_broken() -> Result {
+        let mut pool = Pool::new(4, 4)?;
+        let first = pool.send(0..2, WAITED_FOR)?;
+        let second = pool.send(2..3, WAITED_FOR)?;
+
+        pool.look(true);
+        assert!(pool.is_done(&first) && pool.is_done(&second));
+        assert!(*pool.finish(&first, Ok(()))? == [Err(ENODEV), Err(ENODEV)]);
+        assert!(*pool.finish(&second, Ok(()))? == [Err(ENODEV)]);
+        assert_eq!(pool.slots.watch.timeouts(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn wait_is_signalled_once() -> Result {
+        let mut pool = Pool::new(1, 1)?;
+        let batch = pool.send(0..1, WAITED_FOR)?;
+
+        pool.slots.end_waits();
+        pool.look(true);
+        pool.answer(0, 1);
+        assert!(pool.is_done(&batch));
+        assert!(!pool.is_done(&batch));
+        assert!(*pool.finish(&batch, Ok(()))? == [Ok(1)]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_looked_after() -> Result {
+        let mut pool = Pool::new(4, 4)?;
+
+        let posted = pool.send(0..1, POSTED)?;
+        assert!(!posted.unwatched);
+        assert!(!pool.look(false));
+
+        let given_up = pool.send(1..2, WAITED_FOR)?;
+        assert!(given_up.unwatched);
+        let _ = pool.finish(&given_up, Err(EINTR))?;
+        // Once for those that might have followed.
+        assert!(pool.look(false));
+        assert!(!pool.look(false));
         Ok(())
     }
 
@@ -1310,17 +1690,23 @@ mod tests {
         let mut messages = (0..5).map(|line| (line, GetValue));
         let mut pending = None;
 
-        let sent = pool
-            .slots
-            .send(&mut pool.device, &mut messages, &mut pending, WAITED_FOR);
+        let sent = pool.slots.send(
+            &mut pool.device,
+            &mut || messages.next(),
+            &mut pending,
+            &WAITED_FOR,
+        );
         assert!(sent.is_ok());
         assert!(pending == Some((2, GetValue)));
         assert_eq!(pool.slots.free.len(), 6);
         assert_eq!(pool.fault(), None);
 
-        let sent = pool
-            .slots
-            .send(&mut pool.device, &mut messages, &mut pending, WAITED_FOR);
+        let sent = pool.slots.send(
+            &mut pool.device,
+            &mut || messages.next(),
+            &mut pending,
+            &WAITED_FOR,
+        );
         assert_eq!(sent.err(), Some(ENOSPC));
         assert!(pending == Some((2, GetValue)));
         assert_eq!(pool.fault(), None);
@@ -1459,7 +1845,7 @@ mod tests {
                         let count = batches.len().max(1) as u64;
 
                         if let Ok(batch) = batches.remove((random.next() % count) as usize) {
-                            let cause = if batch.done.try_wait() {
+                            let cause = if pool.is_done(&batch) {
                                 Ok(())
                             } else {
                                 Err(ETIMEDOUT)
@@ -1475,7 +1861,7 @@ mod tests {
                 pool.answer(0, 0);
             }
             while let Some(batch) = batches.pop() {
-                assert!(batch.done.try_wait());
+                assert!(pool.is_done(&batch));
                 let answers = pool.finish(&batch, Ok(()))?;
                 assert!(answers.iter().all(|answer| answer.is_ok()));
             }
