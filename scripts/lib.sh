@@ -146,6 +146,8 @@ why() { # LOG
 kunit_args() { # TIMEOUT_MS PATIENCE_MS
 	printf '%s\n' "gpio_virtio.timeout_ms=$1" "gpio_virtio_kunit.patience_ms=$2" \
 		"gpio_virtio_kunit.shuffle=${SHUFFLE:-0}"
+	# Tasks that poll would hide that those that sleep are not woken.
+	[[ ${KUNIT_ARGS:-} == *gpio_virtio.poll_us=* ]] || echo gpio_virtio.poll_us=0
 	# The driver in C waits for ever for devices like these.
 	[[ ${DRIVER:-rust} == rust ]] || echo gpio_virtio_kunit.fuzz_seeds=0
 	# shellcheck disable=SC2086 # one word each

@@ -125,10 +125,12 @@ impl VirtioGpio {
         ngpio: u16,
         has_irq: bool,
         timeout_ms: u32,
+        poll_us: u32,
     ) -> impl PinInit<Self, Error> + '_ {
         pin_init::pin_init_scope(move || {
             let lines = KVVec::from_elem(Usage::new(Direction::None), ngpio.into(), GFP_KERNEL)?;
-            let requests = Arc::pin_init(RequestQueue::new(ngpio, timeout_ms), GFP_KERNEL)?;
+            let requests =
+                Arc::pin_init(RequestQueue::new(ngpio, timeout_ms, poll_us), GFP_KERNEL)?;
             let irq_lines = if has_irq { ngpio } else { 0 };
 
             Ok(try_pin_init!(Self {

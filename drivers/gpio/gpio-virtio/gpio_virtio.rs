@@ -3,8 +3,9 @@
 //! Driver for virtio GPIO controllers.
 //!
 //! - [`wire`], [`names`] and [`line`] know the device, but neither bus nor queues: what goes over
-//!   the wire, the names of lines, and what the interrupt of a line may do next. Nor do [`gate`],
-//!   [`duty`], [`lost`], [`watch`] and [`recovery`], about devices that misbehave.
+//!   the wire, the names of lines, and what the interrupt of a line may do next. Nor do [`watch`] and
+//!   [`poll`], about waits, and [`gate`], [`duty`], [`lost`] and [`recovery`], about devices that
+//!   misbehave.
 //! - [`requestq`] and [`eventq`] are the two queues of the device.
 //! - [`device`] ties them together, and [`chip`] to gpiolib and genirq. [`debugfs`] shows them.
 //!
@@ -36,6 +37,7 @@ mod gate;
 mod line;
 mod lost;
 mod names;
+mod poll;
 #[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
 mod random;
 mod recovery;
@@ -104,8 +106,9 @@ impl virtio::Driver for GpioVirtio {
         }
 
         let timeout_ms = *module_parameters::timeout_ms.value();
+        let poll_us = *module_parameters::poll_us.value();
         let running = Running(Arc::pin_init(
-            VirtioGpio::new(vdev, ngpio, has_irq, timeout_ms),
+            VirtioGpio::new(vdev, ngpio, has_irq, timeout_ms, poll_us),
             GFP_KERNEL,
         )?);
         let gpio = &running.0;
@@ -185,6 +188,10 @@ kernel::module_virtio_driver! {
         timeout_ms: u32 {
             default: 5000,
             description: "Time in milliseconds that a device has for an answer",
+        },
+        poll_us: u32 {
+            default: 100,
+            description: "Time in microseconds that is polled for an answer at most; 0: not at all",
         },
     },
 }

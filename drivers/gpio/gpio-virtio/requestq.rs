@@ -29,6 +29,12 @@
 //! there are some, see [`Watch`]. So a wait can be longer than the timeout: by half of it, or by
 //! half a second if that is less.
 //!
+//! # Polling
+//!
+//! Before it sleeps a task may look for the answer by itself for a short time, see [`Poll`]. It
+//! takes the answers of others meanwhile, and the device makes no callbacks. At most one task does
+//! that, one whose batch is all that the device has.
+//!
 //! # Resets
 //!
 //! A reset of the device ends all messages that it has. Those that were not sent yet wait until it
@@ -43,6 +49,7 @@ use kernel::{
     impl_has_delayed_work,
     new_delayed_work,
     prelude::*,
+    processor::cpu_relax,
     sync::{
         atomic::{
             Atomic,
@@ -77,6 +84,7 @@ use crate::{
     count::Count,
     gate::Gate,
     lost::Lost,
+    poll::Poll,
     watch::{
         Left,
         Watch, //
@@ -97,6 +105,9 @@ const SILENT_TIMEOUT_MS: u32 = 100;
 /// Time in milliseconds after which is looked whether the queue is broken, while something is waited
 /// for. Nothing tells it: a queue that breaks makes no callbacks any more.
 const BROKEN_POLL_MS: u32 = 250;
+
+/// Time in microseconds that is polled for an answer at most, whatever the user says.
+const MAX_POLL_US: u32 = 1000;
 
 /// Time in microseconds that a task leaves to those who have waited for longer than it.
 const YIELD_US: i64 = 50;
@@ -203,6 +214,9 @@ struct Counts {
     /// Answers nobody has waited for any more.
     late: Count,
     callbacks: Count,
+    /// Answers that were polled for, and how often that was in vain.
+    polled: Count,
+    missed: Count,
     resets: Count,
 }
 
@@ -225,6 +239,11 @@ struct Slots {
     gate: Gate,
     epoch: Epoch,
     watch: Watch,
+    poll: Poll,
+    /// A task polls.
+    polling: bool,
+    /// Callbacks may be off although none is in progress.
+    quiet: bool,
     counts: Counts,
 }
 
@@ -234,6 +253,8 @@ struct Batch {
     first: u16,
     /// Whether [`RequestQueue::watchdog`] is to be started.
     unwatched: bool,
+    /// Whether its task polls for the answers.
+    polls: bool,
     /// Whether the device could be notified.
     notified: Result,
 }
@@ -250,8 +271,8 @@ enum Refusal {
 
 impl Slots {
     /// Constructs the state of a queue without slots; the device has `timeout_ms` milliseconds for
-    /// an answer.
-    fn new(timeout_ms: u32) -> Result<Self> {
+    /// an answer, and the processor that long to poll for it.
+    fn new(timeout_ms: u32, poll: Delta) -> Result<Self> {
         let ms = |ms| msecs_to_jiffies(ms).max(1);
 
         Ok(Self {
@@ -265,6 +286,9 @@ impl Slots {
             gate: Gate::Open,
             epoch: Epoch(0),
             watch: Watch::new(ms(timeout_ms), ms(SILENT_TIMEOUT_MS), ms(BROKEN_POLL_MS)),
+            poll: Poll::new(poll),
+            polling: false,
+            quiet: false,
             counts: Counts::default(),
         })
     }
@@ -608,6 +632,7 @@ impl Slots {
         let mut batch = Batch {
             first,
             unwatched: false,
+            polls: false,
             notified: Ok(()),
         };
 
@@ -620,6 +645,71 @@ impl Slots {
             batch.unwatched = unwatched;
         }
         Ok(batch)
+    }
+
+    /// Takes the answers that have come.
+    #[inline]
+    fn collect(&mut self, ring: &mut Access<'_, Buffer>) {
+        while self.in_flight > 0 {
+            let Some((buffer, used)) = ring.pop() else {
+                break;
+            };
+
+            self.watch.answered();
+            self.returned(buffer, used);
+        }
+    }
+
+    /// Decides whether the task of a batch that was just sent polls, or else has callbacks made.
+    fn listen(&mut self, ring: &mut Access<'_, Buffer>, batch: &mut Batch, terms: &Terms) {
+        // Who polls takes all answers.
+        if self.polling {
+            return;
+        }
+
+        let slot = self.get(batch.first);
+        let missing = slot.map_or(0, |slot| usize::from(slot.missing));
+
+        if !terms.posted && missing == self.in_flight && self.poll.begin() {
+            batch.polls = true;
+            self.polling = true;
+            self.quiet = true;
+            ring.disable_callback();
+        } else {
+            self.unmute(ring);
+        }
+    }
+
+    /// Has callbacks made.
+    fn unmute(&mut self, ring: &mut Access<'_, Buffer>) {
+        while self.quiet {
+            // When nothing is in flight, there is nothing to be taken, whatever the device says.
+            self.quiet = !ring.enable_callback() && self.in_flight > 0;
+            self.collect(ring);
+        }
+    }
+
+    /// Looks for the answers to a batch, so long after it was sent. Returns whether to go on.
+    fn look_for(&mut self, ring: &mut Access<'_, Buffer>, batch: &Batch, after: Delta) -> bool {
+        self.collect(ring);
+
+        let missing = self.get(batch.first).map_or(0, |slot| slot.missing);
+
+        if missing == 0 {
+            self.poll.hit(after);
+            self.counts.polled.up();
+        } else if self.poll.goes_on(after) {
+            return true;
+        } else {
+            self.poll.missed();
+            self.counts.missed.up();
+        }
+
+        self.polling = false;
+        if self.in_flight > 0 {
+            self.unmute(ring);
+        }
+        false
     }
 
     /// Ends a batch: hands its answers to `each`, in the order of the messages, and gives the slots
@@ -761,12 +851,13 @@ impl WorkItem for RequestQueue {
 
 impl RequestQueue {
     /// Constructs an initialiser for `ngpio` lines; the device has `timeout_ms` milliseconds for an
-    /// answer.
-    pub(crate) fn new(ngpio: u16, timeout_ms: u32) -> impl PinInit<Self, Error> {
+    /// answer, which is polled for during `poll_us` microseconds at most.
+    pub(crate) fn new(ngpio: u16, timeout_ms: u32, poll_us: u32) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             // A line that becomes an output takes two messages.
             let wanted = (2 * usize::from(ngpio)).clamp(MIN_SLOTS, MAX_SLOTS);
-            let slots = Slots::new(timeout_ms)?;
+            let poll = Delta::from_micros(poll_us.min(MAX_POLL_US).into());
+            let slots = Slots::new(timeout_ms, poll)?;
             let dones = completions(wanted)?;
 
             Ok(try_pin_init!(Self {
@@ -826,14 +917,7 @@ impl RequestQueue {
                 if several {
                     ring.disable_callback();
                 }
-                while slots.in_flight > 0 {
-                    let Some((buffer, used)) = ring.pop() else {
-                        break;
-                    };
-
-                    slots.watch.answered();
-                    slots.returned(buffer, used);
-                }
+                slots.collect(ring);
                 if !several || ring.enable_callback() {
                     break;
                 }
@@ -1027,7 +1111,13 @@ impl RequestQueue {
 
         loop {
             let (sent, notified) = this.queue.with_kick(|ring, slots| {
-                attempt(ring, slots, &terms).map_err(|err| this.refused(slots, err, &mut since))
+                let mut batch = attempt(ring, slots, &terms)
+                    .map_err(|err| this.refused(slots, err, &mut since))?;
+
+                if slots.poll.is_on() {
+                    slots.listen(ring, &mut batch, &terms);
+                }
+                Ok(batch)
             });
 
             match sent {
@@ -1129,11 +1219,31 @@ impl RequestQueue {
     /// Waits for the answers of a batch. How that has ended is up to [`Slots::end`].
     #[inline]
     fn wait(&self, batch: &Batch) -> Result {
+        if batch.polls {
+            self.poll_for(batch);
+        }
         batch.notified?;
         self.dones
             .get(usize::from(batch.first))
             .ok_or(EINVAL)?
             .wait_killable()
+    }
+
+    /// Looks for the answers to a batch for a while.
+    fn poll_for(&self, batch: &Batch) {
+        let start = Instant::<Monotonic>::now();
+
+        loop {
+            let after = start.elapsed();
+
+            if !self
+                .queue
+                .with(|ring, slots| slots.look_for(ring, batch, after))
+            {
+                break;
+            }
+            cpu_relax();
+        }
     }
 
     /// Has [`RequestQueue::watchdog`] run when it is due.
@@ -1255,6 +1365,8 @@ impl RequestQueue {
         writeln!(f, "  failed: {}", counts.failed.get())?;
         writeln!(f, "  late answers: {}", counts.late.get())?;
         writeln!(f, "  callbacks: {}", counts.callbacks.get())?;
+        writeln!(f, "  polled: {}", counts.polled.get())?;
+        writeln!(f, "  polled in vain: {}", counts.missed.get())?;
         writeln!(f, "  notifications: {notified}")?;
         writeln!(f, "  resets: {}", counts.resets.get())?;
         writeln!(f, "  timeouts in a row: {timeouts}")?;
@@ -1423,7 +1535,7 @@ mod tests {
 
     impl Pool {
         fn new(count: usize, room: usize) -> Result<Self> {
-            let mut slots = Slots::new(5000)?;
+            let mut slots = Slots::new(5000, Delta::ZERO)?;
 
             (slots.slots, slots.free) = Slots::allocate(&completions(count)?)?;
             Ok(Self {
