@@ -2,6 +2,8 @@
 
 //! Counters that nothing but debugfs shows.
 
+use kernel::fmt;
+
 /// How often something has happened. Takes neither room nor time without debugfs.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Count(#[cfg(CONFIG_DEBUG_FS)] u64);
@@ -28,6 +30,14 @@ impl Count {
             0
         }
     }
+}
+
+/// Shows numbers, a line for each.
+pub(crate) fn show(f: &mut fmt::Formatter<'_>, numbers: &[(&str, u64)]) -> fmt::Result {
+    for (what, number) in numbers {
+        writeln!(f, "  {what}: {number}")?;
+    }
+    Ok(())
 }
 
 #[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]

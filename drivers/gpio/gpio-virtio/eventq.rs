@@ -44,7 +44,10 @@ use kernel::{
 };
 
 use crate::{
-    count::Count,
+    count::{
+        self,
+        Count, //
+    },
     duty::Duty,
     gate::Gate,
     line::{
@@ -499,15 +502,20 @@ impl EventQueue {
             });
 
         writeln!(f, "eventq: {gate:?}")?;
-        writeln!(f, "  valid events: {}", counts.valid.get())?;
-        writeln!(f, "  invalid events: {}", counts.invalid.get())?;
-        writeln!(f, "  odd events: {}", counts.odd.get())?;
-        writeln!(f, "  armed: {}", counts.armed.get())?;
-        writeln!(f, "  parked: {}", counts.parked.get())?;
-        writeln!(f, "  retries: {}", counts.retries.get())?;
-        writeln!(f, "  callbacks: {}", counts.callbacks.get())?;
-        writeln!(f, "  notifications: {notified}")?;
-        writeln!(f, "  rests: {}", counts.rests.get())?;
+        count::show(
+            f,
+            &[
+                ("valid events", counts.valid.get()),
+                ("invalid events", counts.invalid.get()),
+                ("odd events", counts.odd.get()),
+                ("armed", counts.armed.get()),
+                ("parked", counts.parked.get()),
+                ("retries", counts.retries.get()),
+                ("callbacks", counts.callbacks.get()),
+                ("notifications", notified),
+                ("rests", counts.rests.get()),
+            ],
+        )?;
         writeln!(f, "  lines: {users}, room for {capacity}")?;
         writeln!(f, "  buffers: {buffers}, spare {spare}")
     }

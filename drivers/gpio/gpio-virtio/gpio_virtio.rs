@@ -42,6 +42,7 @@ mod poll;
 mod random;
 mod recovery;
 mod requestq;
+mod sort;
 mod watch;
 mod wire;
 

@@ -9,6 +9,8 @@
 
 use kernel::prelude::*;
 
+use crate::sort::sort;
+
 /// What is wrong with the names, in numbers of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
@@ -109,7 +111,11 @@ fn drop_duplicates(names: &mut [Option<&CStr>]) -> Result<u32> {
             lines.push(line, GFP_KERNEL)?;
         }
     }
-    lines.sort_unstable_by_key(|&line| (names.get(usize::from(line)).copied().flatten(), line));
+    sort(&mut lines, |&one, &other| {
+        let key = |line: u16| (names.get(usize::from(line)).copied().flatten(), line);
+
+        key(one) < key(other)
+    });
 
     for &line in &lines {
         let Some(name) = names.get_mut(usize::from(line)) else {

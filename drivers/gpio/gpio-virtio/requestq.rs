@@ -81,7 +81,10 @@ use kernel::{
 };
 
 use crate::{
-    count::Count,
+    count::{
+        self,
+        Count, //
+    },
     gate::Gate,
     lost::Lost,
     poll::Poll,
@@ -1356,20 +1359,25 @@ impl RequestQueue {
             });
 
         writeln!(f, "requestq: {gate:?}")?;
-        writeln!(f, "  messages sent: {}", counts.sent.get())?;
-        writeln!(f, "  answered: {}", counts.answered.get())?;
-        writeln!(f, "  refused: {}", counts.refused.get())?;
-        writeln!(f, "  malformed answers: {}", counts.malformed.get())?;
-        writeln!(f, "  timed out: {}", counts.timed_out.get())?;
-        writeln!(f, "  killed: {}", counts.killed.get())?;
-        writeln!(f, "  failed: {}", counts.failed.get())?;
-        writeln!(f, "  late answers: {}", counts.late.get())?;
-        writeln!(f, "  callbacks: {}", counts.callbacks.get())?;
-        writeln!(f, "  polled: {}", counts.polled.get())?;
-        writeln!(f, "  polled in vain: {}", counts.missed.get())?;
-        writeln!(f, "  notifications: {notified}")?;
-        writeln!(f, "  resets: {}", counts.resets.get())?;
-        writeln!(f, "  timeouts in a row: {timeouts}")?;
+        count::show(
+            f,
+            &[
+                ("messages sent", counts.sent.get()),
+                ("answered", counts.answered.get()),
+                ("refused", counts.refused.get()),
+                ("malformed answers", counts.malformed.get()),
+                ("timed out", counts.timed_out.get()),
+                ("killed", counts.killed.get()),
+                ("failed", counts.failed.get()),
+                ("late answers", counts.late.get()),
+                ("callbacks", counts.callbacks.get()),
+                ("polled", counts.polled.get()),
+                ("polled in vain", counts.missed.get()),
+                ("notifications", notified),
+                ("resets", counts.resets.get()),
+                ("timeouts in a row", timeouts.into()),
+            ],
+        )?;
         writeln!(
             f,
             "  slots: {total}, free {free}, nobody waits for {unclaimed}"
