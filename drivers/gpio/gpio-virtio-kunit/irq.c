@@ -809,6 +809,34 @@ static void e2_one_notification_for_many_events(struct kunit *test)
 			AT_ONCE(2, 7));
 }
 
+/* Edges on that many lines at the same time. */
+#define BURST	32
+
+static void e2_burst_is_armed_again_at_once(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = BURST);
+	struct irq_user *users[BURST];
+	unsigned int before;
+	unsigned long flags;
+
+	for (int i = 0; i < BURST; i++)
+		users[i] = irq_get(f, i, IRQF_TRIGGER_RISING);
+
+	for (int round = 1; round <= 3; round++) {
+		before = kunit_virtio_notifications(f->g->dev, EVENTQ);
+		local_irq_save(flags);
+		for (int i = 0; i < BURST; i++)
+			gpio_model_rise(f->g, i);
+		local_irq_restore(flags);
+
+		for (int i = 0; i < BURST; i++)
+			assert_irqs(users[i], round);
+		assert_soon(f, (round + 1) * BURST, "arm *");
+		KUNIT_EXPECT_LE(test, kunit_virtio_notifications(f->g->dev, EVENTQ) - before,
+				AT_ONCE(2, BURST));
+	}
+}
+
 static void raise_next(struct irq_user *user)
 {
 	if (user->line < 7)
@@ -876,6 +904,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d10_interrupt_only_line_is_an_input),
 	KUNIT_CASE(d10_input_stays_one_when_its_interrupt_is_freed),
 	KUNIT_CASE(e2_one_notification_for_many_events),
+	KUNIT_CASE(e2_burst_is_armed_again_at_once),
 	KUNIT_CASE(e5_no_interrupts_while_events_are_handled),
 	{ }
 };
