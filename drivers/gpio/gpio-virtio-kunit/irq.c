@@ -812,15 +812,11 @@ static void e2_one_notification_for_many_events(struct kunit *test)
 /* Edges on that many lines at the same time. */
 #define BURST	32
 
-static void e2_burst_is_armed_again_at_once(struct kunit *test)
+static void expect_armed_at_once(struct fixture *f, struct irq_user *users[BURST])
 {
-	struct fixture *f = plug_with(test, .ngpio = BURST);
-	struct irq_user *users[BURST];
+	struct kunit *test = f->test;
 	unsigned int before;
 	unsigned long flags;
-
-	for (int i = 0; i < BURST; i++)
-		users[i] = irq_get(f, i, IRQF_TRIGGER_RISING);
 
 	for (int round = 1; round <= 3; round++) {
 		before = kunit_virtio_notifications(f->g->dev, EVENTQ);
@@ -835,6 +831,26 @@ static void e2_burst_is_armed_again_at_once(struct kunit *test)
 		KUNIT_EXPECT_LE(test, kunit_virtio_notifications(f->g->dev, EVENTQ) - before,
 				AT_ONCE(2, BURST));
 	}
+}
+
+static void e2_burst_is_armed_again_at_once(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = BURST);
+	struct irq_user *users[BURST];
+
+	for (int i = 0; i < BURST; i++)
+		users[i] = irq_get(f, i, IRQF_TRIGGER_RISING);
+	expect_armed_at_once(f, users);
+}
+
+static void e2_burst_for_threads_is_armed_again_at_once(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = BURST);
+	struct irq_user *users[BURST];
+
+	for (int i = 0; i < BURST; i++)
+		users[i] = irq_get_threaded(f, i, IRQF_TRIGGER_RISING);
+	expect_armed_at_once(f, users);
 }
 
 static void raise_next(struct irq_user *user)
@@ -905,6 +921,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d10_input_stays_one_when_its_interrupt_is_freed),
 	KUNIT_CASE(e2_one_notification_for_many_events),
 	KUNIT_CASE(e2_burst_is_armed_again_at_once),
+	KUNIT_CASE(e2_burst_for_threads_is_armed_again_at_once),
 	KUNIT_CASE(e5_no_interrupts_while_events_are_handled),
 	{ }
 };

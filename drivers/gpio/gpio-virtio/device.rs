@@ -272,7 +272,11 @@ impl VirtioGpio {
         loop {
             // A message of a machine that is reset, because the device was, is not sent any more.
             let epoch = this.requests.epoch();
-            let Some(message) = this.events.next_message(line, bus_unlock) else {
+            let (message, todo) = this.events.next_message(line, bus_unlock);
+
+            Self::follow_up(this, todo);
+
+            let Some(message) = message else {
                 return;
             };
 

@@ -16,7 +16,8 @@
 //! The device is notified once, after all buffers of one callback, and never under a lock: genirq
 //! unmasks lines with a raw lock held. So who unmasks outside of the callback leaves the
 //! notification to the unlocking of the line's bus lock, which genirq mostly does right afterwards,
-//! or else to a work item. [`EventQueue::update`] tells which.
+//! or else to a work item. [`EventQueue::update`] tells which. After a burst on several lines whose
+//! handlers are threads, the last one notifies, see [`EventQueue::next_message`].
 //!
 //! # Storms
 //!
@@ -67,6 +68,15 @@ struct Entry {
     line: Line,
     /// The bus lock of the line is held, so its unlocking will notify the device.
     bus_locked: bool,
+    /// An interrupt was delivered, and the line was not armed again since: it is being handled.
+    handled: bool,
+}
+
+impl Entry {
+    /// The interrupt is not being handled any more. There are so many that are `handled`.
+    fn end_handling(&mut self, handled: &mut usize) {
+        *handled -= usize::from(core::mem::take(&mut self.handled));
+    }
 }
 
 /// What has happened so far.
@@ -102,6 +112,10 @@ struct Events {
     struck: Option<BitmapVec>,
     /// Callbacks in progress, which notify the device at their end.
     dispatching: u32,
+    /// How many lines have interrupts that are being handled.
+    handled: usize,
+    /// A line was armed since the device was last notified under a bus lock.
+    unnotified: bool,
     duty: Duty,
     /// Unless it is open nothing is armed: the device may not be what the machines think it is.
     gate: Gate,
@@ -132,7 +146,12 @@ impl Events {
     ) -> bool {
         match action {
             Action::None => false,
-            Action::Deliver => true,
+            Action::Deliver => {
+                if let Some(entry) = self.entries.get_mut(usize::from(line)) {
+                    self.handled += usize::from(!core::mem::replace(&mut entry.handled, true));
+                }
+                true
+            }
             Action::Arm => {
                 self.arm(ring, line, todo);
                 false
@@ -154,6 +173,8 @@ impl Events {
             return;
         };
 
+        entry.end_handling(&mut self.handled);
+
         let spare = match self.gate {
             Gate::Open => self.spare.pop(),
             Gate::Held | Gate::Shut => None,
@@ -173,6 +194,7 @@ impl Events {
         match (added, &mut self.parked) {
             (Ok(()), _) => {
                 todo.kick |= self.dispatching == 0 && !entry.bus_locked;
+                self.unnotified |= entry.bus_locked;
                 self.counts.armed.up();
             }
             (Err(err), Some(parked)) => {
@@ -268,6 +290,7 @@ impl EventQueue {
                     Entry {
                         line: Line::new(),
                         bus_locked: false,
+                        handled: false,
                     },
                     GFP_KERNEL,
                 )?;
@@ -287,6 +310,8 @@ impl EventQueue {
                 turn: 0,
                 struck: bitmap()?,
                 dispatching: 0,
+                handled: 0,
+                unnotified: false,
                 duty: Duty::new(),
                 gate: Gate::Open,
                 counts: Counts::default(),
@@ -417,23 +442,45 @@ impl EventQueue {
         });
     }
 
-    /// Returns the message that the device is to get about `line`, if there is one.
+    /// Returns the message that the device is to get about `line`, if there is one, and what is left
+    /// to do.
     ///
     /// With `bus_unlock`, the bus lock of the line counts as released when there is none.
     ///
-    /// Notifies the device of what was armed under the lock.
-    pub(crate) fn next_message(&self, line: u16, bus_unlock: bool) -> Option<Message> {
-        let (message, _) = self.queue.with_kick(|_, events| {
+    /// Notifies the device of what was armed under the lock. While interrupts of other lines are
+    /// being handled, which will be armed in turn, that is left to the last of them, or to the work
+    /// item if that comes first: a burst on many lines takes one notification, and none of them
+    /// waits for another.
+    pub(crate) fn next_message(&self, line: u16, bus_unlock: bool) -> (Option<Message>, Todo) {
+        let mut todo = Todo::default();
+
+        let message = self.queue.with(|_, events| {
             let entry = events.entries.get_mut(usize::from(line))?;
             let message = entry.line.next_message();
 
             if bus_unlock && message.is_none() {
                 entry.bus_locked = false;
+                entry.end_handling(&mut events.handled);
+                todo.kick = events.unnotified && events.handled > 0;
             }
+            events.unnotified = false;
             message
         });
 
-        message
+        if !todo.kick {
+            let _ = self.queue.kick();
+        }
+        (message, todo)
+    }
+
+    /// Nobody handles an interrupt of `line`.
+    #[cold]
+    fn end_handling(&self, line: u16) {
+        self.queue.with(|_, events| {
+            if let Some(entry) = events.entries.get_mut(usize::from(line)) {
+                entry.end_handling(&mut events.handled);
+            }
+        });
     }
 
     /// Tells the machine of `line` what became of a message.
@@ -610,7 +657,9 @@ impl EventQueue {
 
             if let Some(line) = line {
                 // An event that is too early, or too late, for the domain has no consumer.
-                let _ = self.domain.handle_irq(line.into());
+                if self.domain.handle_irq(line.into()).is_err() {
+                    self.end_handling(line);
+                }
                 continue;
             }
 
