@@ -15,6 +15,14 @@ test_suspend() {
 	echo none >/sys/power/pm_test
 }
 
+# Frozen as for the snapshot of a hibernation, and thawed again.
+test_hibernation() {
+	echo devices >/sys/power/pm_test
+	echo 0 >/sys/module/hibernate/parameters/pm_test_delay
+	echo disk >/sys/power/state
+	echo none >/sys/power/pm_test
+}
+
 # Sleeps until the host wakes us.
 sleep_soundly() {
 	[ ! -e /sys/class/tty/ttyS1/power/wakeup ] ||
@@ -64,6 +72,17 @@ check "suspend: devices only, $COUNT times: output and 2 watched lines as before
 check "suspend: s2idle, $COUNT times: output and 2 watched lines as before" slept sleep_soundly
 
 check "suspend: devices only, $COUNT times under load" under_load test_suspend
+
+# User-Mode Linux does not hibernate.
+if grep -q disk /sys/power/state; then
+	check "hibernation: frozen and thawed, $COUNT times: output and 2 watched lines as before" \
+		slept test_hibernation
+	check "hibernation: frozen and thawed, $COUNT times under load" under_load test_hibernation
+else
+	for _ in 1 2; do
+		ktap_test_skip 'hibernation: this kernel does not hibernate'
+	done
+fi
 
 # The host changes a line meanwhile: that edge is lost, the line is not.
 changed_meanwhile() {
