@@ -44,7 +44,10 @@ use crate::{
     },
     workqueue, //
 };
-use core::ptr;
+use core::{
+    mem::ManuallyDrop,
+    ptr, //
+};
 
 const LABEL: &CStr = c"rust-gpio-kunit";
 
@@ -1266,7 +1269,7 @@ mod tests {
     fn a_leaked_chip_ends_with_its_device() -> Result {
         let parent = Parent::new()?;
         let chip = Recorder::new()?;
-        core::mem::forget(Registration::with_irq(
+        let registration = ManuallyDrop::new(Registration::with_irq(
             parent.device(),
             chip.clone(),
             info(),
@@ -1275,6 +1278,8 @@ mod tests {
         drop(parent);
         let gone = Line::request(0).err();
         let raised = chip.domain.handle_irq(0);
+        // Nothing is left for kmemleak.
+        drop(ManuallyDrop::into_inner(registration));
 
         assert!(is_there);
         assert_eq!(gone, Some(ENODEV));
