@@ -287,7 +287,11 @@ void fuzz_device_init(struct fuzz *z)
 	fuzz_rnd(&z->host_rnd, z->seed, FUZZ_HOST);
 	fuzz_rnd(&z->timer_rnd, z->seed, FUZZ_TIMER);
 	raw_spin_lock_init(&z->config_lock);
-	hrtimer_setup(&z->timer, timer_fn, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
+	/*
+	 * Like the interrupts of a transport: hard, unless the kernel forces those into threads.
+	 * virtio_config_changed() takes a lock that may sleep on such a kernel.
+	 */
+	hrtimer_setup(&z->timer, timer_fn, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
 }
 
 static void cancel_timer(void *data)
@@ -313,7 +317,7 @@ void fuzz_device_start(struct fuzz *z)
 	KUNIT_ASSERT_EQ(z->f->test, 0,
 			kunit_add_action_or_reset(z->f->test, cancel_timer, z));
 	z->host = job_start(z->f, host_fn, z);
-	hrtimer_start(&z->timer, us_to_ktime(1000), HRTIMER_MODE_REL_HARD);
+	hrtimer_start(&z->timer, us_to_ktime(1000), HRTIMER_MODE_REL);
 }
 
 /* The device has behaved so badly that the driver can do nothing with it. */
