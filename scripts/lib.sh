@@ -144,12 +144,15 @@ why() { # LOG
 # The parameters that the KUnit suites get, one to a line: short timeouts, as most of their
 # time goes into waiting for devices that do not answer.
 kunit_args() { # TIMEOUT_MS PATIENCE_MS
-	printf '%s\n' "gpio_virtio.timeout_ms=$1" "gpio_virtio_kunit.patience_ms=$2" \
-		"gpio_virtio_kunit.shuffle=${SHUFFLE:-0}"
-	# Tasks that poll would hide that those that sleep are not woken.
-	[[ ${KUNIT_ARGS:-} == *gpio_virtio.poll_us=* ]] || echo gpio_virtio.poll_us=0
-	# The driver in C waits for ever for devices like these.
-	[[ ${DRIVER:-rust} == rust ]] || echo gpio_virtio_kunit.fuzz_seeds=0
-	# shellcheck disable=SC2086 # one word each
-	[[ -z ${KUNIT_ARGS:-} ]] || printf '%s\n' $KUNIT_ARGS
+	{
+		printf '%s\n' "gpio_virtio.timeout_ms=$1" "gpio_virtio_kunit.patience_ms=$2" \
+			"gpio_virtio_kunit.shuffle=${SHUFFLE:-0}"
+		# Tasks that poll would hide that those that sleep are not woken.
+		echo gpio_virtio.poll_us=0
+		# The driver in C waits for ever for devices like these.
+		[[ ${DRIVER:-rust} == rust ]] || echo gpio_virtio_kunit.fuzz_seeds=0
+		# shellcheck disable=SC2086 # one word each
+		[[ -z ${KUNIT_ARGS:-} ]] || printf '%s\n' $KUNIT_ARGS
+		# Each once: a parameter of a module in Rust takes its first value, and no other.
+	} | awk -F= '{ value[$1] = $0 } END { for (name in value) print value[name] }'
 }
