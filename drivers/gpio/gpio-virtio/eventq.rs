@@ -442,8 +442,8 @@ impl EventQueue {
         });
     }
 
-    /// Returns the message that the device is to get about `line`, if there is one, and what is left
-    /// to do.
+    /// Returns the message that the device is to get about `line`, if there is one, and what is
+    /// left to do.
     ///
     /// With `bus_unlock`, the bus lock of the line counts as released when there is none.
     ///

@@ -3,9 +3,9 @@
 //! Driver for virtio GPIO controllers.
 //!
 //! - [`wire`], [`names`] and [`line`] know the device, but neither bus nor queues: what goes over
-//!   the wire, the names of lines, and what the interrupt of a line may do next. Nor do [`watch`] and
-//!   [`poll`], about waits, and [`gate`], [`duty`], [`lost`] and [`recovery`], about devices that
-//!   misbehave.
+//!   the wire, the names of lines, and what the interrupt of a line may do next. Nor do [`watch`]
+//!   and [`poll`], about waits, and [`gate`], [`duty`], [`lost`] and [`recovery`], about devices
+//!   that misbehave.
 //! - [`requestq`] and [`eventq`] are the two queues of the device.
 //! - [`device`] ties them together, and [`chip`] to gpiolib and genirq. [`debugfs`] shows them.
 //!

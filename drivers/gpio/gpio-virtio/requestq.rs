@@ -105,8 +105,8 @@ const MAX_SLOTS: usize = 256;
 /// Time in milliseconds that a silent device gets for an answer.
 const SILENT_TIMEOUT_MS: u32 = 100;
 
-/// Time in milliseconds after which is looked whether the queue is broken, while something is waited
-/// for. Nothing tells it: a queue that breaks makes no callbacks any more.
+/// Time in milliseconds after which is looked whether the queue is broken, while something is
+/// waited for. Nothing tells it: a queue that breaks makes no callbacks any more.
 const BROKEN_POLL_MS: u32 = 250;
 
 /// Time in microseconds that is polled for an answer at most, whatever the user says.
@@ -557,8 +557,8 @@ impl Slots {
         cause
     }
 
-    /// Sends one message, as part of the batch with the first slot `leader` if there is one already.
-    /// Returns its slot.
+    /// Sends one message, as part of the batch with the first slot `leader` if there is one
+    /// already. Returns its slot.
     fn add(
         &mut self,
         ring: &mut impl Ring,

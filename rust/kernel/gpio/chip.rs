@@ -391,18 +391,23 @@ impl OnlyLine {
         let lines = usize::from(unsafe { (*gc).ngpio });
         // SAFETY: By the safety requirements; bitmaps are made of whole words.
         let words = unsafe { core::slice::from_raw_parts(mask, lines.div_ceil(BITS)) };
-        let mut words = words.iter().copied().enumerate();
-        let (word, bit) = words.find(|&(_, bits)| bits != 0)?;
+        let mut rest = words;
+
+        while let [0, others @ ..] = rest {
+            rest = others;
+        }
+
+        let word = words.len() - rest.len();
+        let (&bit, others) = rest.split_first()?;
         let line = word * BITS + bit.trailing_zeros() as usize;
+        let is_only = bit.is_power_of_two() && others.iter().all(|&bits| bits == 0);
 
         // Lines number from 0 to 65534.
-        (bit.is_power_of_two() && words.all(|(_, bits)| bits == 0) && line < lines).then_some(
-            Self {
-                line: line as c_uint,
-                word,
-                bit,
-            },
-        )
+        (is_only && line < lines).then_some(Self {
+            line: line as c_uint,
+            word,
+            bit,
+        })
     }
 }
 
