@@ -37,10 +37,11 @@
 //!
 //! What cannot be done from here: genirq takes no reference to the descriptor for an operation. A
 //! consumer that goes on using an interrupt number while the interrupt's chip is being removed may
-//! find the descriptor freed under its feet, within genirq, whatever chip it is of. A consumer in the
-//! kernel that requests an interrupt while the chip is being removed may have it freed before
-//! `request_irq()` is done with it. And a chained handler (`irq_set_chained_handler()`) is not known to gpiolib as a use of the interrupt; who
-//! installs one has to take it out before the chip goes.
+//! find the descriptor freed under its feet, within genirq, whatever chip it is of. A consumer in
+//! the kernel that requests an interrupt while the chip is being removed may have it freed before
+//! `request_irq()` is done with it. And gpiolib does not know that a chained handler
+//! (`irq_set_chained_handler()`) uses the interrupt; who installs one has to take it out before the
+//! chip goes.
 
 use super::{
     irq_domain::IrqDomain,

@@ -324,7 +324,11 @@ no_splat_but() { # PATTERN
 		!inside { print; next }
 		{ report = report $0 "\n" }
 		/end trace/ { inside = 0; if (report ~ known) left++; else printf "%s", report }
-		END { if (inside) printf "%s", report; print "known warnings: " left + 0 }' >"$tmp/dmesg"
+		END {
+			if (inside)
+				printf "%s", report
+			print "known warnings: " left + 0
+		}' >"$tmp/dmesg"
 	tail -n 1 "$tmp/dmesg"
 	no_complaint_in "$tmp/dmesg"
 }

@@ -82,7 +82,8 @@ if is_uml; then
 		ktap_test_skip 'replug: User-Mode Linux lets nothing go by itself'
 	done
 else
-	check "replug: $COUNT times by the host under load, nothing is left behind" replugged by_host
+	check "replug: $COUNT times by the host under load, nothing is left behind" \
+		replugged by_host
 	check "replug: $COUNT times without warning under load, nothing is left behind" \
 		replugged by_surprise
 	check 'replug: without warning, a request in flight ends at once' surprised_midway
