@@ -320,10 +320,19 @@ no_splat() {
 # The same, but for warnings that match PATTERN, as a whole.
 no_splat_but() { # PATTERN
 	dmesg | awk -v known="$1" '
-		/cut here/ { report = ""; inside = 1 }
+		# A log that is full has lost the beginning of its first report, which tells nothing.
+		NR == 1 && !/\[ *0\.000000\]/ { inside = cut = 1 }
+		/cut here/ { printf "%s", report; report = ""; inside = 1; cut = 0 }
 		!inside { print; next }
 		{ report = report $0 "\n" }
-		/end trace/ { inside = 0; if (report ~ known) left++; else printf "%s", report }
+		/end trace/ {
+			if (cut || report ~ known)
+				left++
+			else
+				printf "%s", report
+			report = ""
+			inside = cut = 0
+		}
 		END {
 			if (inside)
 				printf "%s", report
