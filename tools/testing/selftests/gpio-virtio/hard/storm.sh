@@ -68,6 +68,7 @@ check 'storm: of events that make no sense: the same' odd_events
 # The most lines that the kernel has logged within 60 seconds since this part began.
 most_lines() {
 	dmesg | tr -d '[]' | awk -v since="$begun" '
+		BEGIN { first = last = most = 0 }
 		$1 < since { next }
 		{
 			times[last++] = $1
@@ -76,7 +77,7 @@ most_lines() {
 			if (last - first > most)
 				most = last - first
 		}
-		END { print most + 0 }'
+		END { print most }'
 }
 
 quiet_log() {
