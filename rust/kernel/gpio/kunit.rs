@@ -441,6 +441,8 @@ impl irq::Handler for Consumer {
 }
 
 /// Requests an interrupt; the result has to be dropped before the chip is removed.
+///
+/// The handler is not forced into a thread: it has run when the interrupt was raised.
 fn consume(
     dev: &Device<Bound>,
     irq: c_uint,
@@ -454,7 +456,7 @@ fn consume(
     KBox::pin_init(
         irq::Registration::new(
             request,
-            flags,
+            flags | Flags::NO_THREAD,
             LABEL,
             Ok::<_, Error>(Consumer {
                 irq,
