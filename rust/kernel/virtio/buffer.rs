@@ -67,15 +67,18 @@ pub unsafe trait Buffer: Sized + Send + 'static {
 
 /// A value on DMA cache lines of its own.
 ///
-/// The alignment is the largest `ARCH_DMA_MINALIGN` of the architectures that have Rust support.
-#[repr(C, align(128))]
+/// DMA is coherent on x86, where nothing has to be kept apart. For the others the alignment is the
+/// largest `ARCH_DMA_MINALIGN` of the architectures that have Rust support.
+#[cfg_attr(any(CONFIG_X86, CONFIG_UML), repr(C, align(8)))]
+#[cfg_attr(not(any(CONFIG_X86, CONFIG_UML)), repr(C, align(128)))]
 struct DmaAligned<T>(T);
 
 // What DMA needs on this configuration must not exceed what `DmaAligned` gives.
 static_assert!(bindings::ARCH_KMALLOC_MINALIGN <= core::mem::align_of::<DmaAligned<u8>>());
 
-/// The parts of a message that the device sees.
-#[repr(C)]
+/// The parts of a message that the device sees: on a cache line if they are small, which is not
+/// that of another message.
+#[repr(C, align(64))]
 struct Visible<Out, In> {
     output: DmaAligned<Out>,
     /// `large_input` takes its place when there.
