@@ -320,7 +320,7 @@ no_splat() {
 # The same, but for warnings that match PATTERN, as a whole.
 no_splat_but() { # PATTERN
 	dmesg | awk -v known="$1" '
-		# A log that is full has lost the beginning of its first report, which tells nothing.
+		# A log that is full has lost the beginning of its first report: it tells nothing.
 		NR == 1 && !/\[ *0\.000000\]/ { inside = cut = 1 }
 		/cut here/ { printf "%s", report; report = ""; inside = 1; cut = 0 }
 		!inside { print; next }
