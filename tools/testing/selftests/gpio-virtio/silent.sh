@@ -36,12 +36,13 @@ other_lines() {
 check 'silence: other lines do not wait' other_lines
 
 late_answer() {
-	vgpio --device main fault set delay=1500ms,type=get-value,line=lid
+	# The wait ends after 1.0 to 1.5 seconds.
+	vgpio --device main fault set delay=2500ms,type=get-value,line=lid
 	vgpio --device main set lid=1
 	refuse 'unable to read GPIO line values' gpioget --chip "$main" lid
 	vgpio --device main fault clear
 	# What comes late belongs to nobody.
-	sleep 1
+	sleep 2
 	vgpio --device main set lid=0
 	expect '"lid"=inactive' gpioget --chip "$main" lid
 }
