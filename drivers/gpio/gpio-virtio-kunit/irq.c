@@ -812,11 +812,17 @@ static void e2_one_notification_for_many_events(struct kunit *test)
 /* Edges on that many lines at the same time. */
 #define BURST	32
 
-static void expect_armed_at_once(struct fixture *f, struct irq_user *users[BURST])
+static void burst(struct kunit *test,
+		  struct irq_user *(*get)(struct fixture *f, unsigned int line,
+					  unsigned long flags))
 {
-	struct kunit *test = f->test;
+	struct fixture *f = plug_with(test, .ngpio = BURST);
+	struct irq_user *users[BURST];
 	unsigned int before;
 	unsigned long flags;
+
+	for (int i = 0; i < BURST; i++)
+		users[i] = get(f, i, IRQF_TRIGGER_RISING);
 
 	for (int round = 1; round <= 3; round++) {
 		before = kunit_virtio_notifications(f->g->dev, EVENTQ);
@@ -835,22 +841,12 @@ static void expect_armed_at_once(struct fixture *f, struct irq_user *users[BURST
 
 static void e2_burst_is_armed_again_at_once(struct kunit *test)
 {
-	struct fixture *f = plug_with(test, .ngpio = BURST);
-	struct irq_user *users[BURST];
-
-	for (int i = 0; i < BURST; i++)
-		users[i] = irq_get(f, i, IRQF_TRIGGER_RISING);
-	expect_armed_at_once(f, users);
+	burst(test, irq_get);
 }
 
 static void e2_burst_for_threads_is_armed_again_at_once(struct kunit *test)
 {
-	struct fixture *f = plug_with(test, .ngpio = BURST);
-	struct irq_user *users[BURST];
-
-	for (int i = 0; i < BURST; i++)
-		users[i] = irq_get_threaded(f, i, IRQF_TRIGGER_RISING);
-	expect_armed_at_once(f, users);
+	burst(test, irq_get_threaded);
 }
 
 static void raise_next(struct irq_user *user)

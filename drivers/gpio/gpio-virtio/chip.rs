@@ -152,7 +152,7 @@ impl GpioChip {
         if idle {
             let message = Message::SetDirection(Direction::None);
 
-            RequestQueue::post(&self.0.requests, line, message)?;
+            RequestQueue::post(&self.0.requests, None, line, message)?;
         }
         Ok(())
     }

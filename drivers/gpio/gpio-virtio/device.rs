@@ -284,7 +284,9 @@ impl VirtioGpio {
             let sent = Message::SetIrqType(kind);
             let answer = match message {
                 // Whatever comes next for this line, the device processes it after this.
-                line::Message::Disable => RequestQueue::post_in(&this.requests, epoch, line, sent),
+                line::Message::Disable => {
+                    RequestQueue::post(&this.requests, Some(epoch), line, sent)
+                }
                 line::Message::Enable(_) => {
                     RequestQueue::request(&this.requests, Some(epoch), line, sent, |_| Ok(()))
                 }

@@ -1044,7 +1044,8 @@ impl RequestQueue {
         Ok(())
     }
 
-    /// Sends a message about `line` without waiting for the answer, which nobody will see.
+    /// Sends a message about `line`, which is of no use in another epoch if there is an `epoch`,
+    /// without waiting for the answer, which nobody will see.
     ///
     /// Messages about one line take effect in the order in which they were sent, so one that is
     /// sent afterwards may rely on this one. Waits when there is no room.
@@ -1053,34 +1054,16 @@ impl RequestQueue {
     ///
     /// - `ETIMEDOUT` if there was no room for too long.
     /// - `EINTR` if the task is being killed and there is no room.
-    /// - `ENODEV` if the device is gone, or going.
+    /// - `ENODEV` if the device is gone, or going, or in another epoch.
     ///
     /// # Context
     ///
     /// Process context; may sleep.
-    pub(crate) fn post(this: &Arc<Self>, line: u16, message: wire::Message) -> Result {
-        Self::post_on(this, line, message, None)
-    }
-
-    /// Does what [`RequestQueue::post`] does for a message that is of no use in another epoch.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`RequestQueue::post`], and `ENODEV` in another epoch.
-    pub(crate) fn post_in(
+    pub(crate) fn post(
         this: &Arc<Self>,
-        epoch: Epoch,
-        line: u16,
-        message: wire::Message,
-    ) -> Result {
-        Self::post_on(this, line, message, Some(epoch))
-    }
-
-    fn post_on(
-        this: &Arc<Self>,
-        line: u16,
-        message: wire::Message,
         epoch: Option<Epoch>,
+        line: u16,
+        message: wire::Message,
     ) -> Result {
         let terms = Terms {
             posted: true,
