@@ -311,6 +311,14 @@ pace() { # NAME DEVICE LINE=VALUE...
 	done
 }
 
+# Requests and events of the main device are as they should be.
+lines_work() {
+	expect '"door"=active' gpioget --chip "$main" door
+	monitor mon "$main" tamper
+	pace mon main tamper=1 tamper=0
+	expect '3 rising 3 falling' events mon
+}
+
 # The kernel has not complained so far.
 no_splat() {
 	dmesg >"$tmp/dmesg"
@@ -422,4 +430,14 @@ under_load() { # COMMAND...
 	end churn
 	cat "$tmp/churn"
 	same 3 "$(grep -c ' 0 failed' "$tmp/churn")" 'lines without a failure'
+}
+
+# The same, and nothing is left behind.
+nothing_left_behind() { # COMMAND...
+	"$@"
+	baseline
+	under_load "$@"
+	# Without the interrupts that lines were mapped to.
+	"$@"
+	nothing_leaked "$COUNT" 3
 }

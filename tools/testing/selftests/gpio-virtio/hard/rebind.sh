@@ -11,23 +11,13 @@ rebind() {
 	echo "$device" >"$driver/bind"
 }
 
-rebound() {
-	rebind
-	baseline
-	under_load rebind
-	# Without the interrupts that lines were mapped to.
-	rebind
-	nothing_leaked "$COUNT" 3
-}
-check "rebind: $COUNT times unbound and bound under load, nothing is left behind" rebound
+check "rebind: $COUNT times unbound and bound under load, nothing is left behind" \
+	nothing_left_behind rebind
 
 works() {
 	find_chips
 	vgpio --device main set 0=0 4=0
-	expect '"door"=active' gpioget --chip "$main" door
-	monitor mon "$main" tamper
-	pace mon main tamper=1 tamper=0
-	expect '3 rising 3 falling' events mon
+	lines_work
 	drive relay "$main" relay=1
 	expect '"relay"=active' vgpio --device main get relay
 }

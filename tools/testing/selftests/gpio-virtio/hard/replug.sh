@@ -46,19 +46,11 @@ by_surprise() {
 }
 
 replugged() { # HOW
-	"$1"
-	baseline
-	under_load "$1"
-	# Without the interrupts that lines were mapped to.
-	"$1"
-	nothing_leaked "$COUNT" 3
+	nothing_left_behind "$1"
 
 	find_chips
 	vgpio --device main set 0=0 4=0
-	expect '"door"=active' gpioget --chip "$main" door
-	monitor mon "$main" tamper
-	pace mon main tamper=1 tamper=0
-	expect '3 rising 3 falling' events mon
+	lines_work
 }
 
 # A request that the device will never answer does not hold up the end.
