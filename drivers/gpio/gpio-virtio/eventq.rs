@@ -242,7 +242,7 @@ impl Events {
     }
 
     /// Takes a buffer home. Returns the line that it was for, and what its machine asks for.
-    fn returned(&mut self, buffer: Buffer, used: Result<usize>) -> Option<(u16, Action)> {
+    fn returned(&mut self, buffer: Buffer, used: Result<u32>) -> Option<(u16, Action)> {
         let line = *buffer.private();
         let event = used.map_or(wire::Event::Odd, |used| buffer.response().event(used));
 

@@ -56,7 +56,8 @@ use kernel::{
             Relaxed, //
         },
         Arc,
-        Completion, //
+        Completion,
+        SetOnce, //
     },
     time::{
         delay::fsleep,
@@ -171,7 +172,7 @@ struct Slot {
     /// The buffer when it is at home.
     buffer: Option<Buffer>,
     /// How much of the answer the device says it wrote.
-    used: Result<usize>,
+    used: Result<u32>,
     /// The next slot of the same batch.
     next: Option<u16>,
     /// In the first slot of a batch: how many answers are missing until `done` is signalled; 0 when
@@ -181,9 +182,11 @@ struct Slot {
     /// the answers.
     left: Left,
     ended: Result,
-    /// In the first slot of a batch: signalled once, by the last answer if not before.
-    done: Arc<Completion>,
 }
+
+/// A completion for each slot, for the batch with this first slot: signalled once, by the last
+/// answer if not before.
+type Dones = KVec<Pin<KBox<Completion>>>;
 
 /// The time between two resets of the device.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -226,6 +229,8 @@ struct Counts {
 /// State under the lock of the queue.
 struct Slots {
     slots: KVec<Slot>,
+    /// Those of the slots, which their senders wait for without the lock.
+    dones: Arc<Dones>,
     /// Stack of free slots, with room for all of them.
     free: KVec<u16>,
     /// The slots that are [`Phase::Posted`] or [`Phase::Orphaned`].
@@ -280,6 +285,7 @@ impl Slots {
 
         Ok(Self {
             slots: KVec::new(),
+            dones: Arc::new(Dones::new(), GFP_KERNEL)?,
             free: KVec::new(),
             unclaimed: Lost::new(),
             waiting: 0,
@@ -296,15 +302,15 @@ impl Slots {
         })
     }
 
-    /// Allocates a slot for each of `dones`, at most [`MAX_SLOTS`], and the stack of the free ones:
-    /// all of them.
-    fn allocate(dones: &[Arc<Completion>]) -> Result<(KVec<Slot>, KVec<u16>)> {
-        let count = dones.len();
-        let mut new = KVec::with_capacity(count, GFP_KERNEL)?;
+    /// Allocates `count` slots, at most [`MAX_SLOTS`], their completions, and the stack of the
+    /// free ones: all of them.
+    fn allocate(count: usize) -> Result<(KVec<Slot>, Arc<Dones>, KVec<u16>)> {
+        let mut slots = KVec::with_capacity(count, GFP_KERNEL)?;
+        let mut dones = Dones::with_capacity(count, GFP_KERNEL)?;
         let mut free = KVec::with_capacity(count, GFP_KERNEL)?;
 
-        while new.len() < count {
-            let from = new.len();
+        while slots.len() < count {
+            let from = slots.len();
             let parts = |index| {
                 (
                     wire::Message::GetValue.request(0),
@@ -314,12 +320,13 @@ impl Slots {
                 )
             };
 
-            for (buffer, done) in Buffer::fill_page(parts, GFP_KERNEL)?
+            for buffer in Buffer::fill_page(parts, GFP_KERNEL)?
                 .into_iter()
-                .zip(dones.iter().skip(from))
+                .take(count - from)
             {
+                dones.push(KBox::pin_init(Completion::new(), GFP_KERNEL)?, GFP_KERNEL)?;
                 free.push(*buffer.private(), GFP_KERNEL)?;
-                new.push(
+                slots.push(
                     Slot {
                         phase: Phase::Free,
                         line: 0,
@@ -330,14 +337,13 @@ impl Slots {
                         missing: 0,
                         left: Left::default(),
                         ended: Ok(()),
-                        done: done.clone(),
                     },
                     GFP_KERNEL,
                 )?;
             }
         }
 
-        Ok((new, free))
+        Ok((slots, Arc::new(dones, GFP_KERNEL)?, free))
     }
 
     fn get(&mut self, slot: u16) -> Option<&mut Slot> {
@@ -381,9 +387,9 @@ impl Slots {
 
     /// Ends the waits of all batches.
     fn end_waits(&mut self) {
-        for slot in &mut self.slots {
+        for (slot, done) in self.slots.iter_mut().zip(self.dones.iter()) {
             if slot.missing > 0 {
-                slot.signal();
+                slot.signal(done);
             }
         }
     }
@@ -404,7 +410,7 @@ impl Slots {
         let passed = self.watch.due().unwrap_or(0);
         let mut waiting = false;
 
-        for slot in &mut self.slots {
+        for (slot, done) in self.slots.iter_mut().zip(self.dones.iter()) {
             if slot.missing == 0 {
                 continue;
             }
@@ -418,7 +424,7 @@ impl Slots {
                 waiting = true;
                 continue;
             };
-            slot.signal();
+            slot.signal(done);
         }
 
         self.watch.again(waiting);
@@ -435,7 +441,7 @@ impl Slots {
     }
 
     /// Takes a buffer home, answered or, with an error, not.
-    fn returned(&mut self, buffer: Buffer, used: Result<usize>) {
+    fn returned(&mut self, buffer: Buffer, used: Result<u32>) {
         let index = *buffer.private();
         let Some(slot) = self.get(index) else {
             return;
@@ -452,11 +458,15 @@ impl Slots {
         self.in_flight = self.in_flight.saturating_sub(1);
 
         match phase {
-            Phase::Sent { leader } => match self.get(leader) {
-                Some(first) if first.missing > 1 => first.missing -= 1,
-                Some(first) if first.missing == 1 => first.signal(),
-                _ => (),
-            },
+            Phase::Sent { leader } => {
+                let leader = usize::from(leader);
+
+                match (self.slots.get_mut(leader), self.dones.get(leader)) {
+                    (Some(first), _) if first.missing > 1 => first.missing -= 1,
+                    (Some(first), Some(done)) if first.missing == 1 => first.signal(done),
+                    _ => (),
+                }
+            }
             Phase::Posted | Phase::Orphaned => {
                 // Not when the device was reset.
                 if phase == Phase::Orphaned && used != Err(ENODEV) {
@@ -740,12 +750,13 @@ impl Slots {
     /// without all answers, if not because of [`RequestQueue::end_waits`].
     #[inline]
     fn end(&mut self, batch: &Batch, waited: Result) -> Result {
-        let slot = self.get(batch.first).ok_or(EINVAL)?;
+        let first = usize::from(batch.first);
+        let slot = self.slots.get_mut(first).ok_or(EINVAL)?;
 
         slot.missing = 0;
-        if waited.is_err() {
+        if let (Err(_), Some(done)) = (waited, self.dones.get(first)) {
             // The signal may have come in the last moment. It is not for the next one who waits.
-            let _ = slot.done.try_wait();
+            let _ = done.try_wait();
         }
         waited.and(slot.ended)
     }
@@ -789,9 +800,9 @@ impl Counts {
 
 impl Slot {
     /// Ends the wait for the batch with this first slot, which has not ended yet.
-    fn signal(&mut self) {
+    fn signal(&mut self, done: &Completion) {
         self.missing = 0;
-        self.done.complete();
+        done.complete();
     }
 
     /// Decodes the answer.
@@ -814,8 +825,8 @@ impl Reclaim<Buffer> for Slots {
 pub(crate) struct RequestQueue {
     #[pin]
     queue: virtio::Queue<Buffer, Slots>,
-    /// Those that are in the slots, for who waits without the lock.
-    dones: KVec<Arc<Completion>>,
+    /// [`Slots::dones`], for who waits without the lock.
+    dones: SetOnce<Arc<Dones>>,
     /// Ends waits, see [`Watch`].
     #[pin]
     watchdog: DelayedWork<Self>,
@@ -823,16 +834,8 @@ pub(crate) struct RequestQueue {
     patience: Delta,
     /// It has kept them for longer, or leaves no room for others.
     needs_reset: Atomic<bool>,
-}
-
-/// Allocates completions.
-fn completions(count: usize) -> Result<KVec<Arc<Completion>>> {
-    let mut new = KVec::with_capacity(count, GFP_KERNEL)?;
-
-    for _ in 0..count {
-        new.push(Arc::pin_init(Completion::new(), GFP_KERNEL)?, GFP_KERNEL)?;
-    }
-    Ok(new)
+    /// How many slots there are to be, if the ring has room for them.
+    wanted: usize,
 }
 
 impl_has_delayed_work! {
@@ -861,14 +864,14 @@ impl RequestQueue {
             let wanted = (2 * usize::from(ngpio)).clamp(MIN_SLOTS, MAX_SLOTS);
             let poll = Delta::from_micros(poll_us.min(MAX_POLL_US).into());
             let slots = Slots::new(timeout_ms, poll)?;
-            let dones = completions(wanted)?;
 
             Ok(try_pin_init!(Self {
                 queue <- new_virtqueue!(c"requestq", slots),
-                dones,
+                dones: SetOnce::new(),
                 watchdog <- new_delayed_work!("RequestQueue::watchdog"),
                 patience: Delta::from_millis(PATIENCE * i64::from(timeout_ms.max(1))),
                 needs_reset: Atomic::new(false),
+                wanted,
             }? Error))
         })
     }
@@ -893,11 +896,14 @@ impl RequestQueue {
             return Err(EINVAL);
         }
 
-        let dones = self.dones.get(..capacity).unwrap_or(&self.dones);
-        let (new, free) = Slots::allocate(dones)?;
+        let (new, dones, free) = Slots::allocate(capacity.min(self.wanted))?;
+
+        self.dones.populate(dones.clone());
+
         let old = self.queue.with(|_, slots| {
             (
                 core::mem::replace(&mut slots.slots, new),
+                core::mem::replace(&mut slots.dones, dones),
                 core::mem::replace(&mut slots.free, free),
             )
         });
@@ -1210,7 +1216,8 @@ impl RequestQueue {
         }
         batch.notified?;
         self.dones
-            .get(usize::from(batch.first))
+            .as_ref()
+            .and_then(|dones| dones.get(usize::from(batch.first)))
             .ok_or(EINVAL)?
             .wait_killable()
     }
@@ -1528,7 +1535,7 @@ mod tests {
         fn new(count: usize, room: usize) -> Result<Self> {
             let mut slots = Slots::new(5000, Delta::ZERO)?;
 
-            (slots.slots, slots.free) = Slots::allocate(&completions(count)?)?;
+            (slots.slots, slots.dones, slots.free) = Slots::allocate(count)?;
             Ok(Self {
                 slots,
                 device: Device {
@@ -1559,9 +1566,9 @@ mod tests {
 
         /// Takes the signal that the wait for a batch is over.
         fn is_done(&self, batch: &Batch) -> bool {
-            let slot = self.slots.slots.get(usize::from(batch.first));
+            let done = self.slots.dones.get(usize::from(batch.first));
 
-            slot.is_some_and(|slot| slot.done.try_wait())
+            done.is_some_and(|done| done.try_wait())
         }
 
         /// Lets time pass. Returns whether anybody is looked after.

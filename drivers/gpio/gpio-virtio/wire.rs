@@ -116,8 +116,8 @@ impl Message {
     ///
     /// - `EIO` if the device refused the message.
     /// - `EPROTO` if this is no answer to the message.
-    pub(crate) fn answer(self, response: &Response, used: usize) -> Result<u8> {
-        if used != size_of::<Response>() {
+    pub(crate) fn answer(self, response: &Response, used: u32) -> Result<u8> {
+        if used as usize != size_of::<Response>() {
             return Err(EPROTO);
         }
         check_status(response.status)?;
@@ -150,8 +150,8 @@ fn check_status(status: u8) -> Result {
 ///
 /// - `EIO` if the device refused the message.
 /// - `EPROTO` if this is no answer to the message.
-pub(crate) fn names_answer(status: u8, used: usize, size: usize) -> Result<usize> {
-    let written = used.checked_sub(size_of_val(&status)).ok_or(EPROTO)?;
+pub(crate) fn names_answer(status: u8, used: u32, size: usize) -> Result<usize> {
+    let written = (used as usize).checked_sub(size_of_val(&status)).ok_or(EPROTO)?;
 
     if written > size {
         return Err(EPROTO);
@@ -233,8 +233,8 @@ impl EventResponse {
     ///
     /// There are no errors: whatever the device wrote, its buffer is back and something has to be
     /// done with the line.
-    pub(crate) fn event(&self, used: usize) -> Event {
-        match (used == size_of::<Self>(), u32::from(self.status)) {
+    pub(crate) fn event(&self, used: u32) -> Event {
+        match (used as usize == size_of::<Self>(), u32::from(self.status)) {
             (true, uapi::VIRTIO_GPIO_IRQ_STATUS_VALID) => Event::Valid,
             (true, uapi::VIRTIO_GPIO_IRQ_STATUS_INVALID) => Event::Invalid,
             _ => Event::Odd,
@@ -432,7 +432,7 @@ mod tests {
             value: 1,
         };
 
-        for used in [0, 1, 3, 4, 8, u32::MAX as usize, usize::MAX] {
+        for used in [0, 1, 3, 4, 8, u32::MAX] {
             assert_eq!(Message::GetValue.answer(&response, used), Err(EPROTO));
             assert_eq!(Message::SetValue(true).answer(&response, used), Err(EPROTO));
         }
@@ -451,7 +451,7 @@ mod tests {
         assert_eq!(names_answer(OK, 1, 10), Ok(0));
         assert_eq!(names_answer(ERR, 1, 10), Err(EIO));
         assert_eq!(names_answer(OK, 12, 10), Err(EPROTO));
-        assert_eq!(names_answer(OK, usize::MAX, usize::MAX), Ok(usize::MAX - 1));
+        assert_eq!(names_answer(OK, u32::MAX, usize::MAX), Ok(u32::MAX as usize - 1));
     }
 
     #[test]
@@ -463,7 +463,7 @@ mod tests {
             assert_eq!(EventResponse { status }.event(1), Event::Odd);
         }
         assert_eq!(EventResponse::POISON.event(1), Event::Odd);
-        for used in [0, 2, 3, usize::MAX] {
+        for used in [0, 2, 3, u32::MAX] {
             assert_eq!(EventResponse { status: 1 }.event(used), Event::Odd);
             assert_eq!(EventResponse { status: 0 }.event(used), Event::Odd);
         }

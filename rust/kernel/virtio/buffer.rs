@@ -124,7 +124,8 @@ unsafe impl Sync for DmaPage {}
 /// `visible` points to an initialised value in `page`, which belongs to this message alone.
 struct Inner<Out, In, P> {
     private: P,
-    large_input: Option<KVec<u8>>,
+    // In a box of its own, because most messages have none.
+    large_input: Option<KBox<KVec<u8>>>,
     visible: NonNull<Visible<Out, In>>,
     _page: Arc<DmaPage>,
 }
@@ -292,7 +293,7 @@ where
         let mut bytes = KVec::with_capacity(len.max(PAGE_SIZE), flags)?;
 
         bytes.resize(len, fill, flags)?;
-        self.0.large_input = Some(bytes);
+        self.0.large_input = Some(KBox::new(bytes, flags)?);
         Ok(self)
     }
 
@@ -331,7 +332,7 @@ where
 
     /// Returns the large response, if the message has one.
     pub fn large_response(&self) -> Option<&[u8]> {
-        self.0.large_input.as_deref()
+        self.0.large_input.as_ref().map(|bytes| bytes.as_slice())
     }
 
     /// Returns the part that the device never sees.

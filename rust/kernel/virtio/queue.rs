@@ -380,7 +380,7 @@ impl<B: Buffer> Access<'_, B> {
     /// The number is [`EPROTO`] when the device claims more than the buffer has room for. Whether
     /// it really wrote that many is unknown.
     #[inline]
-    pub fn pop(&mut self) -> Option<(B, Result<usize>)> {
+    pub fn pop(&mut self) -> Option<(B, Result<u32>)> {
         if self.vq.is_null() {
             return None;
         }
@@ -396,9 +396,11 @@ impl<B: Buffer> Access<'_, B> {
         // returns each once, and only when the device is done with it.
         let buffer = unsafe { B::from_raw(raw) };
 
-        let written = match usize::try_from(len) {
-            Ok(len) if len <= buffer.writable_len() => Ok(len),
-            _ => Err(EPROTO),
+        // CAST: `usize` has at least 32 bits.
+        let written = if len as usize <= buffer.writable_len() {
+            Ok(len)
+        } else {
+            Err(EPROTO)
         };
 
         Some((buffer, written))
