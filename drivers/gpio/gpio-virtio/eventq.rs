@@ -447,12 +447,13 @@ impl EventQueue {
     ///
     /// With `bus_unlock`, the bus lock of the line counts as released when there is none.
     ///
-    /// Notifies the device of what was armed under the lock. While interrupts of other lines are
-    /// being handled, which will be armed in turn, that is left to the last of them, or to the work
-    /// item if that comes first: a burst on many lines takes one notification, and none of them
-    /// waits for another.
+    /// Notifies the device of what was armed under the lock. During a callback that is left to its
+    /// end. While interrupts of other lines are being handled, which will be armed in turn, that is
+    /// left to the last of them, or to the work item if that comes first: a burst on many lines
+    /// takes two notifications at most, and none of them waits for another.
     pub(crate) fn next_message(&self, line: u16, bus_unlock: bool) -> (Option<Message>, Todo) {
         let mut todo = Todo::default();
+        let mut later = false;
 
         let message = self.queue.with(|_, events| {
             let entry = events.entries.get_mut(usize::from(line))?;
@@ -461,13 +462,15 @@ impl EventQueue {
             if bus_unlock && message.is_none() {
                 entry.bus_locked = false;
                 entry.end_handling(&mut events.handled);
-                todo.kick = events.unnotified && events.handled > 0;
+                later = events.dispatching > 0 || events.handled > 0;
+                // At its end the callback notifies the device of all buffers there are then.
+                todo.kick = events.unnotified && events.dispatching == 0 && later;
             }
             events.unnotified = false;
             message
         });
 
-        if !todo.kick {
+        if !later {
             let _ = self.queue.kick();
         }
         (message, todo)
