@@ -15,7 +15,6 @@ use crate::{
         atomic::{
             Acquire,
             Atomic,
-            Relaxed,
             Release, //
         },
         LockClassKey,
@@ -103,7 +102,8 @@ impl<B: Buffer> Reclaim<B> for () {
 /// - `ring.vq` is NULL or points to the virtqueue that [`AnyQueue::open`] got, which is valid and
 ///   used by nobody else.
 /// - Every token in that virtqueue comes from `B::into_raw()`.
-/// - `kicks` counts the notifications in progress; each was started when `ring.vq` was not NULL.
+/// - `ring.notifications` counts the notifications that were started, each when `ring.vq` was not
+///   NULL, and `notified` those that are over, in 32 bits.
 ///
 /// [`Device::find_vqs`]: super::Device::find_vqs
 #[pin_data]
@@ -111,7 +111,7 @@ pub struct Queue<B: Buffer, S: Reclaim<B> = ()> {
     name: &'static CStr,
     #[pin]
     ring: RawSpinLock<Ring<S>>,
-    kicks: Atomic<i32>,
+    notified: Atomic<u32>,
     _buffers: PhantomData<fn(B) -> B>,
 }
 
@@ -155,7 +155,7 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
                 name,
                 key,
             ),
-            kicks: Atomic::new(0),
+            notified: Atomic::new(0),
             _buffers: PhantomData,
         })
     }
@@ -231,13 +231,13 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
     /// Notifies the device, as [`Queue::kick_prepare`] has announced.
     #[inline]
     fn notify(&self, vq: NonNull<bindings::virtqueue>) -> Result {
-        // SAFETY: `vq` was open when `kick_prepare()` counted this notification in `kicks`.
-        // `close()` does not return, and so the virtqueue is not freed, before the count is zero.
+        // SAFETY: `vq` was open when `kick_prepare()` counted this notification.
+        // `close()` does not return, and so the virtqueue is not freed, before it is over.
         // Notifying is the one operation that need not be serialised with others.
         let ok = unsafe { bindings::virtqueue_notify(vq.as_ptr()) };
 
         // Release: what the notification did to the virtqueue is over before `close()` sees it.
-        self.kicks.fetch_sub(1, Release);
+        self.notified.fetch_add(1, Release);
 
         if ok {
             Ok(())
@@ -261,7 +261,6 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
         }
 
         // INVARIANT: `ring.vq` is not NULL. The lock orders this before `close()`.
-        self.kicks.fetch_add(1, Relaxed);
         ring.notifications = ring.notifications.wrapping_add(1);
         Ok(Some(vq))
     }
@@ -526,12 +525,16 @@ unsafe impl<B: Buffer, S: Reclaim<B>> AnyQueue for Queue<B, S> {
 
     fn close(&self) {
         // INVARIANT: NULL.
-        self.ring.with(|ring| ring.vq = ptr::null_mut());
+        let started = self.ring.with(|ring| {
+            ring.vq = ptr::null_mut();
+            ring.notifications
+        });
 
         // A notification takes microseconds, and no new one can start.
         //
         // Acquire: pairs with the release at the end of a notification.
-        while self.kicks.load(Acquire) != 0 {
+        // CAST: There are never as many in progress as would make another number the same.
+        while self.notified.load(Acquire) != started as u32 {
             fsleep(Delta::from_micros(10));
         }
     }
