@@ -378,6 +378,8 @@ struct OnlyLine {
 }
 
 impl OnlyLine {
+    const BITS: usize = usize::BITS as usize;
+
     /// Returns the line in `mask` if there is no other.
     ///
     /// # Safety
@@ -385,30 +387,60 @@ impl OnlyLine {
     /// As for [`wanted_lines`], during the call.
     #[inline]
     unsafe fn of(gc: *mut bindings::gpio_chip, mask: *const usize) -> Option<Self> {
-        const BITS: usize = usize::BITS as usize;
-
         // SAFETY: `gc` is valid; the number of lines does not change after registration.
         let lines = usize::from(unsafe { (*gc).ngpio });
-        // SAFETY: By the safety requirements; bitmaps are made of whole words.
-        let words = unsafe { core::slice::from_raw_parts(mask, lines.div_ceil(BITS)) };
-        let mut rest = words;
 
-        while let [0, others @ ..] = rest {
-            rest = others;
+        if lines > Self::BITS {
+            // SAFETY: By the safety requirements; bitmaps are made of whole words.
+            return Self::among(lines, unsafe {
+                core::slice::from_raw_parts(mask, lines.div_ceil(Self::BITS))
+            });
         }
 
+        // SAFETY: As above, and a chip has at least one line.
+        Self::at(lines, 0, unsafe { *mask })
+    }
+
+    /// Returns the line in these `words` if there is no other.
+    fn among(lines: usize, words: &[usize]) -> Option<Self> {
+        let rest = without_leading_zeros(words);
         let word = words.len() - rest.len();
         let (&bit, others) = rest.split_first()?;
-        let line = word * BITS + bit.trailing_zeros() as usize;
-        let is_only = bit.is_power_of_two() && others.iter().all(|&bits| bits == 0);
+
+        if !without_leading_zeros(others).is_empty() {
+            return None;
+        }
+        Self::at(lines, word, bit)
+    }
+
+    /// Returns the line of the only `bit` of `word`, if it is one of `lines`.
+    #[inline]
+    fn at(lines: usize, word: usize, bit: usize) -> Option<Self> {
+        let line = word * Self::BITS + bit.trailing_zeros() as usize;
 
         // Lines number from 0 to 65534.
-        (is_only && line < lines).then_some(Self {
+        (bit.is_power_of_two() && line < lines).then_some(Self {
             line: line as c_uint,
             word,
             bit,
         })
     }
+}
+
+/// Returns the words from the first one on that is not zero.
+#[inline]
+fn without_leading_zeros(mut words: &[usize]) -> &[usize] {
+    // A chip may have a thousand words, next to all of them zero: one branch for several.
+    while let Some(([a, b, c, d, e, f, g, h], others)) = words.split_first_chunk() {
+        if a | b | c | d | e | f | g | h != 0 {
+            break;
+        }
+        words = others;
+    }
+    while let [0, others @ ..] = words {
+        words = others;
+    }
+    words
 }
 
 /// Clears the bits of `mask` in `bits`.
