@@ -293,7 +293,8 @@ def figures(facts, boots):
 def summary(facts, boots):
     timed = [boot.about for boot in boots if boot.about["pass"] == "time"]
     words = f"Measured {facts['date']} at {facts['commit']}, Linux {facts['kernel']}, QEMU {facts['qemu']} (TCG)"
-    words += f", on {facts['processors']} processors ({facts['processor']})"
+    words += f", on {facts['processors']} processors ({facts['processor']}), of which the device had one"
+    words += f" and a guest in QEMU used {facts['smp']}"
     if timed:
         loads = [about["load"] for about in timed]
         words += f": {max(about['pair'] for about in timed)} pairs of boots"

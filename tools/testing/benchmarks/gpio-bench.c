@@ -269,14 +269,14 @@ static void loop(unsigned int chip, unsigned int rounds)
 	section_reserve(&wake, rounds);
 	section_begin(&whole, rounds);
 	while (whole.count < rounds) {
-		start = now();
+		start = operation_begin();
 		set_to(&on, 1);
 		if (!read_events(in, &event, 1)) {
 			whole.lost++;
 			break;
 		}
 		end = now();
-		section_sample(&whole, end - start);
+		operation_end(&whole, start);
 		section_sample(&wake, end - event.timestamp_ns);
 		set_to(&on, 0);
 	}
