@@ -356,6 +356,27 @@ static void a8_reset_never_works(struct kunit *test)
 	expect_new_chip(f);
 }
 
+static void a8_shutdown_is_the_end(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	unsigned int resets;
+
+	/* A reset has failed, and the next one is about to come. */
+	gpio_model_mark(f->g);
+	kunit_virtio_fail_find(f->g->dev, UINT_MAX);
+	kunit_virtio_needs_reset(f->g->dev);
+	assert_soon(f, 1, "reset");
+
+	device_lock(&f->vdev->dev);
+	virtio_device_shutdown(f->vdev);
+	kunit_virtio_fail_find(f->g->dev, 0);
+	resets = kunit_virtio_resets(f->g->dev);
+	device_unlock(&f->vdev->dev);
+
+	msleep(driver_patience());
+	KUNIT_EXPECT_EQ(test, kunit_virtio_resets(f->g->dev), resets);
+}
+
 static void d1_is_as_before_after_suspend(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -515,6 +536,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(a8_reset_fails_at_first),
 	KUNIT_CASE_SLOW(a8_transport_revives_what_was_given_up),
 	KUNIT_CASE_SLOW(a8_reset_never_works),
+	KUNIT_CASE(a8_shutdown_is_the_end),
 	KUNIT_CASE(d1_is_as_before_after_suspend),
 	KUNIT_CASE(d1_no_message_while_suspended),
 	KUNIT_CASE(d1_pending_message_ends_when_suspended),

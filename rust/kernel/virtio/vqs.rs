@@ -205,10 +205,8 @@ impl Vqs {
         let status = status(unsafe { &*vdev.cast() });
 
         // The transport would wait for ever for a device that was unplugged to have been reset. One
-        // that is not ready, though it was, was shut down by the core.
-        if status == STATUS_GONE
-            || this.found.get() && status & bindings::VIRTIO_CONFIG_S_DRIVER_OK == 0
-        {
+        // without a status was shut down by the core: after a reset that has failed it has one.
+        if status == STATUS_GONE || status == 0 {
             return Err(ENODEV);
         }
 
