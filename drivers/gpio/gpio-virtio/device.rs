@@ -168,7 +168,15 @@ impl VirtioGpio {
     }
 
     /// Sees to what is left to do after a step under the lock of the eventq. Any context.
+    #[inline]
     pub(crate) fn follow_up(this: &Arc<Self>, todo: Todo) {
+        if todo != Todo::default() {
+            Self::enqueue(this, todo);
+        }
+    }
+
+    #[cold]
+    fn enqueue(this: &Arc<Self>, todo: Todo) {
         // An item that is pending already will do it, one that is disabled need not any more.
         if todo.kick || todo.more {
             let _ = workqueue::system_long().enqueue::<_, 0>(this.clone());
@@ -270,14 +278,17 @@ impl VirtioGpio {
     /// Process context; sleeps.
     pub(crate) fn sync_line(this: &Arc<Self>, line: u16, bus_unlock: bool) {
         loop {
-            // A message of a machine that is reset, because the device was, is not sent any more.
-            let epoch = this.requests.epoch();
-            let (message, todo) = this.events.next_message(line, bus_unlock);
+            let (is_synced, todo) = this.events.try_unlock(line, bus_unlock);
 
             Self::follow_up(this, todo);
-
-            let Some(message) = message else {
+            if is_synced {
                 return;
+            }
+
+            // A message of a machine that is reset, because the device was, is not sent any more.
+            let epoch = this.requests.epoch();
+            let Some(message) = this.events.next_message(line) else {
+                continue;
             };
 
             let kind = message.irq_type();

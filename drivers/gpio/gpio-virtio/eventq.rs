@@ -17,7 +17,7 @@
 //! unmasks lines with a raw lock held. So who unmasks outside of the callback leaves the
 //! notification to the unlocking of the line's bus lock, which genirq mostly does right afterwards,
 //! or else to a work item. [`EventQueue::update`] tells which. After a burst on several lines whose
-//! handlers are threads, the last one notifies, see [`EventQueue::next_message`].
+//! handlers are threads, the last one notifies, see [`EventQueue::try_unlock`].
 //!
 //! # Storms
 //!
@@ -108,6 +108,8 @@ struct Events {
     /// Lines that wait for a buffer, and where to look for the next one.
     parked: Option<BitmapVec>,
     turn: usize,
+    /// Unless it is set there are none, and no need to search as many bits as the chip has lines.
+    any_parked: bool,
     /// Lines that wait for [`EventQueue::retry`].
     struck: Option<BitmapVec>,
     /// Callbacks in progress, which notify the device at their end.
@@ -133,6 +135,13 @@ pub(crate) struct Todo {
     pub(crate) more: bool,
     /// No event is taken before [`EventQueue::rested`] is called, after this time.
     pub(crate) rest: Option<Delta>,
+}
+
+/// What a callback does next.
+enum Step {
+    Deliver(u16),
+    Again,
+    Done,
 }
 
 impl Events {
@@ -165,6 +174,46 @@ impl Events {
                 false
             }
         }
+    }
+
+    /// Begins a callback. Returns how many events it may take, [`None`] if not any.
+    fn begin(&mut self, ring: &mut Access<'_, Buffer>) -> Option<usize> {
+        ring.disable_callback();
+        self.counts.callbacks.up();
+        if self.duty.is_resting() {
+            return None;
+        }
+
+        self.dispatching += 1;
+        Some(2 * self.capacity)
+    }
+
+    /// Takes events that have come, as long as the `budget` lasts, until there is an interrupt to
+    /// be delivered. Returns its line.
+    fn take(
+        &mut self,
+        ring: &mut Access<'_, Buffer>,
+        budget: &mut usize,
+        todo: &mut Todo,
+    ) -> Option<u16> {
+        while *budget > 0 {
+            let (buffer, used) = ring.pop()?;
+            let Some((line, action)) = self.returned(buffer, used) else {
+                continue;
+            };
+
+            *budget -= 1;
+
+            let deliver = self.perform(ring, line, action, todo);
+
+            // Before the flow handler unmasks the line: others have waited for longer.
+            self.unpark(ring, todo);
+            if deliver {
+                return Some(line);
+            }
+        }
+
+        None
     }
 
     /// Hands a buffer for `line` to the device, or parks the line.
@@ -201,6 +250,7 @@ impl Events {
                 self.counts.parked.up();
                 entry.line.park();
                 parked.set_bit(line.into());
+                self.any_parked = true;
                 // The return of a buffer would be the wrong thing to wait for.
                 todo.retry |= err == ENOMEM;
             }
@@ -210,11 +260,12 @@ impl Events {
 
     /// Gives buffers at home to the lines that wait for one, in turn.
     fn unpark(&mut self, ring: &mut Access<'_, Buffer>, todo: &mut Todo) {
-        while !self.spare.is_empty() {
+        while self.any_parked && !self.spare.is_empty() {
             let Some(parked) = &mut self.parked else {
                 return;
             };
             let Some(index) = parked.next_bit(self.turn).or_else(|| parked.next_bit(0)) else {
+                self.any_parked = false;
                 return;
             };
 
@@ -308,6 +359,7 @@ impl EventQueue {
                 users: 0,
                 parked: bitmap()?,
                 turn: 0,
+                any_parked: false,
                 struck: bitmap()?,
                 dispatching: 0,
                 handled: 0,
@@ -442,38 +494,49 @@ impl EventQueue {
         });
     }
 
-    /// Returns the message that the device is to get about `line`, if there is one, and what is
-    /// left to do.
+    /// Returns whether the device knows all that it is to know about `line`, or is about to, and
+    /// what is left to do. If not, that is in [`EventQueue::next_message`].
     ///
-    /// With `bus_unlock`, the bus lock of the line counts as released when there is none.
+    /// With `bus_unlock`, the bus lock of the line counts as released if so.
     ///
     /// Notifies the device of what was armed under the lock. During a callback that is left to its
     /// end. While interrupts of other lines are being handled, which will be armed in turn, that is
     /// left to the last of them, or to the work item if that comes first: a burst on many lines
     /// takes two notifications at most, and none of them waits for another.
-    pub(crate) fn next_message(&self, line: u16, bus_unlock: bool) -> (Option<Message>, Todo) {
+    pub(crate) fn try_unlock(&self, line: u16, bus_unlock: bool) -> (bool, Todo) {
         let mut todo = Todo::default();
-        let mut later = false;
 
-        let message = self.queue.with(|_, events| {
-            let entry = events.entries.get_mut(usize::from(line))?;
-            let message = entry.line.next_message();
+        let (is_synced, _) = self.queue.with_kick(|ring, events| {
+            let Some(entry) = events.entries.get_mut(usize::from(line)) else {
+                return true;
+            };
+            let is_synced = !entry.line.needs_sync();
 
-            if bus_unlock && message.is_none() {
+            if bus_unlock && is_synced {
                 entry.bus_locked = false;
                 entry.end_handling(&mut events.handled);
-                later = events.dispatching > 0 || events.handled > 0;
-                // At its end the callback notifies the device of all buffers there are then.
-                todo.kick = events.unnotified && events.dispatching == 0 && later;
+
+                if events.dispatching > 0 {
+                    ring.hold_back();
+                } else if events.handled > 0 {
+                    ring.hold_back();
+                    todo.kick = events.unnotified;
+                }
             }
             events.unnotified = false;
-            message
+            is_synced
         });
 
-        if !later {
-            let _ = self.queue.kick();
-        }
-        (message, todo)
+        (is_synced, todo)
+    }
+
+    /// Returns the message that the device is to get about `line`, if there is one.
+    pub(crate) fn next_message(&self, line: u16) -> Option<Message> {
+        self.queue.with(|_, events| {
+            let entry = events.entries.get_mut(usize::from(line))?;
+
+            entry.line.next_message()
+        })
     }
 
     /// Nobody handles an interrupt of `line`.
@@ -620,53 +683,23 @@ impl EventQueue {
     pub(crate) fn callback(&self) -> Todo {
         let mut start = Instant::now();
         let mut todo = Todo::default();
-
-        let (budget, _) = self.queue.with_kick(|ring, events| {
-            ring.disable_callback();
-            events.counts.callbacks.up();
-            if events.duty.is_resting() {
-                return None;
-            }
-
-            events.dispatching += 1;
-            Some(2 * events.capacity)
-        });
-        let Some(mut budget) = budget else {
-            return todo;
-        };
+        let mut budget = None;
 
         loop {
             // Delivery is not under the lock: the flow handler masks and unmasks the line.
-            let line = self.queue.with(|ring, events| {
-                while budget > 0 {
-                    let (buffer, used) = ring.pop()?;
-                    let Some((line, action)) = events.returned(buffer, used) else {
-                        continue;
-                    };
+            let (step, _) = self.queue.with_kick(|ring, events| {
+                if budget.is_none() {
+                    budget = events.begin(ring);
+                }
+                let Some(budget) = &mut budget else {
+                    return Step::Done;
+                };
 
-                    budget -= 1;
-
-                    let deliver = events.perform(ring, line, action, &mut todo);
-
-                    // Before the flow handler unmasks the line: others have waited for longer.
-                    events.unpark(ring, &mut todo);
-                    if deliver {
-                        return Some(line);
-                    }
+                if let Some(line) = events.take(ring, budget, &mut todo) {
+                    ring.hold_back();
+                    return Step::Deliver(line);
                 }
 
-                None
-            });
-
-            if let Some(line) = line {
-                // An event that is too early, or too late, for the domain has no consumer.
-                if self.domain.handle_irq(line.into()).is_err() {
-                    self.end_handling(line);
-                }
-                continue;
-            }
-
-            let (done, _) = self.queue.with_kick(|ring, events| {
                 let now = Instant::now();
 
                 todo.rest = events.duty.worked(start, now);
@@ -675,18 +708,26 @@ impl EventQueue {
                     events.counts.rests.up();
                 }
 
-                let done = todo.rest.is_some() || budget == 0 || ring.enable_callback();
-
-                if done {
-                    events.dispatching -= 1;
+                if todo.rest.is_none() && *budget > 0 && !ring.enable_callback() {
+                    ring.hold_back();
+                    return Step::Again;
                 }
-                done
+
+                events.dispatching -= 1;
+                todo.more = *budget == 0 && todo.rest.is_none();
+                todo.kick = false;
+                Step::Done
             });
 
-            if done {
-                todo.more = budget == 0 && todo.rest.is_none();
-                todo.kick = false;
-                return todo;
+            match step {
+                // An event that is too early, or too late, for the domain has no consumer.
+                Step::Deliver(line) => {
+                    if self.domain.handle_irq(line.into()).is_err() {
+                        self.end_handling(line);
+                    }
+                }
+                Step::Again => (),
+                Step::Done => return todo,
             }
         }
     }

@@ -173,21 +173,24 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
     /// Any context but NMI.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&mut Access<'_, B>, &mut S) -> R) -> R {
-        self.ring.with(|ring| Self::access(ring, f))
+        self.ring.with(|ring| Self::access(ring, f).0)
     }
 
+    /// Runs `f`. Returns as well whether the notification is held back.
     #[inline]
-    fn access<R>(ring: &mut Ring<S>, f: impl FnOnce(&mut Access<'_, B>, &mut S) -> R) -> R {
+    fn access<R>(ring: &mut Ring<S>, f: impl FnOnce(&mut Access<'_, B>, &mut S) -> R) -> (R, bool) {
         // INVARIANT: The lock is held, and by the invariants of `Queue` `vq` is NULL or valid.
         let mut access = Access {
             vq: ring.vq,
             pending: &mut ring.pending,
             needs: ring.needs,
             notifications: ring.notifications,
+            held_back: false,
             _buffers: PhantomData,
         };
+        let ret = f(&mut access, &mut ring.state);
 
-        f(&mut access, &mut ring.state)
+        (ret, access.held_back)
     }
 
     /// Notifies the device of the buffers that were added since the last notification.
@@ -211,16 +214,24 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
         self.with_kick(|_, _| ()).1
     }
 
-    /// Runs `f` as [`Queue::with`] does, then notifies the device as [`Queue::kick`] does.
+    /// Runs `f` as [`Queue::with`] does, then notifies the device as [`Queue::kick`] does, unless
+    /// [`Access::hold_back`] was called.
     ///
     /// The lock is taken once for both, and released before the notification. Returns the result of
     /// `f`, and that of the notification.
     #[inline]
     pub fn with_kick<R>(&self, f: impl FnOnce(&mut Access<'_, B>, &mut S) -> R) -> (R, Result) {
         let (ret, notify) = self.ring.with(|ring| {
-            let ret = Self::access(ring, f);
+            let (ret, held_back) = Self::access(ring, f);
 
-            (ret, self.kick_prepare(ring))
+            (
+                ret,
+                if held_back {
+                    Ok(None)
+                } else {
+                    self.kick_prepare(ring)
+                },
+            )
         });
 
         let notified = notify.and_then(|vq| vq.map_or(Ok(()), |vq| self.notify(vq)));
@@ -276,6 +287,7 @@ pub struct Access<'a, B: Buffer> {
     pending: &'a mut bool,
     needs: c_uint,
     notifications: u64,
+    held_back: bool,
     _buffers: PhantomData<fn(B) -> B>,
 }
 
@@ -403,6 +415,12 @@ impl<B: Buffer> Access<'_, B> {
         };
 
         Some((buffer, written))
+    }
+
+    /// Leaves the notification of the device to the next [`Queue::with_kick`] or [`Queue::kick`],
+    /// in place of the one around this.
+    pub fn hold_back(&mut self) {
+        self.held_back = true;
     }
 
     /// Asks the device not to interrupt for used buffers. A hint: callbacks may still happen.
