@@ -42,7 +42,6 @@ mod poll;
 mod random;
 mod recovery;
 mod requestq;
-mod sort;
 mod watch;
 mod wire;
 

@@ -7,9 +7,10 @@
 //! cannot be used gets none, which costs nothing but convenience, and the [`Report`] counts such
 //! lines, so that one message can speak of all of them.
 
-use kernel::prelude::*;
-
-use crate::sort::sort;
+use kernel::{
+    prelude::*,
+    sort::sort_by, //
+};
 
 /// What is wrong with the names, in numbers of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,10 +112,10 @@ fn drop_duplicates(names: &mut [Option<&CStr>]) -> Result<u32> {
             lines.push(line, GFP_KERNEL)?;
         }
     }
-    sort(&mut lines, |&one, &other| {
+    sort_by(&mut lines, |&one, &other| {
         let key = |line: u16| (names.get(usize::from(line)).copied().flatten(), line);
 
-        key(one) < key(other)
+        key(one).cmp(&key(other))
     });
 
     for &line in &lines {
