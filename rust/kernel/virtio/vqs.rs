@@ -199,7 +199,9 @@ impl Vqs {
     /// `vdev` must be valid, bound and not suspended, and its lock must be held.
     pub(super) unsafe fn reset(vdev: *mut bindings::virtio_device) -> Result {
         // SAFETY: By the requirements: it is detached with the lock held only.
-        let this = unsafe { Self::get(vdev) }.ok_or(ENODEV)?;
+        if unsafe { Self::get(vdev) }.is_none() {
+            return Err(ENODEV);
+        }
 
         // SAFETY: `vdev` is valid and bound.
         let status = status(unsafe { &*vdev.cast() });
