@@ -27,8 +27,11 @@ census() {
 	echo "interrupts $(grep -c : /proc/interrupts)"
 	echo "descriptors $(find /sys/kernel/irq -type d | wc -l)"
 	[ ! -e /proc/slabinfo ] || awk '
-		NR > 2 && !/^(dentry|inode_cache|kmalloc-rcl|kmemleak)/ { print "slab:" $1, $2 }' \
-		/proc/slabinfo
+		NR > 2 && !/^(dentry|inode_cache|kmalloc-rcl|kmemleak|vmap_area)/ {
+			print "slab:" $1, $2
+		}' /proc/slabinfo
+	# Those that were given back are objects until there are many.
+	echo "slab:vmap_area $(grep -vc unpurged /proc/vmallocinfo)"
 }
 
 # Remembers the state to compare with.
