@@ -163,6 +163,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             (*vdrv.get()).validate = Some(Self::validate_callback);
             (*vdrv.get()).probe = Some(Self::probe_callback);
             (*vdrv.get()).remove = Some(Self::remove_callback);
+            (*vdrv.get()).shutdown = Some(Self::shutdown_callback);
             (*vdrv.get()).config_changed = Some(Self::config_changed_callback);
             (*vdrv.get()).freeze = Some(Self::freeze_callback);
             (*vdrv.get()).restore = Some(Self::restore_callback);
@@ -280,6 +281,12 @@ impl<T: Driver> Adapter<T> {
 
         // SAFETY: `vdev` is valid, and its driver is being unbound.
         unsafe { vqs::Vqs::detach(vdev) };
+    }
+
+    extern "C" fn shutdown_callback(vdev: *mut bindings::virtio_device) {
+        // SAFETY: The virtio bus only ever calls the shutdown callback with a valid pointer to a
+        // `struct virtio_device` that is bound to this driver, with the lock of the device held.
+        unsafe { vqs::Vqs::shut_down(vdev) };
     }
 
     extern "C" fn config_changed_callback(vdev: *mut bindings::virtio_device) {

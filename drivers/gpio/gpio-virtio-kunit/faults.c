@@ -356,7 +356,9 @@ static void b6_shutdown(struct kunit *test)
 	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .hold = true);
 	job = job_start(f, get_value, line_get(f, 0, GPIOD_IN));
 	assert_soon(f, 1, "get 0");
-	virtio_device_shutdown(f->vdev);
+	device_lock(&f->vdev->dev);
+	shut_down(f);
+	device_unlock(&f->vdev->dev);
 	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience() / 2));
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }

@@ -249,6 +249,12 @@ void unbind_driver(struct fixture *f)
 	device_release_driver(&f->vdev->dev);
 }
 
+/* As at the end of the system. With the lock of the device held, as it is then. */
+void shut_down(struct fixture *f)
+{
+	f->vdev->dev.bus->shutdown(&f->vdev->dev);
+}
+
 /* Returns 1 if the driver has bound. */
 int bind_driver(struct fixture *f)
 {

@@ -107,6 +107,7 @@ void plug_prepared(struct fixture *f);
 void unplug_device(struct fixture *f);
 void replug(struct fixture *f, const struct gpio_model_config *config);
 void unbind_driver(struct fixture *f);
+void shut_down(struct fixture *f);
 int bind_driver(struct fixture *f);
 bool find_chip(struct fixture *f);
 

@@ -258,7 +258,9 @@ static void shutdown(struct life *life)
 {
 	ktime_t start = ktime_get();
 
-	virtio_device_shutdown(life->z->f->vdev);
+	device_lock(&life->z->f->vdev->dev);
+	shut_down(life->z->f);
+	device_unlock(&life->z->f->vdev->dev);
 	end_step(life, "shutdown", start);
 	life->is_over = true;
 }

@@ -368,11 +368,14 @@ static void a8_shutdown_is_the_end(struct kunit *test)
 	assert_soon(f, 1, "reset");
 
 	device_lock(&f->vdev->dev);
-	virtio_device_shutdown(f->vdev);
+	shut_down(f);
 	kunit_virtio_fail_find(f->g->dev, 0);
 	resets = kunit_virtio_resets(f->g->dev);
 	device_unlock(&f->vdev->dev);
 
+	/* Each attempt resets twice, the end once. */
+	if (resets > 2 * 3 + 1)
+		kunit_skip(test, "the driver has given up already");
 	msleep(driver_patience());
 	KUNIT_EXPECT_EQ(test, kunit_virtio_resets(f->g->dev), resets);
 }

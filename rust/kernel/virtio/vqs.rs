@@ -57,8 +57,8 @@ struct OpenQueue {
 
 /// # Invariants
 ///
-/// - `open`, `found` and `suspended` are accessed only with the lock of the device held, as it is
-///   in its bus callbacks (probe, remove, freeze, restore, reset).
+/// - The cells and `open` are accessed only with the lock of the device held, as it is in its bus
+///   callbacks (probe, remove, shutdown, freeze, restore, reset).
 /// - The queues in `open` are borrowed from `owner`, which keeps them alive and at their address.
 /// - The virtqueues in `open` are those that the device has.
 pub(super) struct Vqs {
@@ -68,6 +68,8 @@ pub(super) struct Vqs {
     found: Cell<bool>,
     /// The queues were closed for a suspend or a reset of the transport, which opens them again.
     suspended: Cell<bool>,
+    /// The system goes down: the device is never set up again.
+    shut_down: Cell<bool>,
 }
 
 /// # Safety
@@ -117,6 +119,7 @@ impl Vqs {
                 open: UnsafeCell::new(KVec::new()),
                 found: Cell::new(false),
                 suspended: Cell::new(false),
+                shut_down: Cell::new(false),
             },
             GFP_KERNEL,
         )?;
@@ -192,6 +195,21 @@ impl Vqs {
         unsafe { Self::get(vdev) }.is_some_and(|this| this.suspended.get())
     }
 
+    /// Stops the device, for the end of the system.
+    ///
+    /// # Safety
+    ///
+    /// `vdev` must be valid and bound, and its lock be held.
+    pub(super) unsafe fn shut_down(vdev: *mut bindings::virtio_device) {
+        // SAFETY: By the requirements: it is detached with the lock held only.
+        if let Some(this) = unsafe { Self::get(vdev) } {
+            this.shut_down.set(true);
+        }
+
+        // SAFETY: `vdev` is valid and bound; this may sleep.
+        unsafe { bindings::virtio_device_shutdown(vdev) };
+    }
+
     /// Resets the device, negotiates what was negotiated before, finds the queues and opens them.
     ///
     /// # Safety
@@ -199,16 +217,13 @@ impl Vqs {
     /// `vdev` must be valid, bound and not suspended, and its lock must be held.
     pub(super) unsafe fn reset(vdev: *mut bindings::virtio_device) -> Result {
         // SAFETY: By the requirements: it is detached with the lock held only.
-        if unsafe { Self::get(vdev) }.is_none() {
-            return Err(ENODEV);
-        }
+        let this = unsafe { Self::get(vdev) }.ok_or(ENODEV)?;
 
         // SAFETY: `vdev` is valid and bound.
         let status = status(unsafe { &*vdev.cast() });
 
-        // The transport would wait for ever for a device that was unplugged to have been reset. One
-        // without a status was shut down by the core: after a reset that has failed it has one.
-        if status == STATUS_GONE || status == 0 {
+        // The transport would wait for ever for a device that was unplugged to have been reset.
+        if status == STATUS_GONE || this.shut_down.get() {
             return Err(ENODEV);
         }
 
