@@ -22,7 +22,7 @@ use core::{
 ///
 /// Equal items may end up in any order. Takes a number of comparisons in the order of `n * log(n)`,
 /// whatever the order is in the beginning, and no memory. If `compare` contradicts itself the order
-/// is unspecified.
+/// is unspecified. Items are smaller than 4 GiB.
 ///
 /// # Context
 ///
@@ -45,13 +45,12 @@ use core::{
 /// }
 /// sort_by(&mut descending, Ord::cmp);
 /// assert!(descending.is_sorted());
-/// # Ok::<(), Error>(())
 /// ```
 pub fn sort_by<T, F: Fn(&T, &T) -> Ordering>(items: &mut [T], compare: F) {
     /// # Safety
     ///
     /// `a` and `b` must point to values of type `T`, and `compare` to one of type `F`, that nobody
-    /// changes during the call.
+    /// else changes during the call.
     unsafe extern "C" fn compare_callback<T, F: Fn(&T, &T) -> Ordering>(
         a: *const c_void,
         b: *const c_void,
@@ -63,7 +62,10 @@ pub fn sort_by<T, F: Fn(&T, &T) -> Ordering>(items: &mut [T], compare: F) {
         compare(a, b) as c_int
     }
 
+    const { assert!(size_of::<T>() <= u32::MAX as usize) };
+
     // SAFETY:
+    // - The size of an item has the 32 bits that `sort_r_nonatomic()` has for it.
     // - `items` are that many values of that size, next to each other, and this has the only
     //   reference to them.
     // - Without a function to swap items their bytes are swapped, which is a move in Rust. The
