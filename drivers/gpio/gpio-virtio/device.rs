@@ -577,7 +577,7 @@ impl WorkItem<0> for VirtioGpio {
 
     fn run(this: Arc<Self>) {
         // Also notifies the device.
-        let todo = this.events.callback();
+        let todo = this.events.go_on();
 
         Self::follow_up(&this, todo);
     }

@@ -112,8 +112,10 @@ struct Events {
     any_parked: bool,
     /// Lines that wait for [`EventQueue::retry`].
     struck: Option<BitmapVec>,
-    /// Callbacks in progress, which notify the device at their end.
+    /// Callbacks in progress, which notify the device at their end. Those that a task has called
+    /// may take long to come to it, if others run in its place; the rest was `interrupted` for.
     dispatching: u32,
+    interrupted: u32,
     /// How many lines have interrupts that are being handled.
     handled: usize,
     /// A line was armed since the device was last notified under a bus lock.
@@ -127,11 +129,11 @@ struct Events {
 /// What is left to do after the lock of the queue was released.
 #[derive(Clone, Copy, Default, PartialEq)]
 pub(crate) struct Todo {
-    /// Nobody else is going to notify the device: [`EventQueue::callback`] is to be called soon.
+    /// Nobody else is going to notify the device: [`EventQueue::go_on`] is to be called soon.
     pub(crate) kick: bool,
     /// [`EventQueue::retry`] is to be called after a while.
     pub(crate) retry: bool,
-    /// There may be more events: [`EventQueue::callback`] is to be called again.
+    /// There may be more events: [`EventQueue::go_on`] is to be called.
     pub(crate) more: bool,
     /// No event is taken before [`EventQueue::rested`] is called, after this time.
     pub(crate) rest: Option<Delta>,
@@ -176,8 +178,9 @@ impl Events {
         }
     }
 
-    /// Begins a callback. Returns how many events it may take, [`None`] if not any.
-    fn begin(&mut self, ring: &mut Access<'_, Buffer>) -> Option<usize> {
+    /// Begins a callback, of the queue or else called by a task. Returns how many events it may
+    /// take, [`None`] if not any.
+    fn begin(&mut self, ring: &mut Access<'_, Buffer>, of_queue: bool) -> Option<usize> {
         ring.disable_callback();
         self.counts.callbacks.up();
         if self.duty.is_resting() {
@@ -185,6 +188,7 @@ impl Events {
         }
 
         self.dispatching += 1;
+        self.interrupted += u32::from(of_queue);
         Some(2 * self.capacity)
     }
 
@@ -362,6 +366,7 @@ impl EventQueue {
                 any_parked: false,
                 struck: bitmap()?,
                 dispatching: 0,
+                interrupted: 0,
                 handled: 0,
                 unnotified: false,
                 duty: Duty::new(),
@@ -499,10 +504,10 @@ impl EventQueue {
     ///
     /// With `bus_unlock`, the bus lock of the line counts as released if so.
     ///
-    /// Notifies the device of what was armed under the lock. During a callback that is left to its
-    /// end. While interrupts of other lines are being handled, which will be armed in turn, that is
-    /// left to the last of them, or to the work item if that comes first: a burst on many lines
-    /// takes two notifications at most, and none of them waits for another.
+    /// Notifies the device of what was armed under the lock. During a callback of the queue that is
+    /// left to its end. While interrupts of other lines are being handled, which will be armed in
+    /// turn, that is left to the last of them, or to the work item if that comes first: a burst on
+    /// many lines takes few notifications, and none of them waits for another.
     pub(crate) fn try_unlock(&self, line: u16, bus_unlock: bool) -> (bool, Todo) {
         let mut todo = Todo::default();
 
@@ -516,7 +521,7 @@ impl EventQueue {
                 entry.bus_locked = false;
                 entry.end_handling(&mut events.handled);
 
-                if events.dispatching > 0 {
+                if events.interrupted > 0 {
                     ring.hold_back();
                 } else if events.handled > 0 {
                     ring.hold_back();
@@ -677,10 +682,20 @@ impl EventQueue {
     /// Takes the events that have come and delivers them. The callback of the queue; any context.
     ///
     /// Ends after as many events as fit into the ring twice, so that a device that never stops does
-    /// not keep the processor. No callback comes then until [`EventQueue::callback`] was called
-    /// again, as [`Todo::more`] demands, or [`EventQueue::rested`], as [`Todo::rest`] does.
+    /// not keep the processor. No callback comes then until [`EventQueue::go_on`] was called, as
+    /// [`Todo::more`] demands, or [`EventQueue::rested`], as [`Todo::rest`] does.
     #[must_use]
     pub(crate) fn callback(&self) -> Todo {
+        self.dispatch(true)
+    }
+
+    /// Does what [`EventQueue::callback`] does, called by a task.
+    #[must_use]
+    pub(crate) fn go_on(&self) -> Todo {
+        self.dispatch(false)
+    }
+
+    fn dispatch(&self, of_queue: bool) -> Todo {
         let mut start = Instant::now();
         let mut todo = Todo::default();
         let mut budget = None;
@@ -688,15 +703,20 @@ impl EventQueue {
         loop {
             // Delivery is not under the lock: the flow handler masks and unmasks the line.
             let (step, _) = self.queue.with_kick(|ring, events| {
-                if budget.is_none() {
-                    budget = events.begin(ring);
+                // What was armed before does not wait for this.
+                let held_back = budget.is_some();
+
+                if !held_back {
+                    budget = events.begin(ring, of_queue);
                 }
                 let Some(budget) = &mut budget else {
                     return Step::Done;
                 };
 
                 if let Some(line) = events.take(ring, budget, &mut todo) {
-                    ring.hold_back();
+                    if held_back {
+                        ring.hold_back();
+                    }
                     return Step::Deliver(line);
                 }
 
@@ -714,6 +734,7 @@ impl EventQueue {
                 }
 
                 events.dispatching -= 1;
+                events.interrupted -= u32::from(of_queue);
                 todo.more = *budget == 0 && todo.rest.is_none();
                 todo.kick = false;
                 Step::Done
@@ -736,6 +757,6 @@ impl EventQueue {
     #[must_use]
     pub(crate) fn rested(&self) -> Todo {
         self.queue.with(|_, events| events.duty.rested());
-        self.callback()
+        self.go_on()
     }
 }
