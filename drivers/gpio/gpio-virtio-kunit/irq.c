@@ -814,7 +814,8 @@ static void e2_one_notification_for_many_events(struct kunit *test)
 
 static void burst(struct kunit *test,
 		  struct irq_user *(*get)(struct fixture *f, unsigned int line,
-					  unsigned long flags))
+					  unsigned long flags),
+		  unsigned int most)
 {
 	struct fixture *f = plug_with(test, .ngpio = BURST);
 	struct irq_user *users[BURST];
@@ -835,18 +836,19 @@ static void burst(struct kunit *test,
 			assert_irqs(users[i], round);
 		assert_soon(f, (round + 1) * BURST, "arm *");
 		KUNIT_EXPECT_LE(test, kunit_virtio_notifications(f->g->dev, EVENTQ) - before,
-				AT_ONCE(2, BURST));
+				AT_ONCE(most, BURST));
 	}
 }
 
 static void e2_burst_is_armed_again_at_once(struct kunit *test)
 {
-	burst(test, irq_get);
+	burst(test, irq_get, 2);
 }
 
 static void e2_burst_for_threads_is_armed_again_at_once(struct kunit *test)
 {
-	burst(test, irq_get_threaded);
+	/* On another processor a task may notify for those that were done first. */
+	burst(test, irq_get_threaded, num_online_cpus() > 1 ? BURST / 2 : 2);
 }
 
 static void raise_next(struct irq_user *user)
