@@ -392,6 +392,8 @@ def parse():
 def main():
     args = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # In the background of a script it is ignored, also by the jobs that it is to end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run = Path(tempfile.mkdtemp(prefix="gpio-virtio-"))
     try:
         with terminal_restored():
