@@ -99,6 +99,8 @@ struct kunit_virtio {
 	unsigned int map_us;
 	unsigned int fail_find;
 	bool rescued;
+	/* The driver knows that the device needs a reset. */
+	bool told;
 	/* The driver was told of a buffer that was not completed. */
 	bool lied;
 	unsigned int resets;
@@ -613,7 +615,7 @@ static void receive(struct queue *q, struct kunit_virtio_buffer *buf)
 		broke(dev, KUNIT_VIRTIO_RULE_SHAPE,
 		      "queue %u: %zu bytes to read and %zu to write",
 		      buf->queue, buf->out_len, buf->in_len);
-	if (dev->status & VIRTIO_CONFIG_S_NEEDS_RESET)
+	if (dev->told)
 		broke(dev, KUNIT_VIRTIO_RULE_NEEDS_RESET, "queue %u", buf->queue);
 
 	check_overlap(buf, &buf->out);
@@ -732,6 +734,7 @@ static void kunit_virtio_reset(struct virtio_device *vdev)
 
 	scoped_guard(device_state, dev) {
 		dev->status = 0;
+		dev->told = false;
 		dev->resets++;
 		for (unsigned int i = 0; i < dev->config.num_queues; i++) {
 			struct queue *q = to_queue(dev, i);
@@ -1219,6 +1222,15 @@ void kunit_virtio_needs_reset(struct kunit_virtio *dev)
 			dev->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
 	}
 	virtio_config_changed(&dev->vdev);
+
+	guard(device_state)(dev);
+	if (!(dev->status & VIRTIO_CONFIG_S_NEEDS_RESET))
+		return;
+	/* What another processor was about to notify of was sent before. */
+	for (unsigned int i = 0; i < dev->config.num_queues; i++)
+		if (is_ready(dev) && dev->queues[i].live)
+			drain(&dev->queues[i]);
+	dev->told = !dev->vdev.config_change_pending;
 }
 EXPORT_SYMBOL_GPL(kunit_virtio_needs_reset);
 
@@ -1240,6 +1252,7 @@ void kunit_virtio_rescue(struct kunit_virtio *dev)
 	dev->fail_map = 0;
 	dev->fail_find = 0;
 	dev->status &= ~VIRTIO_CONFIG_S_NEEDS_RESET;
+	dev->told = false;
 	dev->config.ops->rescue(dev);
 
 	for (unsigned int i = 0; i < dev->config.num_queues; i++) {
