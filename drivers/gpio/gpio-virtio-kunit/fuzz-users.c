@@ -41,8 +41,9 @@ static irqreturn_t handler(int irq, void *data)
 	struct fuzz_line *line = data;
 
 	if (one_in(&line->rnd, 16)) {
-		atomic_inc(&line->disabled);
 		disable_irq_nosync(irq);
+		/* Not before: its user on another processor enables it then. */
+		atomic_inc(&line->disabled);
 	}
 	return IRQ_HANDLED;
 }
@@ -118,8 +119,8 @@ static void use_interrupt(struct fuzz_user *user, struct fuzz_line *line)
 			irq_set_irq_type(line->irq, any_type(&user->rnd));
 			break;
 		case 3:
-			atomic_inc(&line->disabled);
 			disable_irq(line->irq);
+			atomic_inc(&line->disabled);
 			break;
 		default:
 			if (atomic_dec_if_positive(&line->disabled) >= 0)
