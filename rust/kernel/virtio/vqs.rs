@@ -204,6 +204,14 @@ impl Vqs {
         // SAFETY: By the requirements: it is detached with the lock held only.
         if let Some(this) = unsafe { Self::get(vdev) } {
             this.shut_down.set(true);
+
+            // The core breaks the queues, which a notification in progress does not see.
+            //
+            // SAFETY: By the type invariants, as the lock is held.
+            for open in unsafe { &*this.open.get() } {
+                // SAFETY: By the type invariants.
+                unsafe { open.queue.as_ref() }.close();
+            }
         }
 
         // SAFETY: `vdev` is valid and bound; this may sleep.
