@@ -655,6 +655,13 @@ static void drain(struct queue *q)
 	} while (true);
 }
 
+/* Looks for buffers, if the driver may have made any available. */
+static void poll(struct queue *q)
+{
+	if (is_ready(q->dev) && q->live)
+		drain(q);
+}
+
 static bool kunit_virtio_notify(struct virtqueue *vq)
 {
 	struct kunit_virtio *dev = to_kunit_virtio(vq->vdev);
@@ -1175,11 +1182,8 @@ EXPORT_SYMBOL_GPL(kunit_virtio_use_id);
  */
 void kunit_virtio_poll(struct kunit_virtio *dev, unsigned int queue)
 {
-	struct queue *q = to_queue(dev, queue);
-
 	guard(device_state)(dev);
-	if (is_ready(dev) && q->live)
-		drain(q);
+	poll(to_queue(dev, queue));
 }
 EXPORT_SYMBOL_GPL(kunit_virtio_poll);
 
@@ -1228,8 +1232,7 @@ void kunit_virtio_needs_reset(struct kunit_virtio *dev)
 		return;
 	/* What another processor was about to notify of was sent before. */
 	for (unsigned int i = 0; i < dev->config.num_queues; i++)
-		if (is_ready(dev) && dev->queues[i].live)
-			drain(&dev->queues[i]);
+		poll(to_queue(dev, i));
 	dev->told = !dev->vdev.config_change_pending;
 }
 EXPORT_SYMBOL_GPL(kunit_virtio_needs_reset);
