@@ -26,10 +26,9 @@ rust_helper___virtio_test_bit(const struct virtio_device *vdev,
 	return __virtio_test_bit(vdev, fbit);
 }
 
-__rust_helper void rust_helper___virtio_clear_bit(struct virtio_device *vdev,
-						  unsigned int fbit)
+__rust_helper void rust_helper_virtio_synchronize_cbs(struct virtio_device *dev)
 {
-	__virtio_clear_bit(vdev, fbit);
+	virtio_synchronize_cbs(dev);
 }
 
 #endif /* CONFIG_VIRTIO */

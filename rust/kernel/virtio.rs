@@ -15,6 +15,9 @@
 //! in it, so none can get it wrong, whatever it drops, forgets or keeps. A driver can have the same
 //! done, and the queues opened again, by [`Locked::reset`].
 //!
+//! All of this takes place with the lock of the device held, which also keeps it apart from other
+//! drivers: what belongs to one binding of a driver is in its [`Binding`].
+//!
 //! # Order of removal
 //!
 //! 1. [`Driver::unbind`] runs; the device works as ever.
@@ -37,36 +40,42 @@ use crate::{
     driver,
     error::{
         from_result,
-        to_result, //
+        to_result,
+        VTABLE_DEFAULT_ERROR, //
     },
     prelude::*,
     sync::{
         aref::AlwaysRefCounted,
         Arc, //
     },
-    types::{
-        NotThreadSafe,
-        Opaque, //
-    }, //
+    types::Opaque, //
 };
 use core::{
     marker::PhantomData,
-    mem::{
-        offset_of,
-        MaybeUninit, //
-    },
+    mem::offset_of,
     ptr::NonNull, //
 };
 
+mod binding;
 mod buffer;
+mod config;
 mod queue;
-mod vqs;
 
 pub use self::{
+    binding::{
+        Binding,
+        Locked,
+        Queues, //
+    },
     buffer::{
         Buffer,
         Message,
-        Segment, //
+        Payload,
+        SegmentList, //
+    },
+    config::{
+        Config,
+        ConfigField, //
     },
     queue::{
         new_virtqueue,
@@ -74,14 +83,25 @@ pub use self::{
         AnyQueue,
         Queue,
         Reclaim, //
-    },
-    vqs::Queues, //
+    }, //
 };
 
-/// Feature bits of the rings, which transports offer to every driver.
-pub mod feature {
-    /// Descriptors can be in tables of their own, which the core allocates for every buffer.
-    pub const RING_INDIRECT_DESC: u32 = bindings::VIRTIO_RING_F_INDIRECT_DESC;
+/// A feature of a device, by the number of its bit.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct Feature(c_uint);
+
+impl Feature {
+    /// Creates the feature of bit `bit`.
+    #[inline(always)]
+    pub const fn new(bit: u32) -> Self {
+        build_assert!(
+            bit < bindings::VIRTIO_FEATURES_BITS,
+            "there are not that many features"
+        );
+
+        Self(bit)
+    }
 }
 
 /// A virtio device id.
@@ -158,17 +178,24 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
         unsafe {
             (*vdrv.get()).driver.name = name.as_char_ptr();
             (*vdrv.get()).id_table = T::ID_TABLE.as_ptr();
-            (*vdrv.get()).feature_table = features.as_ptr();
+            // CAST: `Feature` is a transparent wrapper.
+            (*vdrv.get()).feature_table = features.as_ptr().cast();
             (*vdrv.get()).feature_table_size = c_uint::try_from(features.len())?;
-            (*vdrv.get()).validate = Some(Self::validate_callback);
             (*vdrv.get()).probe = Some(Self::probe_callback);
             (*vdrv.get()).remove = Some(Self::remove_callback);
             (*vdrv.get()).shutdown = Some(Self::shutdown_callback);
-            (*vdrv.get()).config_changed = Some(Self::config_changed_callback);
-            (*vdrv.get()).freeze = Some(Self::freeze_callback);
-            (*vdrv.get()).restore = Some(Self::restore_callback);
-            (*vdrv.get()).reset_prepare = Some(Self::reset_prepare_callback);
-            (*vdrv.get()).reset_done = Some(Self::reset_done_callback);
+            if T::HAS_CONFIG_CHANGED {
+                (*vdrv.get()).config_changed = Some(Self::config_changed_callback);
+            }
+            // The core has to know what a driver does not support.
+            if T::HAS_RESTORE {
+                (*vdrv.get()).freeze = Some(Self::freeze_callback);
+                (*vdrv.get()).restore = Some(Self::restore_callback);
+            }
+            if T::HAS_RESET_DONE {
+                (*vdrv.get()).reset_prepare = Some(Self::reset_prepare_callback);
+                (*vdrv.get()).reset_done = Some(Self::reset_done_callback);
+            }
         }
 
         // SAFETY: `vdrv` is guaranteed to be a valid `DriverType`.
@@ -228,14 +255,6 @@ impl<T: Driver> Adapter<T> {
         Ok(unsafe { generic.drvdata_borrow::<T::Data<'_>>() })
     }
 
-    extern "C" fn validate_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        // SAFETY: The virtio bus only ever calls this with a valid pointer to a device that is
-        // being bound to this driver.
-        let dev = unsafe { &*vdev.cast::<Device<device::Bound>>() };
-
-        from_result(|| T::validate(&Negotiation(dev)).map(|()| 0))
-    }
-
     extern "C" fn probe_callback(vdev: *mut bindings::virtio_device) -> c_int {
         // SAFETY: The virtio bus only ever calls the probe callback with a valid pointer to a
         // `struct virtio_device`.
@@ -245,14 +264,19 @@ impl<T: Driver> Adapter<T> {
 
         from_result(|| {
             let info = Self::id_info(dev).ok_or(ENODEV)?;
-            let data = T::probe(dev, info);
 
-            dev.as_ref().set_drvdata(data).inspect_err(|_| {
-                // The driver's data, if there was any, is gone. The core does not reset.
-                //
-                // SAFETY: `vdev` is valid, and its probe has failed.
-                unsafe { vqs::Vqs::detach(vdev) }
-            })?;
+            // SAFETY: `vdev` is valid, and is being probed, with its lock held. It is detached
+            // below or in `remove_callback()`.
+            unsafe { Binding::attach(vdev) }?;
+
+            dev.as_ref()
+                .set_drvdata(T::probe(dev, info))
+                .inspect_err(|_| {
+                    // The driver's data, if there was any, is gone. The core does not reset.
+                    //
+                    // SAFETY: `vdev` was attached above, and its probe has failed.
+                    unsafe { Binding::detach(vdev) }
+                })?;
 
             // If probe didn't do it. The core would mark the device, but not the queues.
             dev.ready();
@@ -270,7 +294,9 @@ impl<T: Driver> Adapter<T> {
 
         // SAFETY: The data is taken away below.
         if let Ok(data) = unsafe { Self::data(dev) } {
-            T::unbind(dev, data);
+            if T::HAS_UNBIND {
+                T::unbind(dev, data);
+            }
         }
 
         // The order is described, with its reason, in the documentation of the module.
@@ -279,14 +305,14 @@ impl<T: Driver> Adapter<T> {
         // data when it would drop it, which it is prepared for.
         drop(unsafe { dev.as_ref().drvdata_obtain::<T::Data<'_>>() });
 
-        // SAFETY: `vdev` is valid, and its driver is being unbound.
-        unsafe { vqs::Vqs::detach(vdev) };
+        // SAFETY: `vdev` was attached in `probe_callback()`, and its driver is being unbound.
+        unsafe { Binding::detach(vdev) };
     }
 
     extern "C" fn shutdown_callback(vdev: *mut bindings::virtio_device) {
         // SAFETY: The virtio bus only ever calls the shutdown callback with a valid pointer to a
         // `struct virtio_device` that is bound to this driver, with the lock of the device held.
-        unsafe { vqs::Vqs::shut_down(vdev) };
+        unsafe { Binding::get(vdev).shut_down() };
     }
 
     extern "C" fn config_changed_callback(vdev: *mut bindings::virtio_device) {
@@ -308,18 +334,16 @@ impl<T: Driver> Adapter<T> {
             Pin<&'a T::Data<'a>>,
         ) -> Result,
     ) -> c_int {
-        // SAFETY: The virtio core only ever calls this with a valid pointer to a bound device.
+        // SAFETY: The virtio core only ever calls this with a valid pointer to a device that is
+        // bound to this driver, with the lock of the device held.
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
-
-        // The core does not exclude that the driver is being unbound, by way of sysfs.
-        let _guard = DeviceLock::new(dev.as_ref());
 
         from_result(|| {
             // SAFETY: The driver core unbinds, and so takes the data away, with the lock held.
             prepare(dev, unsafe { Self::data(dev) }?)?;
 
-            // SAFETY: `vdev` is valid, and its lock is held.
-            unsafe { vqs::Vqs::suspend(vdev) };
+            // SAFETY: As above.
+            unsafe { Binding::get(vdev).suspend() };
 
             Ok(0)
         })
@@ -333,26 +357,28 @@ impl<T: Driver> Adapter<T> {
             Pin<&'a T::Data<'a>>,
         ) -> Result,
     ) -> c_int {
-        // SAFETY: The virtio core only ever calls this with a valid pointer to a bound device.
+        // SAFETY: As in `suspend()`.
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
-
-        let _guard = DeviceLock::new(dev.as_ref());
 
         from_result(|| {
             // SAFETY: As in `suspend()`.
             let data = unsafe { Self::data(dev) }?;
 
-            // SAFETY: `vdev` is valid, its lock is held, and `suspend()` has closed the queues.
-            unsafe { vqs::Vqs::resume(vdev) }?;
-
-            dev.ready();
+            // SAFETY: As in `suspend()`; the core has reset the device and negotiated its features.
+            unsafe { Binding::get(vdev).resume() }?;
 
             resume(dev, data).map(|()| 0)
         })
     }
 
     extern "C" fn freeze_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::suspend(vdev, |dev, data| T::freeze(dev, data))
+        Self::suspend(vdev, |dev, data| {
+            if T::HAS_FREEZE {
+                T::freeze(dev, data)
+            } else {
+                Ok(())
+            }
+        })
     }
 
     extern "C" fn restore_callback(vdev: *mut bindings::virtio_device) -> c_int {
@@ -360,37 +386,17 @@ impl<T: Driver> Adapter<T> {
     }
 
     extern "C" fn reset_prepare_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::suspend(vdev, |dev, data| T::reset_prepare(dev, data))
+        Self::suspend(vdev, |dev, data| {
+            if T::HAS_RESET_PREPARE {
+                T::reset_prepare(dev, data)
+            } else {
+                Ok(())
+            }
+        })
     }
 
     extern "C" fn reset_done_callback(vdev: *mut bindings::virtio_device) -> c_int {
         Self::resume(vdev, |dev, data| T::reset_done(dev, data))
-    }
-}
-
-/// The lock of a device, which the driver core holds while it binds and unbinds it.
-struct DeviceLock<'a>(&'a device::Device);
-
-impl<'a> DeviceLock<'a> {
-    fn new(dev: &'a device::Device) -> Self {
-        // SAFETY: `dev` is a valid device. This is process context: transports suspend, resume and
-        // reset with the lock of their own device held, the parent of this one.
-        unsafe { bindings::device_lock(dev.as_raw()) };
-
-        Self(dev)
-    }
-
-    /// Takes the lock only if nobody has it.
-    fn try_new(dev: &'a device::Device) -> Option<Self> {
-        // SAFETY: `dev` is a valid device.
-        (unsafe { bindings::device_trylock(dev.as_raw()) } != 0).then(|| Self(dev))
-    }
-}
-
-impl Drop for DeviceLock<'_> {
-    fn drop(&mut self) {
-        // SAFETY: The lock was taken when `self` was made, in the same task.
-        unsafe { bindings::device_unlock(self.0.as_raw()) };
     }
 }
 
@@ -416,16 +422,21 @@ macro_rules! module_virtio_driver {
 
 /// The virtio driver trait.
 ///
-/// All functions but [`Driver::config_changed`] run in process context and may sleep.
+/// All functions but [`Driver::config_changed`] run in process context, with the lock of the device
+/// held, and may sleep.
 ///
 /// # Examples
 ///
-/// A driver for the entropy device, which has one queue of buffers that the device fills.
+/// A driver for the entropy device, which has one queue of buffers that the device fills. It hands
+/// out one buffer, takes it back in the callback, and leaves what takes time to a work item. The
+/// device has forgotten the buffer after a suspend or a reset; the queue has freed it then.
 ///
 /// ```
 /// use kernel::{
 ///     device::Core,
+///     impl_has_work,
 ///     new_virtqueue,
+///     new_work,
 ///     sync::Arc,
 ///     virtio::{
 ///         self,
@@ -433,97 +444,140 @@ macro_rules! module_virtio_driver {
 ///         Message,
 ///         Queue,
 ///         Queues, //
+///     },
+///     workqueue::{
+///         self,
+///         Work,
+///         WorkItem, //
 ///     }, //
 /// };
 ///
 /// type Entropy = Message<(), [u8; 64]>;
 ///
 /// #[pin_data]
-/// struct State {
+/// struct Rng {
 ///     #[pin]
 ///     input: Queue<Entropy>,
+///     #[pin]
+///     work: Work<Self>,
 /// }
 ///
-/// impl Queues for State {
-///     fn queue(&self, index: usize) -> Option<&dyn AnyQueue> {
-///         (index == 0).then_some(&self.input as _)
+/// impl_has_work! {
+///     impl HasWork<Self> for Rng { self.work }
+/// }
+///
+/// impl Rng {
+///     /// Hands a buffer to the device. May sleep.
+///     fn fill(&self) -> Result {
+///         let buffer = Message::new((), [0; 64], (), GFP_KERNEL)?;
+///         let (added, notified) = self.input.with_kick(|ring, _| ring.add(buffer));
+///
+///         // A buffer that did not get in is freed here, not under the lock.
+///         added.map_err(|(err, _)| err).and(notified)
+///     }
+/// }
+///
+/// impl WorkItem for Rng {
+///     type Pointer = Arc<Self>;
+///
+///     fn run(this: Arc<Self>) {
+///         let Some((buffer, Ok(written))) = this.input.with(|ring, _| ring.pop()) else {
+///             return;
+///         };
+///         let bytes = buffer.response();
+///
+///         pr_info!("{} bytes of entropy, the first is {}\n", written, bytes[0]);
+///     }
+/// }
+///
+/// /// What the queue calls back.
+/// struct Callbacks(Arc<Rng>);
+///
+/// impl Queues for Callbacks {
+///     fn queue(&self, index: usize) -> Option<AnyQueue<'_>> {
+///         (index == 0).then(|| self.0.input.as_any())
 ///     }
 ///
 ///     fn callback(&self, _index: usize) {
-///         // Let the device fill the same buffers again and again.
-///         let (_, notified) = self.input.with_kick(|ring, _| {
-///             while let Some((buffer, written)) = ring.pop() {
-///                 pr_info!("got {:?} bytes of entropy\n", written);
-///                 let _ = ring.add(buffer);
-///             }
-///         });
-///
-///         if let Err(err) = notified {
-///             pr_err!("no more entropy: {:?}\n", err);
-///         }
+///         // One that is pending already finds the buffer.
+///         let _ = workqueue::system().enqueue(self.0.clone());
 ///     }
 /// }
 ///
-/// struct EntropyDriver;
+/// struct RngDriver(Arc<Rng>);
+///
+/// impl Drop for RngDriver {
+///     fn drop(&mut self) {
+///         workqueue::disable_sync(&self.0);
+///     }
+/// }
 ///
 /// kernel::virtio_device_table!(
 ///     ID_TABLE,
 ///     MODULE_ID_TABLE,
-///     <EntropyDriver as virtio::Driver>::IdInfo,
+///     <RngDriver as virtio::Driver>::IdInfo,
 ///     [(virtio::DeviceId::new(4), ())]
 /// );
 ///
-/// impl virtio::Driver for EntropyDriver {
+/// #[vtable]
+/// impl virtio::Driver for RngDriver {
 ///     type IdInfo = ();
 ///     type Data<'bound> = Self;
+///
 ///     const ID_TABLE: virtio::IdTable<Self::IdInfo> = &ID_TABLE;
-///     const FEATURES: &'static [u32] = &[];
+///     const FEATURES: &'static [virtio::Feature] = &[];
 ///
 ///     fn probe<'bound>(
 ///         dev: &'bound virtio::Device<Core<'_>>,
 ///         _info: &'bound Self::IdInfo,
 ///     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-///         let state = Arc::pin_init(
-///             pin_init!(State { input <- new_virtqueue!(c"input") }),
+///         let rng = Arc::pin_init(
+///             pin_init!(Rng {
+///                 input <- new_virtqueue!(c"input"),
+///                 work <- new_work!("Rng::work"),
+///             }),
 ///             GFP_KERNEL,
 ///         )?;
 ///
-///         dev.find_vqs(state.clone())?;
+///         dev.find_vqs(Arc::new(Callbacks(rng.clone()), GFP_KERNEL)?)?;
 ///         dev.ready();
+///         rng.fill()?;
 ///
-///         let buffer = Message::new((), [0; 64], (), GFP_KERNEL)?;
-///         let (added, notified) = state.input.with_kick(|ring, _| ring.add(buffer));
-///         added.map_err(|(err, _)| err)?;
-///         notified?;
+///         Ok(Self(rng))
+///     }
 ///
-///         Ok(Self)
+///     fn restore<'bound>(
+///         _dev: &'bound virtio::Device<Core<'_>>,
+///         this: Pin<&Self::Data<'bound>>,
+///     ) -> Result {
+///         this.0.fill()
+///     }
+///
+///     fn reset_done<'bound>(
+///         _dev: &'bound virtio::Device<Core<'_>>,
+///         this: Pin<&Self::Data<'bound>>,
+///     ) -> Result {
+///         this.0.fill()
 ///     }
 /// }
 /// ```
+#[vtable]
 pub trait Driver {
     /// The type holding information about each device id supported by the driver.
     type IdInfo: 'static;
 
     /// The type of the driver's device private data.
-    type Data<'bound>: Send + 'bound;
+    ///
+    /// Callbacks of the device and of the bus use it at the same time.
+    type Data<'bound>: Send + Sync + 'bound;
 
     /// The table of device ids supported by the driver.
     const ID_TABLE: IdTable<Self::IdInfo>;
 
-    /// The feature bits, of those specific to the device type, that the driver understands.
+    /// The features, of those specific to the device type, that the driver understands.
     ///
     /// Features of the transport and of the rings are negotiated by the core.
-    const FEATURES: &'static [u32];
-
-    /// Checks the offer of the device, and declines features, before the negotiation ends.
-    ///
-    /// # Errors
-    ///
-    /// An error ends the attempt to bind.
-    fn validate(negotiation: &Negotiation<'_>) -> Result {
-        let _ = negotiation;
-        Ok(())
-    }
+    const FEATURES: &'static [Feature];
 
     /// Called when a device for the driver is found. Features are negotiated.
     ///
@@ -542,11 +596,13 @@ pub trait Driver {
     /// The order in which everything goes is described in the [module](self).
     fn unbind<'bound>(dev: &'bound Device<device::Core<'_>>, this: Pin<&Self::Data<'bound>>) {
         let _ = (dev, this);
+        build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Called when the configuration space or the status of the device has changed.
     ///
-    /// Not called before `probe` has returned nor after `unbind` was called.
+    /// Not called before `probe` has returned nor after `unbind` was called, nor while the device
+    /// is suspended or reset.
     ///
     /// # Context
     ///
@@ -554,11 +610,12 @@ pub trait Driver {
     /// possible here: leave that to a work item.
     fn config_changed<'bound>(dev: &'bound Device<device::Bound>, this: Pin<&Self::Data<'bound>>) {
         let _ = (dev, this);
+        build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Called before the system is suspended or hibernated.
+    /// Called before the system is suspended or hibernated, if there is a [`Driver::restore`].
     ///
-    /// The device works as ever; as soon as this function returns without error its queues are
+    /// The device works as before; as soon as this function returns without error its queues are
     /// closed and it is reset. Buffers that it has are reclaimed.
     ///
     /// # Errors
@@ -569,12 +626,16 @@ pub trait Driver {
         this: Pin<&Self::Data<'bound>>,
     ) -> Result {
         let _ = (dev, this);
-        Ok(())
+        build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Called after the system was resumed.
     ///
-    /// The queues are open again and the device is ready, but it has forgotten everything.
+    /// The queues are open again and the device is ready, but it has forgotten everything. Also
+    /// called, without [`Driver::freeze`] before, if the driver was bound while the system was
+    /// being suspended.
+    ///
+    /// A device does not survive a suspend if its driver does not have this function.
     ///
     /// # Errors
     ///
@@ -584,23 +645,29 @@ pub trait Driver {
         this: Pin<&Self::Data<'bound>>,
     ) -> Result {
         let _ = (dev, this);
-        Ok(())
+        build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Called before the transport resets the device, as [`Driver::freeze`] is.
+    /// Called before the transport resets the device, as [`Driver::freeze`] is, if there is a
+    /// [`Driver::reset_done`].
     fn reset_prepare<'bound>(
         dev: &'bound Device<device::Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        Self::freeze(dev, this)
+        let _ = (dev, this);
+        build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Called after the transport has reset the device, as [`Driver::restore`] is.
+    ///
+    /// Transports are told that the driver does not support such resets if it does not have this
+    /// function.
     fn reset_done<'bound>(
         dev: &'bound Device<device::Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        Self::restore(dev, this)
+        let _ = (dev, this);
+        build_error!(VTABLE_DEFAULT_ERROR)
     }
 }
 
@@ -636,175 +703,13 @@ impl Device {
         // SAFETY: `self.as_raw()` is valid; the id does not change.
         unsafe { (*self.as_raw()).id.vendor }
     }
-
-    /// Runs `f` if the device is bound to a driver and not suspended, and keeps it so meanwhile.
-    ///
-    /// Does not wait: returns [`None`] also when a driver is just being bound or unbound, or the
-    /// device suspended or resumed. So it can be used in a work item that unbinding waits for.
-    ///
-    /// # Context
-    ///
-    /// Process context; `f` may sleep, and runs with the lock of the device held.
-    pub fn try_bound<R>(&self, f: impl FnOnce(&Locked<'_>) -> R) -> Option<R> {
-        let _guard = DeviceLock::try_new(self.as_ref())?;
-
-        // SAFETY: `self.as_raw()` is valid; the driver changes only with the lock held.
-        if unsafe { (*self.as_raw()).dev.driver }.is_null() {
-            return None;
-        }
-
-        // SAFETY: `self.as_raw()` is valid, and its lock is held.
-        if unsafe { vqs::Vqs::is_suspended(self.as_raw()) } {
-            return None;
-        }
-
-        // SAFETY: The device has a driver. The driver core has the lock from before it sets it
-        // until probe is over, and from before it unbinds the driver until it has cleared it. So
-        // the device is bound until the lock is released, which is after the call of `f`.
-        let dev = unsafe { &*self.as_raw().cast() };
-
-        // INVARIANT: The lock is held until after the call of `f`, which cannot keep the value.
-        Some(f(&Locked {
-            dev,
-            _not_thread_safe: NotThreadSafe,
-        }))
-    }
 }
-
-/// A device that is bound to a driver and whose lock is held: see [`Device::try_bound`].
-///
-/// # Invariants
-///
-/// The lock of the device is held by this task. The device is bound and not suspended.
-pub struct Locked<'a> {
-    dev: &'a Device<device::Bound>,
-    _not_thread_safe: NotThreadSafe,
-}
-
-impl Locked<'_> {
-    /// Resets the device, finds its queues again and marks it as ready.
-    ///
-    /// This is what a device with `DEVICE_NEEDS_RESET` needs, and works on every transport, as it
-    /// is what a suspend and resume do. The device gives all buffers back, which are reclaimed, and
-    /// forgets all that it was told. Reports of a changed configuration are delayed meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// - [`ENODEV`] when the device has no queues, is gone, was shut down, or refuses the features
-    ///   that it was bound with,
-    /// - whatever the transport returns when queues are found.
-    ///
-    /// The queues are closed then, and the device is marked as failed if it is there. It may be
-    /// tried again.
-    ///
-    /// # Context
-    ///
-    /// Process context; sleeps.
-    pub fn reset(&self) -> Result {
-        // SAFETY: `self.dev` is valid and bound; by the type invariants its lock is held, and it is
-        // not suspended.
-        unsafe { vqs::Vqs::reset(self.dev.as_raw()) }
-    }
-}
-
-impl core::ops::Deref for Locked<'_> {
-    type Target = Device<device::Bound>;
-
-    fn deref(&self) -> &Self::Target {
-        self.dev
-    }
-}
-
-/// A little-endian field of the configuration space.
-///
-/// # Safety
-///
-/// `Self` must have a size of 1, 2, 4 or 8 bytes, of which all patterns are valid.
-pub unsafe trait ConfigField: Copy {
-    /// Converts a value as it is in the configuration space.
-    #[doc(hidden)]
-    fn le_to_cpu(self) -> Self;
-}
-
-macro_rules! impl_config_field {
-    ($($t:ty)*) => {$(
-        // SAFETY: Integers have no invalid patterns, and the sizes are as required.
-        unsafe impl ConfigField for $t {
-            fn le_to_cpu(self) -> Self {
-                <$t>::from_le(self)
-            }
-        }
-    )*};
-}
-
-impl_config_field!(u8 u16 u32 u64);
 
 impl Device<device::Bound> {
-    /// Size in bytes of the configuration space that every transport can access: virtio over MMIO
-    /// has registers of 512 bytes, of which it is the second half.
-    const MAX_CONFIG_SIZE: usize = 256;
-
     /// Tells whether a feature was negotiated.
-    pub fn has_feature(&self, bit: u32) -> bool {
-        if bit >= bindings::VIRTIO_FEATURES_BITS {
-            return false;
-        }
-
+    pub fn has_feature(&self, feature: Feature) -> bool {
         // SAFETY: `self.as_raw()` is valid and the bit is within the array.
-        unsafe { bindings::__virtio_test_bit(self.as_raw(), bit) }
-    }
-
-    /// Tells whether the device has said that only a reset can help it. One that is gone has not.
-    ///
-    /// # Context
-    ///
-    /// May sleep.
-    pub fn needs_reset(&self) -> bool {
-        let status = vqs::status(self);
-
-        status & bindings::VIRTIO_CONFIG_S_NEEDS_RESET != 0 && status != vqs::STATUS_GONE
-    }
-
-    /// Reads a field of the configuration space at `offset`, given in bytes.
-    ///
-    /// Fields are read one by one; the device may change them in between.
-    ///
-    /// The C core does not know the size of the configuration space. 256 bytes are what all
-    /// transports map; the PCI transport takes it as a bug when an access is beyond the end of what
-    /// the device announced, so only access what a device of the type must have.
-    ///
-    /// # Errors
-    ///
-    /// - [`ENODEV`] when the device has no configuration space,
-    /// - [`EINVAL`] when the field is not aligned to its size or not within 256 bytes.
-    ///
-    /// # Context
-    ///
-    /// May sleep.
-    pub fn config_read<T: ConfigField>(&self, offset: usize) -> Result<T> {
-        if offset % size_of::<T>() != 0 || offset >= Self::MAX_CONFIG_SIZE {
-            return Err(EINVAL);
-        }
-
-        // SAFETY: `self.as_raw()` is valid, and so are the operations of its transport.
-        let get = unsafe { (*(*self.as_raw()).config).get }.ok_or(ENODEV)?;
-
-        let mut value = MaybeUninit::<T>::zeroed();
-
-        // SAFETY: `value` has room for the size of `T`, which transports support by the
-        // requirements of `ConfigField`. The field is aligned and within what they map. This
-        // function may sleep, as `get` may.
-        unsafe {
-            get(
-                self.as_raw(),
-                offset as c_uint,
-                value.as_mut_ptr().cast(),
-                size_of::<T>() as c_uint,
-            )
-        };
-
-        // SAFETY: Zeroes, or what the transport wrote: all patterns are valid.
-        Ok(unsafe { value.assume_init() }.le_to_cpu())
+        unsafe { bindings::__virtio_test_bit(self.as_raw(), feature.0) }
     }
 }
 
@@ -816,7 +721,7 @@ impl Device<device::Core<'_>> {
     ///
     /// # Errors
     ///
-    /// - [`EBUSY`] when queues were found before, or `owner` returns one that is open already,
+    /// - [`EBUSY`] when this was called before, or `owner` returns a queue that is open already,
     /// - [`ENODEV`] when the device lacks one of the queues,
     /// - whatever the transport returns.
     ///
@@ -827,46 +732,31 @@ impl Device<device::Core<'_>> {
     ///
     /// Process context; sleeps.
     pub fn find_vqs(&self, owner: Arc<dyn Queues>) -> Result {
-        // SAFETY: `self.as_raw()` is valid. `Core` exists in bus callbacks only, and in all of them
-        // the features have been negotiated.
-        unsafe { vqs::Vqs::attach(self.as_raw(), owner) }
+        // SAFETY: `Core` exists in bus callbacks only. In all of them the lock is held and there is a
+        // binding. A binding without queues is in its probe, when the features were negotiated.
+        unsafe { Binding::get(self.as_raw()).find_first(owner) }
+    }
+
+    /// Returns the binding of the driver to the device, by which the driver can get hold of the
+    /// device in a work item, for example to reset it.
+    pub fn binding(&self) -> Arc<Binding> {
+        // SAFETY: `Core` exists in bus callbacks only, in all of which there is a binding.
+        unsafe { Binding::get_arc(self.as_raw()) }
     }
 
     /// Tells the device that the driver is ready (`DRIVER_OK`), and notifies it of buffers that
     /// were added so far.
     ///
     /// Happens by itself after `probe`. A driver that uses the device within `probe` calls it
-    /// there.
+    /// there. Does nothing as long as the queues are not open.
     ///
     /// # Context
     ///
     /// Process context; may sleep.
     pub fn ready(&self) {
-        // SAFETY: `self.as_raw()` is valid. `Core` exists in bus callbacks only, and in all of them
-        // the features have been negotiated.
-        unsafe { vqs::Vqs::set_ready(self.as_raw()) };
-    }
-}
-
-/// The negotiation of features with a device, for [`Driver::validate`].
-pub struct Negotiation<'a>(&'a Device<device::Bound>);
-
-impl Negotiation<'_> {
-    /// Declines a feature.
-    pub fn clear_feature(&self, bit: u32) {
-        if bit < bindings::VIRTIO_FEATURES_BITS {
-            // SAFETY: The device is valid and the bit within the array. During `validate` the core
-            // expects changes, and nobody else accesses the features.
-            unsafe { bindings::__virtio_clear_bit(self.0.as_raw(), bit) };
-        }
-    }
-}
-
-impl core::ops::Deref for Negotiation<'_> {
-    type Target = Device<device::Bound>;
-
-    fn deref(&self) -> &Self::Target {
-        self.0
+        // SAFETY: `Core` exists in bus callbacks only. In all of them the lock is held and there is a
+        // binding. Its features are negotiated when the queues are open.
+        unsafe { Binding::get(self.as_raw()).set_ready_if_open() };
     }
 }
 

@@ -3,6 +3,7 @@
 //! One virtio GPIO device: its queues, and what ties them to its chip.
 
 use kernel::{
+    device::Core,
     impl_has_delayed_work,
     impl_has_work,
     new_delayed_work,
@@ -79,6 +80,7 @@ const MAX_NAMES_SIZE: usize = (4 << 20) - 1;
 #[pin_data]
 pub(crate) struct VirtioGpio {
     vdev: ARef<virtio::Device>,
+    binding: Arc<virtio::Binding>,
     ngpio: u16,
     has_irq: bool,
     pub(crate) requests: Arc<RequestQueue>,
@@ -121,12 +123,15 @@ impl_has_delayed_work! {
 impl VirtioGpio {
     /// Constructs an initialiser for a device with `ngpio` lines.
     pub(crate) fn new(
-        vdev: &virtio::Device,
+        vdev: &virtio::Device<Core<'_>>,
         ngpio: u16,
         has_irq: bool,
         timeout_ms: u32,
         poll_us: u32,
-    ) -> impl PinInit<Self, Error> + '_ {
+    ) -> impl PinInit<Self, Error> {
+        let binding = vdev.binding();
+        let vdev: ARef<virtio::Device> = (&**vdev).into();
+
         pin_init::pin_init_scope(move || {
             let lines = KVVec::from_elem(Usage::new(Direction::None), ngpio.into(), GFP_KERNEL)?;
             let requests =
@@ -134,7 +139,8 @@ impl VirtioGpio {
             let irq_lines = if has_irq { ngpio } else { 0 };
 
             Ok(try_pin_init!(Self {
-                vdev: vdev.into(),
+                vdev,
+                binding,
                 ngpio,
                 has_irq,
                 requests,
@@ -391,7 +397,7 @@ impl VirtioGpio {
             }
             Err(err) => return Err(err),
         };
-        let names = Names::parse(block.bytes(), self.ngpio)?;
+        let names = Names::parse(&block, self.ngpio)?;
         let report = names.report();
 
         if !report.is_clean() {
@@ -604,11 +610,14 @@ impl WorkItem<2> for VirtioGpio {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        let again = this.vdev.try_bound(|vdev| Self::recover(&this, vdev));
+        let again = this.binding.try_lock(|vdev| Self::recover(&this, vdev));
 
-        // Who binds, unbinds, suspends or resumes the device just now is soon done.
-        if let Some(delay_ms) = again.unwrap_or(Some(BUSY_MS)) {
-            Self::look_after(&this, delay_ms);
+        match again {
+            Ok(Some(delay_ms)) => Self::look_after(&this, delay_ms),
+            // Who binds, unbinds, suspends or resumes the device just now is soon done.
+            Err(err) if err == EAGAIN => Self::look_after(&this, BUSY_MS),
+            // A device that is suspended is looked at when it is resumed.
+            Ok(None) | Err(_) => (),
         }
     }
 }
@@ -632,7 +641,7 @@ fn to_ms(delta: Delta) -> Msecs {
 pub(crate) struct Callbacks(pub(crate) Arc<VirtioGpio>);
 
 impl Queues for Callbacks {
-    fn queue(&self, index: usize) -> Option<&dyn AnyQueue> {
+    fn queue(&self, index: usize) -> Option<AnyQueue<'_>> {
         match index {
             0 => Some(self.0.requests.virtqueue()),
             1 if self.0.has_irq => Some(self.0.events.virtqueue()),

@@ -31,6 +31,7 @@ use kernel::{
     fmt,
     gpio::IrqDomain,
     prelude::*,
+    sync::Raw,
     time::{
         Delta,
         Instant, //
@@ -233,8 +234,8 @@ impl Events {
             Gate::Held | Gate::Shut => None,
         };
         let added = spare.ok_or(ENOSPC).and_then(|mut buffer| {
-            *buffer.request_mut() = wire::EventRequest::new(line);
-            *buffer.response_mut() = wire::EventResponse::POISON;
+            buffer.set_request(wire::EventRequest::new(line));
+            buffer.set_response(wire::EventResponse::POISON);
             *buffer.private_mut() = line;
 
             ring.add(buffer).map_err(|(err, buffer)| {
@@ -316,8 +317,8 @@ impl Events {
     }
 }
 
-impl Reclaim<Buffer> for Events {
-    fn reclaim(queue: &virtio::Queue<Buffer, Self>, buffer: Buffer) {
+impl Reclaim<Buffer, Raw> for Events {
+    fn reclaim(queue: &virtio::Queue<Buffer, Self, Raw>, buffer: Buffer) {
         queue.with(|_, events| {
             let _ = events.spare.push_within_capacity(buffer);
         });
@@ -328,7 +329,7 @@ impl Reclaim<Buffer> for Events {
 #[pin_data]
 pub(crate) struct EventQueue {
     #[pin]
-    queue: virtio::Queue<Buffer, Events>,
+    queue: virtio::Queue<Buffer, Events, Raw>,
     #[pin]
     domain: IrqDomain,
 }
@@ -382,8 +383,8 @@ impl EventQueue {
     }
 
     /// Returns the virtqueue, for the bus.
-    pub(crate) fn virtqueue(&self) -> &dyn AnyQueue {
-        &self.queue
+    pub(crate) fn virtqueue(&self) -> AnyQueue<'_> {
+        self.queue.as_any()
     }
 
     /// Returns the interrupt domain of the lines.
@@ -402,7 +403,7 @@ impl EventQueue {
     pub(crate) fn populate(&self) -> Result {
         let capacity = self
             .queue
-            .with(|ring, events| ring.capacity().min(events.entries.len()));
+            .with(|ring, events| ring.capacity(2).min(events.entries.len()));
 
         if capacity == 0 {
             return Err(EINVAL);

@@ -77,28 +77,24 @@ kernel::virtio_device_table!(
     [(virtio::DeviceId::new(uapi::VIRTIO_ID_GPIO), ())]
 );
 
+/// Lines can be used as interrupts.
+const F_IRQ: virtio::Feature = virtio::Feature::new(uapi::VIRTIO_GPIO_F_IRQ);
+
+#[vtable]
 impl virtio::Driver for GpioVirtio {
     type IdInfo = ();
     type Data<'bound> = Self;
 
     const ID_TABLE: virtio::IdTable<Self::IdInfo> = &ID_TABLE;
-    const FEATURES: &'static [u32] = &[uapi::VIRTIO_GPIO_F_IRQ];
-
-    fn validate(negotiation: &virtio::Negotiation<'_>) -> Result {
-        // A message has two descriptors. Tables for them would cost an allocation each, and those
-        // of events would be under a raw lock.
-        negotiation.clear_feature(virtio::feature::RING_INDIRECT_DESC);
-        Ok(())
-    }
+    const FEATURES: &'static [virtio::Feature] = &[F_IRQ];
 
     fn probe<'bound>(
         vdev: &'bound virtio::Device<Core<'_>>,
         _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         let dev = vdev.as_ref();
-        let ngpio = vdev.config_read::<u16>(wire::Config::NGPIO)?;
-        let names_size = vdev.config_read::<u32>(wire::Config::NAMES_SIZE)?;
-        let has_irq = vdev.has_feature(uapi::VIRTIO_GPIO_F_IRQ);
+        let (ngpio, names_size) = vdev.read_config(wire::Config::read)?;
+        let has_irq = vdev.has_feature(F_IRQ);
 
         if ngpio == 0 {
             dev_err!(dev, "the device has no lines\n");
@@ -176,6 +172,20 @@ impl virtio::Driver for GpioVirtio {
         this: Pin<&Self::Data<'bound>>,
     ) -> Result {
         VirtioGpio::resume(&this.running.0)
+    }
+
+    fn reset_prepare<'bound>(
+        dev: &'bound virtio::Device<Core<'_>>,
+        this: Pin<&Self::Data<'bound>>,
+    ) -> Result {
+        Self::freeze(dev, this)
+    }
+
+    fn reset_done<'bound>(
+        dev: &'bound virtio::Device<Core<'_>>,
+        this: Pin<&Self::Data<'bound>>,
+    ) -> Result {
+        Self::restore(dev, this)
     }
 }
 

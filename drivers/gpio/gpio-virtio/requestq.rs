@@ -72,6 +72,7 @@ use kernel::{
         new_virtqueue,
         Access,
         AnyQueue,
+        Payload,
         Reclaim, //
     },
     workqueue::{
@@ -595,8 +596,8 @@ impl Slots {
         let added = self.get(index).ok_or(EINVAL).and_then(|slot| {
             let mut buffer = slot.buffer.take().ok_or(EINVAL)?;
 
-            *buffer.request_mut() = message.request(line);
-            *buffer.response_mut() = wire::Response::POISON;
+            buffer.set_request(message.request(line));
+            buffer.set_response(wire::Response::POISON);
 
             ring.add(buffer).map_err(|(err, buffer)| {
                 slot.buffer = Some(buffer);
@@ -808,7 +809,9 @@ impl Slot {
     /// Decodes the answer.
     fn answer(&self) -> Result<u8> {
         match (self.content, &self.buffer) {
-            (Content::Line(message), Some(buffer)) => message.answer(buffer.response(), self.used?),
+            (Content::Line(message), Some(buffer)) => {
+                message.answer(&buffer.response(), self.used?)
+            }
             _ => Err(EIO),
         }
     }
@@ -877,8 +880,8 @@ impl RequestQueue {
     }
 
     /// Returns the virtqueue, for the bus.
-    pub(crate) fn virtqueue(&self) -> &dyn AnyQueue {
-        &self.queue
+    pub(crate) fn virtqueue(&self) -> AnyQueue<'_> {
+        self.queue.as_any()
     }
 
     /// Allocates the slots, as far as the ring has room for them.
@@ -890,7 +893,7 @@ impl RequestQueue {
     /// - `EINVAL` if not even one message fits into the ring.
     /// - `ENOMEM` if there is not enough memory.
     pub(crate) fn populate(&self) -> Result {
-        let capacity = self.queue.with(|ring, _| ring.capacity());
+        let capacity = self.queue.with(|ring, _| ring.capacity(2));
 
         if capacity == 0 {
             return Err(EINVAL);
@@ -1383,26 +1386,26 @@ impl RequestQueue {
     ///
     /// # Errors
     ///
-    /// - `ENOMEM` if there is not enough contiguous memory for the block.
+    /// - `ENOMEM` if there is not enough memory for the block, which is contiguous at first.
     /// - Those of [`RequestQueue::request`].
     ///
     /// # Context
     ///
     /// Process context; sleeps. Only during probe.
-    pub(crate) fn names(this: &Arc<Self>, size: usize) -> Result<NamesBlock> {
-        let mut buffer = Some(
-            Buffer::new(
-                wire::Request::names(),
-                wire::Response::POISON,
-                0,
-                GFP_KERNEL,
-            )?
-            .with_large_response(
-                size.checked_add(1).ok_or(EINVAL)?,
-                wire::POISON,
-                GFP_KERNEL | __GFP_NOWARN,
-            )?,
-        );
+    pub(crate) fn names(this: &Arc<Self>, size: usize) -> Result<KVVec<u8>> {
+        // The status comes first.
+        let len = size.checked_add(1).ok_or(EINVAL)?;
+        let mut block = Payload::response(len, GFP_KERNEL | __GFP_NOWARN)?;
+
+        block.fill(wire::POISON);
+
+        let message = Buffer::new(
+            wire::Request::names(),
+            wire::Response::POISON,
+            0,
+            GFP_KERNEL,
+        )?;
+        let mut buffer = Some(message.with_payload(block, GFP_KERNEL)?);
 
         // The message takes the place of the one that the slot has for requests about lines.
         let (sent, notified) = this.queue.with_kick(|ring, slots| {
@@ -1465,27 +1468,16 @@ impl RequestQueue {
 
         let used = used?;
         let answer = answer.ok_or(EIO)?;
-        let status = answer.large_response().and_then(<[u8]>::first);
-        let written = wire::names_answer(*status.ok_or(EIO)?, used, size)?;
+        let block = answer.payload().ok_or(EIO)?;
+        let mut status = [wire::POISON];
 
-        Ok(NamesBlock { answer, written })
-    }
-}
+        block.read(0, &mut status);
 
-/// The block of names, in the answer that it came with.
-pub(crate) struct NamesBlock {
-    answer: Buffer,
-    written: usize,
-}
+        let written = wire::names_answer(status[0], used, size)?;
+        let mut names = KVVec::from_elem(0, written, GFP_KERNEL)?;
 
-impl NamesBlock {
-    /// Returns the block, as far as the device has written it.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        // The status comes first.
-        self.answer
-            .large_response()
-            .and_then(|answer| answer.get(1..)?.get(..self.written))
-            .unwrap_or_default()
+        block.read(status.len(), &mut names);
+        Ok(names)
     }
 }
 
@@ -1556,10 +1548,10 @@ mod tests {
         /// Has the device answer one of the messages that it has.
         fn answer(&mut self, nth: usize, value: u8) {
             if let Ok(mut buffer) = self.device.messages.remove(nth) {
-                buffer
-                    .response_mut()
-                    .as_mut_bytes()
-                    .copy_from_slice(&[0, value]);
+                let mut response = wire::Response::POISON;
+
+                response.as_mut_bytes().copy_from_slice(&[0, value]);
+                buffer.set_response(response);
                 self.slots.returned(buffer, Ok(2));
             }
         }

@@ -16,7 +16,8 @@ use core::mem::offset_of;
 
 use kernel::{
     prelude::*,
-    uapi, //
+    uapi,
+    virtio, //
 };
 
 use zerocopy::little_endian::{
@@ -151,7 +152,9 @@ fn check_status(status: u8) -> Result {
 /// - `EIO` if the device refused the message.
 /// - `EPROTO` if this is no answer to the message.
 pub(crate) fn names_answer(status: u8, used: u32, size: usize) -> Result<usize> {
-    let written = (used as usize).checked_sub(size_of_val(&status)).ok_or(EPROTO)?;
+    let written = (used as usize)
+        .checked_sub(size_of_val(&status))
+        .ok_or(EPROTO)?;
 
     if written > size {
         return Err(EPROTO);
@@ -253,15 +256,18 @@ pub(crate) enum Event {
     Odd,
 }
 
-/// Offsets in the configuration space of the device.
+/// The configuration space of the device.
 pub(crate) enum Config {}
 
 impl Config {
-    /// The number of lines, 16 bits.
-    pub(crate) const NGPIO: usize = offset_of!(uapi::virtio_gpio_config, ngpio);
+    /// Reads the number of lines, and the size of the block of names in bytes, which is zero if the
+    /// device has no names.
+    pub(crate) fn read(config: &virtio::Config<'_>) -> Result<(u16, u32)> {
+        let ngpio: U16 = config.read(offset_of!(uapi::virtio_gpio_config, ngpio))?;
+        let names: U32 = config.read(offset_of!(uapi::virtio_gpio_config, gpio_names_size))?;
 
-    /// The size of the block of names, 32 bits. It is zero if the device has no names.
-    pub(crate) const NAMES_SIZE: usize = offset_of!(uapi::virtio_gpio_config, gpio_names_size);
+        Ok((ngpio.get(), names.get()))
+    }
 }
 
 // The layout is that of the C header, with no padding: the device sees no byte that is not ours.
@@ -451,7 +457,10 @@ mod tests {
         assert_eq!(names_answer(OK, 1, 10), Ok(0));
         assert_eq!(names_answer(ERR, 1, 10), Err(EIO));
         assert_eq!(names_answer(OK, 12, 10), Err(EPROTO));
-        assert_eq!(names_answer(OK, u32::MAX, usize::MAX), Ok(u32::MAX as usize - 1));
+        assert_eq!(
+            names_answer(OK, u32::MAX, usize::MAX),
+            Ok(u32::MAX as usize - 1)
+        );
     }
 
     #[test]

@@ -11,18 +11,14 @@ use crate::{
     prelude::*,
     sync::Arc, //
 };
-use core::ptr::NonNull;
-
-/// One part of a [`Buffer`] as the device sees it: address and length in bytes.
-///
-/// A length of zero means that the buffer has no such part.
-#[derive(Clone, Copy)]
-pub struct Segment {
-    /// First byte.
-    pub addr: NonNull<c_void>,
-    /// Length in bytes.
-    pub len: usize,
-}
+use core::{
+    marker::PhantomData,
+    mem::MaybeUninit,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
 
 /// An owned buffer that can be handed to a device through a [`Queue`](super::Queue).
 ///
@@ -34,13 +30,12 @@ pub struct Segment {
 ///
 /// - [`Buffer::into_raw`] gives up the ownership of one allocation, which stays valid and at its
 ///   address until [`Buffer::from_raw`] takes the ownership back,
-/// - the memory of both segments is part of the buffer (or owned by it), physically contiguous,
-///   in the kernel's linear mapping, and shares no DMA cache line with memory that the CPU may
-///   write while the device owns the buffer,
-/// - until [`Buffer::from_raw`] no reference to that memory exists and nobody accesses it, and
-///   every bit pattern that the device leaves in the writable segment is valid,
-/// - all bytes of both segments are initialised (what is not may leak kernel memory to the
-///   device),
+/// - the memory of all segments is owned by the buffer, physically contiguous within a segment, in
+///   the kernel's linear mapping, and shares no DMA cache line with memory that the CPU may write
+///   while the device owns the buffer,
+/// - no reference to that memory exists while the device owns the buffer, nor afterwards: a hostile
+///   device may go on writing to memory that an IOMMU still maps, or that none protects,
+/// - all bytes of all segments are initialised (what is not may leak kernel memory to the device),
 /// - the segments of a given raw buffer never change.
 pub unsafe trait Buffer: Sized + Send + 'static {
     /// Gives up the ownership of the buffer in exchange for a token that identifies it.
@@ -54,106 +49,370 @@ pub unsafe trait Buffer: Sized + Send + 'static {
     /// buffer back (or been reset), and `from_raw` must not be called twice for one `into_raw`.
     unsafe fn from_raw(raw: NonNull<c_void>) -> Self;
 
-    /// Returns the device-readable and the device-writable segment.
+    /// Adds all segments to `list`: first those that the device reads, then those that it writes.
     ///
     /// # Safety
     ///
     /// `raw` must come from [`Buffer::into_raw`] of the same type, not yet taken back.
-    unsafe fn segments(raw: NonNull<c_void>) -> (Segment, Segment);
+    unsafe fn segments(raw: NonNull<c_void>, list: &mut SegmentList);
 
-    /// Returns the length of the device-writable segment in bytes.
+    /// Returns the length of all segments that the device writes, in bytes.
     fn writable_len(&self) -> usize;
 }
 
-/// A value on DMA cache lines of its own.
-///
-/// DMA is coherent on x86, where nothing has to be kept apart. For the others the alignment is the
-/// largest `ARCH_DMA_MINALIGN` of the architectures that have Rust support.
-#[cfg_attr(any(CONFIG_X86, CONFIG_UML), repr(C, align(8)))]
-#[cfg_attr(not(any(CONFIG_X86, CONFIG_UML)), repr(C, align(128)))]
-struct DmaAligned<T>(T);
-
-// What DMA needs on this configuration must not exceed what `DmaAligned` gives.
-static_assert!(bindings::ARCH_KMALLOC_MINALIGN <= core::mem::align_of::<DmaAligned<u8>>());
-
-/// The parts of a message that the device sees: on a cache line if they are small, which is not
-/// that of another message.
-#[repr(C, align(64))]
-struct Visible<Out, In> {
-    output: DmaAligned<Out>,
-    /// `large_input` takes its place when there.
-    input: DmaAligned<In>,
+/// The segments of a [`Buffer`], in the order in which the device sees them.
+pub struct SegmentList {
+    tables: [MaybeUninit<bindings::scatterlist>; Self::MAX],
+    readable: usize,
+    writable: usize,
+    error: Result,
 }
 
-/// A page that holds nothing but [`Visible`] parts of messages.
+impl SegmentList {
+    /// The most segments that a buffer can have.
+    pub const MAX: usize = 8;
+
+    pub(super) fn new() -> Self {
+        Self {
+            tables: [const { MaybeUninit::uninit() }; Self::MAX],
+            readable: 0,
+            writable: 0,
+            error: Ok(()),
+        }
+    }
+
+    /// Adds memory that the device reads. An empty segment is left out.
+    #[inline]
+    pub fn readable(&mut self, addr: NonNull<c_void>, len: usize) {
+        if self.writable > 0 {
+            self.error = Err(EINVAL);
+        }
+        self.readable += self.put(addr, len);
+    }
+
+    /// Adds memory that the device writes. An empty segment is left out.
+    #[inline]
+    pub fn writable(&mut self, addr: NonNull<c_void>, len: usize) {
+        self.writable += self.put(addr, len);
+    }
+
+    /// Returns how many segments were added.
+    fn put(&mut self, addr: NonNull<c_void>, len: usize) -> usize {
+        let Ok(bytes) = c_uint::try_from(len) else {
+            self.error = Err(EINVAL);
+            return 0;
+        };
+
+        if len == 0 || self.error.is_err() {
+            return 0;
+        }
+
+        let Some(table) = self.tables.get_mut(self.readable + self.writable) else {
+            self.error = Err(EINVAL);
+            return 0;
+        };
+
+        // SAFETY: `table` is valid for writes of one entry. By the requirements of `Buffer` the
+        // segment is in the linear mapping and physically contiguous.
+        unsafe { bindings::sg_init_one(table.as_mut_ptr(), addr.as_ptr(), bytes) };
+        1
+    }
+
+    /// Returns the number of segments.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if there is none, if there are too many, if one is of 4 GiB or more, or if they
+    /// are in the wrong order.
+    #[inline]
+    pub(super) fn len(&self) -> Result<usize> {
+        self.error?;
+        match self.readable + self.writable {
+            0 => Err(EINVAL),
+            len => Ok(len),
+        }
+    }
+
+    /// Returns a table of one entry for each segment, and how many the device reads and writes.
+    #[inline]
+    pub(super) fn tables(
+        &mut self,
+    ) -> (
+        [*mut bindings::scatterlist; SegmentList::MAX],
+        c_uint,
+        c_uint,
+    ) {
+        let mut sgs = [ptr::null_mut(); Self::MAX];
+
+        for (sg, table) in sgs.iter_mut().zip(&mut self.tables) {
+            *sg = table.as_mut_ptr();
+        }
+        // CAST: Both are at most `MAX`.
+        (sgs, self.readable as c_uint, self.writable as c_uint)
+    }
+}
+
+/// Physically contiguous pages that hold nothing but what a device may see.
 ///
 /// Behind an IOMMU a device sees, and may write, whole pages. Those of the slab allocator have
 /// other objects too, with pointers and locks.
 ///
+/// There are no references to the memory, only copies in and out: a hostile device may write to it
+/// at any time, also when it does not own it.
+///
 /// # Invariants
 ///
-/// The address is that of a page that this value owns.
-struct DmaPage(NonNull<u8>);
+/// `addr` is that of `1 << order` pages that this value owns, all bytes of which are initialised.
+struct DmaPages {
+    addr: NonNull<u8>,
+    order: c_uint,
+}
 
-impl DmaPage {
-    fn new(flags: Flags) -> Result<Self, AllocError> {
+impl DmaPages {
+    /// Allocates pages, full of zeroes, with room for `len` bytes.
+    fn new(len: usize, flags: Flags) -> Result<Self, AllocError> {
+        let pages = len.div_ceil(PAGE_SIZE).max(1).next_power_of_two();
+        let order = pages.trailing_zeros();
+
+        // The page allocator warns of what it can never do.
+        if order > bindings::MAX_PAGE_ORDER {
+            return Err(AllocError);
+        }
+
         // SAFETY: There are no requirements. Other pages than those of the linear mapping are not
         // returned, whatever the flags say.
-        let addr = unsafe { bindings::get_free_pages_noprof(flags.as_raw(), 0) };
+        let addr = unsafe { bindings::get_free_pages_noprof((flags | __GFP_ZERO).as_raw(), order) };
 
-        // INVARIANT: The page was just allocated.
-        NonNull::new(addr as *mut u8).map(Self).ok_or(AllocError)
+        // INVARIANT: The pages were just allocated, and are full of zeroes.
+        let addr = NonNull::new(addr as *mut u8).ok_or(AllocError)?;
+
+        Ok(Self { addr, order })
+    }
+
+    fn len(&self) -> usize {
+        PAGE_SIZE << self.order
+    }
+
+    /// Returns the address of a value of type `T` at `offset`.
+    fn at<T>(&self, offset: usize) -> NonNull<T> {
+        debug_assert!(offset + size_of::<T>() <= self.len());
+
+        // SAFETY: Callers stay within the pages.
+        unsafe { self.addr.add(offset) }.cast()
+    }
+
+    /// Copies bytes out, as far as there are any.
+    fn read(&self, offset: usize, to: &mut [u8]) -> usize {
+        let len = to.len().min(self.len().saturating_sub(offset));
+
+        for (index, byte) in to.iter_mut().take(len).enumerate() {
+            // SAFETY: By the type invariants the byte is valid for reads; it is within the pages.
+            // Whatever the device does to it meanwhile, a volatile read returns some byte.
+            *byte = unsafe { self.addr.as_ptr().add(offset + index).read_volatile() };
+        }
+        len
+    }
+
+    /// Sets `len` bytes to `byte`, as far as there are any.
+    fn fill(&mut self, len: usize, byte: u8) {
+        // SAFETY: By the type invariants the bytes are valid for writes; `self` is borrowed
+        // exclusively.
+        unsafe { self.addr.write_bytes(byte, len.min(self.len())) };
+    }
+
+    /// Copies bytes in, as far as there is room.
+    fn write(&mut self, offset: usize, from: &[u8]) -> usize {
+        let len = from.len().min(self.len().saturating_sub(offset));
+
+        for (index, byte) in from.iter().take(len).enumerate() {
+            // SAFETY: As in `read()`; `self` is borrowed exclusively.
+            unsafe { self.addr.as_ptr().add(offset + index).write_volatile(*byte) };
+        }
+        len
     }
 }
 
-impl Drop for DmaPage {
+impl Drop for DmaPages {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant this is a page of order 0 that is ours.
-        unsafe { bindings::free_pages(self.0.as_ptr() as usize, 0) };
+        // SAFETY: By the type invariant these are pages of that order that are ours.
+        unsafe { bindings::free_pages(self.addr.as_ptr() as usize, self.order) };
     }
 }
 
-// SAFETY: Pages may be freed anywhere, and nothing is accessed by way of this type.
-unsafe impl Send for DmaPage {}
+// SAFETY: Pages may be accessed and freed anywhere.
+unsafe impl Send for DmaPages {}
 
-// SAFETY: As above; there are no methods that take a shared reference.
-unsafe impl Sync for DmaPage {}
+// SAFETY: A shared reference only reads.
+unsafe impl Sync for DmaPages {}
+
+/// Memory for a [`Message`] besides its request and response: bytes of any number, in pages of
+/// their own.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::virtio::Payload;
+///
+/// let payload = Payload::readable(b"text", GFP_KERNEL)?;
+/// let mut bytes = [0; 4];
+///
+/// assert_eq!(payload.read(2, &mut bytes), 2);
+/// assert_eq!(bytes, *b"xt\0\0");
+/// assert_eq!(Payload::writable(512, GFP_KERNEL)?.len(), 512);
+/// # Ok::<(), Error>(())
+/// ```
+pub struct Payload {
+    pages: DmaPages,
+    len: usize,
+    place: Place,
+}
+
+/// Where the payload is among the parts of its message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Behind the request; the device reads it.
+    AfterRequest,
+    /// In front of the response; the device writes it.
+    BeforeResponse,
+    /// In place of the response; the device writes it.
+    Response,
+}
+
+impl Payload {
+    fn new(len: usize, place: Place, flags: Flags) -> Result<Self, AllocError> {
+        Ok(Self {
+            pages: DmaPages::new(len, flags)?,
+            len,
+            place,
+        })
+    }
+
+    /// Allocates a payload that the device reads behind the request, with a copy of `bytes`.
+    ///
+    /// # Context
+    ///
+    /// Whatever `flags` allow.
+    pub fn readable(bytes: &[u8], flags: Flags) -> Result<Self, AllocError> {
+        let mut payload = Self::new(bytes.len(), Place::AfterRequest, flags)?;
+
+        payload.write(0, bytes);
+        Ok(payload)
+    }
+
+    /// Allocates a payload of `len` zero bytes that the device writes, in a segment before that of
+    /// the response.
+    ///
+    /// # Context
+    ///
+    /// Whatever `flags` allow.
+    pub fn writable(len: usize, flags: Flags) -> Result<Self, AllocError> {
+        Self::new(len, Place::BeforeResponse, flags)
+    }
+
+    /// Allocates a payload of `len` zero bytes that the device writes in place of the response, for
+    /// responses whose length is not known at compile time.
+    ///
+    /// # Context
+    ///
+    /// Whatever `flags` allow.
+    pub fn response(len: usize, flags: Flags) -> Result<Self, AllocError> {
+        Self::new(len, Place::Response, flags)
+    }
+
+    /// Returns the length in bytes.
+    #[expect(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Sets all bytes to `byte`.
+    pub fn fill(&mut self, byte: u8) {
+        self.pages.fill(self.len, byte);
+    }
+
+    /// Copies the bytes from `offset` on into `to`. Returns how many there were.
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> usize {
+        let len = to.len().min(self.len.saturating_sub(offset));
+
+        self.pages.read(offset, &mut to[..len])
+    }
+
+    /// Copies `from` to the bytes from `offset` on. Returns how many there was room for.
+    pub fn write(&mut self, offset: usize, from: &[u8]) -> usize {
+        let len = from.len().min(self.len.saturating_sub(offset));
+
+        self.pages.write(offset, &from[..len])
+    }
+}
+
+/// Where the parts of a message are in the pages that it shares with others.
+///
+/// Each part is on DMA cache lines of its own, as the architecture defines them. Two messages share
+/// no cache line of the processor either.
+struct Layout<Out, In>(PhantomData<(Out, In)>);
+
+impl<Out, In> Layout<Out, In> {
+    /// What `ARCH_DMA_MINALIGN` is to C.
+    const DMA: usize = bindings::ARCH_DMA_MINALIGN;
+
+    /// Where the response begins.
+    const INPUT: usize = Self::round_up(size_of::<Out>(), Self::max(Self::DMA, align_of::<In>()));
+
+    /// From the beginning of one message to that of the next.
+    const STRIDE: usize = Self::round_up(
+        Self::max(Self::INPUT + size_of::<In>(), 1),
+        Self::max(
+            Self::max(Self::DMA, 64),
+            Self::max(align_of::<Out>(), align_of::<In>()),
+        ),
+    );
+
+    const fn max(a: usize, b: usize) -> usize {
+        if a > b {
+            a
+        } else {
+            b
+        }
+    }
+
+    const fn round_up(value: usize, to: usize) -> usize {
+        value.div_ceil(to) * to
+    }
+}
 
 /// # Invariants
 ///
-/// `visible` points to an initialised value in `page`, which belongs to this message alone.
-struct Inner<Out, In, P> {
+/// A request is at `offset` in `pages`, and a response at `Layout::INPUT` behind it. Both belong to
+/// this message alone.
+struct Inner<P> {
     private: P,
     // In a box of its own, because most messages have none.
-    large_input: Option<KBox<KVec<u8>>>,
-    visible: NonNull<Visible<Out, In>>,
-    _page: Arc<DmaPage>,
-}
-
-impl<Out, In, P> Drop for Inner<Out, In, P> {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant the value is initialised and ours, and as the page is a
-        // field it is still there.
-        unsafe { self.visible.drop_in_place() };
-    }
+    payload: Option<KBox<Payload>>,
+    offset: usize,
+    pages: Arc<DmaPages>,
 }
 
 /// A [`Buffer`] that is one request to the device and room for one response.
 ///
-/// It has three parts:
+/// It has these parts, of which each may be empty:
 ///
-/// - `Out`, which the device reads,
-/// - `In`, which the device writes. [`Message::with_large_response`] replaces it by a separate
-///   allocation of any size,
+/// - `Out`, the request, which the device reads,
+/// - a [`Payload`], which the device reads or writes, or which takes the place of the response,
+/// - `In`, the response, which the device writes,
 /// - `P`, private to the driver, in an allocation of its own: the device gets neither its address
 ///   nor a page of it.
 ///
+/// The device sees the first three as up to three segments, in this order: a block device, for
+/// example, gets its header, the sectors and the status.
+///
 /// What the device sees is in pages that hold nothing else than such parts, each on DMA cache
-/// lines of its own. [`Message::fill_page`] makes as many messages as there is room for in one.
+/// lines of its own, and that were full of zeroes before. [`Message::fill_page`] makes as many
+/// messages as there is room for in one page.
 ///
 /// As long as the device owns the message there is no `Message` value, and so no way to look at
-/// its bytes. What is found in the response afterwards is the device's word: a driver must check
-/// it, and how much of it was written, before it relies on it.
+/// its bytes. Afterwards they are copied out, as values: a hostile device may still write to the
+/// memory. What is found in a response is the device's word: a driver must check it, and how much
+/// of it was written, before it relies on it.
 ///
 /// # Examples
 ///
@@ -165,18 +424,12 @@ impl<Out, In, P> Drop for Inner<Out, In, P> {
 /// struct Ping([u8; 4]);
 ///
 /// let mut msg = Message::new(Ping(*b"ping"), Ping([0xff; 4]), 7u32, GFP_KERNEL)?;
-/// msg.request_mut().0[3] = b'k';
+/// msg.set_request(Ping(*b"pong"));
 /// assert_eq!(msg.response().0, [0xff; 4]);
 /// assert_eq!(*msg.private(), 7);
 /// # Ok::<(), Error>(())
 /// ```
-pub struct Message<Out, In, P = ()>(KBox<Inner<Out, In, P>>);
-
-// SAFETY: A message owns all that it points to.
-unsafe impl<Out: Send, In: Send, P: Send> Send for Message<Out, In, P> {}
-
-// SAFETY: A shared reference gives shared references to the parts, and no more.
-unsafe impl<Out: Sync, In: Sync, P: Sync> Sync for Message<Out, In, P> {}
+pub struct Message<Out, In, P = ()>(KBox<Inner<P>>, PhantomData<fn(Out) -> In>);
 
 impl<Out, In, P> Message<Out, In, P>
 where
@@ -184,8 +437,11 @@ where
     In: FromBytes + IntoBytes + Send + 'static,
     P: Send + 'static,
 {
-    /// How many messages there is room for in a page.
-    pub const PER_PAGE: usize = PAGE_SIZE / size_of::<Visible<Out, In>>();
+    /// How many messages there is room for in a page; one if it is larger than that.
+    pub const PER_PAGE: usize = match PAGE_SIZE / Layout::<Out, In>::STRIDE {
+        0 => 1,
+        count => count,
+    };
 
     /// Allocates a message, with a page of its own.
     ///
@@ -193,10 +449,10 @@ where
     ///
     /// Whatever `flags` allow.
     pub fn new(output: Out, input: In, private: P, flags: Flags) -> Result<Self, AllocError> {
-        let page = Arc::new(DmaPage::new(flags)?, flags)?;
+        let pages = Arc::new(DmaPages::new(Layout::<Out, In>::STRIDE, flags)?, flags)?;
 
-        // SAFETY: There is room for at least one message, and this is the only one of the page.
-        unsafe { Self::in_page(page, 0, (output, input, private), flags) }
+        // SAFETY: This is the only message of these pages.
+        unsafe { Self::in_pages(pages, 0, (output, input, private), flags) }
     }
 
     /// Allocates a page and as many messages as there is room for in it, [`Message::PER_PAGE`].
@@ -223,116 +479,106 @@ where
         mut parts: impl FnMut(usize) -> (Out, In, P),
         flags: Flags,
     ) -> Result<KVec<Self>, AllocError> {
-        let page = Arc::new(DmaPage::new(flags)?, flags)?;
+        let pages = Arc::new(DmaPages::new(Layout::<Out, In>::STRIDE, flags)?, flags)?;
         let mut messages = KVec::with_capacity(Self::PER_PAGE, flags)?;
 
         for index in 0..Self::PER_PAGE {
             // SAFETY: The index is in its range, and each occurs once.
-            let message = unsafe { Self::in_page(page.clone(), index, parts(index), flags) }?;
+            let message = unsafe { Self::in_pages(pages.clone(), index, parts(index), flags) }?;
 
             messages.push(message, flags)?;
         }
         Ok(messages)
     }
 
-    /// Allocates the message number `index` of a page.
+    /// Allocates the message number `index` of `pages`.
     ///
     /// # Safety
     ///
-    /// `index` must be less than [`Message::PER_PAGE`], and there must be no other message of that
-    /// number in the page.
-    unsafe fn in_page(
-        page: Arc<DmaPage>,
+    /// `pages` must have room for it, and no other message of that number.
+    unsafe fn in_pages(
+        pages: Arc<DmaPages>,
         index: usize,
         (output, input, private): (Out, In, P),
         flags: Flags,
     ) -> Result<Self, AllocError> {
-        const { assert!(Self::PER_PAGE > 0, "a message has to fit into a page") };
+        const {
+            assert!(
+                Layout::<Out, In>::STRIDE <= 1 << 20,
+                "use a payload for that much"
+            );
+            assert!(align_of::<Out>() <= PAGE_SIZE && align_of::<In>() <= PAGE_SIZE);
+            assert!(!core::mem::needs_drop::<Out>() && !core::mem::needs_drop::<In>());
+        }
 
-        let inner = KBox::new_uninit(flags)?;
+        // INVARIANT: By the requirements of this function nothing else is at this place.
+        let mut message = Self(
+            KBox::new(
+                Inner {
+                    private,
+                    payload: None,
+                    offset: index * Layout::<Out, In>::STRIDE,
+                    pages,
+                },
+                flags,
+            )?,
+            PhantomData,
+        );
 
-        // SAFETY: By the requirements of this function all of the value is within the page, which
-        // is aligned to its size, so to the value's alignment, too.
-        let visible = unsafe { page.0.cast::<Visible<Out, In>>().add(index) };
-
-        // SAFETY: As above; and nobody else has this part of the page, to which `page` keeps a
-        // reference.
-        unsafe {
-            visible.write(Visible {
-                output: DmaAligned(output),
-                input: DmaAligned(input),
-            })
-        };
-
-        // INVARIANT: The value was just initialised, and by the requirements of this function no
-        // other message has it.
-        Ok(Self(KBox::write(
-            inner,
-            Inner {
-                private,
-                large_input: None,
-                visible,
-                _page: page,
-            },
-        )))
+        message.set_request(output);
+        message.set_response(input);
+        Ok(message)
     }
 
-    /// Makes `len` bytes, all of them `fill`, the device-writable part of the message, in place of
-    /// the response.
+    /// Makes `payload` a part of the message.
     ///
     /// # Context
     ///
     /// Whatever `flags` allow.
-    pub fn with_large_response(
-        mut self,
-        len: usize,
-        fill: u8,
-        flags: Flags,
-    ) -> Result<Self, AllocError> {
-        // Allocations of a page and more share their pages with nothing else.
-        let mut bytes = KVec::with_capacity(len.max(PAGE_SIZE), flags)?;
-
-        bytes.resize(len, fill, flags)?;
-        self.0.large_input = Some(KBox::new(bytes, flags)?);
+    pub fn with_payload(mut self, payload: Payload, flags: Flags) -> Result<Self, AllocError> {
+        self.0.payload = Some(KBox::new(payload, flags)?);
         Ok(self)
     }
 
-    /// Returns the parts that the device sees.
-    fn visible(&self) -> &Visible<Out, In> {
-        // SAFETY: By the type invariant of `Inner` the value is there and initialised. The device
-        // does not write to it while there is a `Message`, and changes take a `&mut`.
-        unsafe { self.0.visible.as_ref() }
+    fn output(&self) -> NonNull<Out> {
+        self.0.pages.at(self.0.offset)
     }
 
-    /// Returns the parts that the device sees, for changes.
-    fn visible_mut(&mut self) -> &mut Visible<Out, In> {
-        // SAFETY: As in `visible()`; by the type invariant it belongs to this message alone.
-        unsafe { self.0.visible.as_mut() }
+    fn input(&self) -> NonNull<In> {
+        self.0.pages.at(self.0.offset + Layout::<Out, In>::INPUT)
     }
 
-    /// Returns the part that the device reads.
-    pub fn request(&self) -> &Out {
-        &self.visible().output.0
+    /// Replaces the part that the device reads.
+    #[inline]
+    pub fn set_request(&mut self, output: Out) {
+        // SAFETY: By the type invariant of `Inner` this is room for a request, aligned by
+        // `Layout`, that belongs to this message. All bytes of an `IntoBytes` are initialised.
+        unsafe { self.output().write_volatile(output) };
     }
 
-    /// Returns the part that the device reads, for changes.
-    pub fn request_mut(&mut self) -> &mut Out {
-        &mut self.visible_mut().output.0
+    /// Replaces the part that the device writes, to prepare it.
+    #[inline]
+    pub fn set_response(&mut self, input: In) {
+        // SAFETY: As in `set_request()`.
+        unsafe { self.input().write_volatile(input) };
     }
 
-    /// Returns the part that the device writes.
-    pub fn response(&self) -> &In {
-        &self.visible().input.0
+    /// Returns a copy of the part that the device writes.
+    #[inline]
+    pub fn response(&self) -> In {
+        // SAFETY: By the type invariant of `Inner` there is a response, aligned by `Layout`. Each
+        // pattern of bytes is a valid one, also if the device is changing it.
+        unsafe { self.input().read_volatile() }
     }
 
-    /// Returns the part that the device writes, to prepare it.
-    pub fn response_mut(&mut self) -> &mut In {
-        &mut self.visible_mut().input.0
+    /// Returns the payload, if the message has one.
+    pub fn payload(&self) -> Option<&Payload> {
+        self.0.payload.as_deref()
     }
 
-    /// Returns the large response, if the message has one.
-    pub fn large_response(&self) -> Option<&[u8]> {
-        self.0.large_input.as_ref().map(|bytes| bytes.as_slice())
+    /// Returns the payload, if the message has one, for changes.
+    pub fn payload_mut(&mut self) -> Option<&mut Payload> {
+        self.0.payload.as_deref_mut()
     }
 
     /// Returns the part that the device never sees.
@@ -349,12 +595,12 @@ where
 // SAFETY:
 // - `into_raw()` and `from_raw()` are those of a `KBox`, whose allocation neither moves nor is
 //   freed in between.
-// - Both segments are in the linear mapping: `output` and `input` lie in a page that the box keeps
-//   a reference to, aligned to (and thereby padded to) `DmaAligned`; `large_input` is an allocation
-//   of its own from `kmalloc()`, of at least a page. The CPU writes neither while the device has
-//   them: all methods need a `Message`, which does not exist then.
-// - All bytes are initialised and all bit patterns valid, because of `FromBytes` and `IntoBytes`,
-//   and for `u8` in any case.
+// - All segments are in the linear mapping, in `DmaPages` that the box owns or shares with other
+//   messages, at places that `Layout` keeps on DMA cache lines of their own. The CPU writes none of
+//   them while the device has them: all methods need a `Message`, which does not exist then.
+// - There are no references to the memory: it is copied in and out.
+// - All bytes are initialised: `DmaPages` are full of zeroes at first, and only bytes of `IntoBytes`
+//   types, and those of slices, are copied in.
 // - Nothing changes the segments of a raw buffer.
 unsafe impl<Out, In, P> Buffer for Message<Out, In, P>
 where
@@ -372,41 +618,46 @@ where
     unsafe fn from_raw(raw: NonNull<c_void>) -> Self {
         // SAFETY: By the requirements of this function, `raw` comes from `into_raw()` above, and
         // this is the one time that its ownership is taken back.
-        Self(unsafe { KBox::from_raw(raw.as_ptr().cast()) })
+        let inner = unsafe { KBox::from_raw(raw.as_ptr().cast()) };
+
+        Self(inner, PhantomData)
     }
 
-    unsafe fn segments(raw: NonNull<c_void>) -> (Segment, Segment) {
-        let inner = raw.cast::<Inner<Out, In, P>>().as_ptr();
-
-        // SAFETY: By the requirements of this function `inner` points to a live allocation of this
-        // type. It is no part of a segment, so the device does not write to it, and as no `Message`
+    #[inline]
+    unsafe fn segments(raw: NonNull<c_void>, list: &mut SegmentList) {
+        // SAFETY: By the requirements of this function `raw` points to a live value of this type.
+        // It is no part of a segment, so the device does not write to it, and as no `Message`
         // exists nobody else does.
-        let (visible, large) = unsafe { ((*inner).visible.as_ptr(), &(*inner).large_input) };
+        let inner = unsafe { raw.cast::<Inner<P>>().as_ref() };
+        let output = inner.pages.at(inner.offset);
+        let input = inner.pages.at(inner.offset + Layout::<Out, In>::INPUT);
 
-        // SAFETY: By the type invariant `visible` points to a live value of this type. Only places
-        // are computed here.
-        let (output, input) =
-            unsafe { (&raw mut (*visible).output.0, &raw mut (*visible).input.0) };
+        let payload = inner.payload.as_deref();
+        let part = |payload: &Payload| (payload.pages.addr.cast(), payload.len);
 
-        let segment = |addr: *mut c_void, len| Segment {
-            // SAFETY: All addresses below are those of fields or of a vector: not NULL.
-            addr: unsafe { NonNull::new_unchecked(addr) },
-            len,
-        };
-
-        (
-            segment(output.cast(), size_of::<Out>()),
-            match large {
-                Some(bytes) => segment(bytes.as_ptr().cast_mut().cast(), bytes.len()),
-                None => segment(input.cast(), size_of::<In>()),
-            },
-        )
+        list.readable(output, size_of::<Out>());
+        match payload.map(|payload| (payload.place, part(payload))) {
+            None => list.writable(input, size_of::<In>()),
+            Some((Place::AfterRequest, (addr, len))) => {
+                list.readable(addr, len);
+                list.writable(input, size_of::<In>());
+            }
+            Some((Place::BeforeResponse, (addr, len))) => {
+                list.writable(addr, len);
+                list.writable(input, size_of::<In>());
+            }
+            Some((Place::Response, (addr, len))) => list.writable(addr, len),
+        }
     }
 
+    #[inline]
     fn writable_len(&self) -> usize {
-        match &self.0.large_input {
-            Some(bytes) => bytes.len(),
-            None => size_of::<In>(),
+        match self.payload() {
+            Some(payload) if payload.place == Place::Response => payload.len,
+            Some(payload) if payload.place == Place::BeforeResponse => {
+                payload.len + size_of::<In>()
+            }
+            _ => size_of::<In>(),
         }
     }
 }

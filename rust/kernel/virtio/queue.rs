@@ -6,7 +6,7 @@
 
 use super::{
     Buffer,
-    Segment, //
+    SegmentList, //
 };
 use crate::{
     error::to_result,
@@ -17,8 +17,10 @@ use crate::{
             Atomic,
             Release, //
         },
+        IrqLock,
+        IrqLockKind,
         LockClassKey,
-        RawSpinLock, //
+        Spin, //
     },
     time::{
         delay::fsleep,
@@ -27,7 +29,6 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    mem::MaybeUninit,
     ptr::{
         self,
         NonNull, //
@@ -51,18 +52,18 @@ pub use new_virtqueue;
 /// What becomes of the buffers that a device still had when it was reset.
 ///
 /// Implemented by the state that a driver keeps in a [`Queue`].
-pub trait Reclaim<B: Buffer>: Sized + Send + 'static {
+pub trait Reclaim<B: Buffer, L: IrqLockKind = Spin>: Sized + Send + 'static {
     /// Takes back `buffer`, which the device has not answered and no longer has.
     ///
     /// # Context
     ///
     /// Process context, may sleep, no lock of the queue held.
-    fn reclaim(queue: &Queue<B, Self>, buffer: B);
+    fn reclaim(queue: &Queue<B, Self, L>, buffer: B);
 }
 
-/// Without state there is nobody who would use the buffer again: it is freed.
-impl<B: Buffer> Reclaim<B> for () {
-    fn reclaim(_queue: &Queue<B, Self>, buffer: B) {
+/// Without state the buffer is freed.
+impl<B: Buffer, L: IrqLockKind> Reclaim<B, L> for () {
+    fn reclaim(_queue: &Queue<B, Self, L>, buffer: B) {
         drop(buffer);
     }
 }
@@ -87,9 +88,17 @@ impl<B: Buffer> Reclaim<B> for () {
 /// # Locking
 ///
 /// The virtio core demands that operations on one queue never overlap. They take place within
-/// [`Queue::with`], which holds a raw spinlock with interrupts off. State `S` is under the same
-/// lock. Only the notification of the device, which may take long and on some transports may
-/// sleep, runs outside of it: see [`Queue::kick`].
+/// [`Queue::with`], which holds a lock with interrupts disabled. State `S` is under the same lock.
+/// Only the notification of the device, which may take long and on some transports may sleep, runs
+/// outside of it: see [`Queue::kick`].
+///
+/// The lock is a `spinlock_t` unless `L` says otherwise. Adding a buffer maps it for DMA, and
+/// getting one back unmaps it. Behind swiotlb or an IOMMU both take a `spinlock_t` of their own,
+/// which nests in another one, but not in a raw one. So `L` is [`Raw`](crate::sync::Raw) only for
+/// drivers of devices that are known to be behind neither.
+///
+/// Neither allocates memory under the lock: indirect descriptors, whose tables the core would have
+/// to allocate for each buffer, are not used, whether they were negotiated or not.
 ///
 /// # Untrusted devices
 ///
@@ -99,7 +108,7 @@ impl<B: Buffer> Reclaim<B> for () {
 ///
 /// # Invariants
 ///
-/// - `ring.vq` is NULL or points to the virtqueue that [`AnyQueue::open`] got, which is valid and
+/// - `ring.vq` is NULL or points to the virtqueue that `open()` got, which is valid and
 ///   used by nobody else.
 /// - Every token in that virtqueue comes from `B::into_raw()`.
 /// - `ring.notifications` counts the notifications that were started, each when `ring.vq` was not
@@ -107,10 +116,10 @@ impl<B: Buffer> Reclaim<B> for () {
 ///
 /// [`Device::find_vqs`]: super::Device::find_vqs
 #[pin_data]
-pub struct Queue<B: Buffer, S: Reclaim<B> = ()> {
+pub struct Queue<B: Buffer, S: Reclaim<B, L> = (), L: IrqLockKind = Spin> {
     name: &'static CStr,
     #[pin]
-    ring: RawSpinLock<Ring<S>>,
+    ring: IrqLock<Ring<S>, L>,
     notified: Atomic<u32>,
     _buffers: PhantomData<fn(B) -> B>,
 }
@@ -121,8 +130,6 @@ struct Ring<S> {
     ready: bool,
     /// Buffers were added that the device has not been told of.
     pending: bool,
-    /// How many free descriptors one buffer can need.
-    needs: c_uint,
     /// How often the device was notified.
     notifications: u64,
     state: S,
@@ -131,7 +138,7 @@ struct Ring<S> {
 // SAFETY: `vq` may be used from any thread under the lock; `state` is `Send` by itself.
 unsafe impl<S: Send> Send for Ring<S> {}
 
-impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
+impl<B: Buffer, S: Reclaim<B, L>, L: IrqLockKind> Queue<B, S, L> {
     /// Constructs an initialiser for a queue that is not open yet.
     ///
     /// See [`new_virtqueue!`] for the usual way to call it.
@@ -143,12 +150,11 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
         // INVARIANT: There is no virtqueue, and no notification in progress.
         pin_init!(Self {
             name,
-            ring <- RawSpinLock::new(
+            ring <- IrqLock::new(
                 Ring {
                     vq: ptr::null_mut(),
                     ready: false,
                     pending: false,
-                    needs: 0,
                     notifications: 0,
                     state,
                 },
@@ -162,8 +168,8 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
 
     /// Runs `f` on the ring and the driver's state with the queue's lock held.
     ///
-    /// `f` must not sleep, must not free memory (not on `PREEMPT_RT`, at least), and must not call
-    /// this or [`Queue::kick`] for the same queue.
+    /// `f` must not sleep, and must not call this or [`Queue::kick`] for the same queue. Under a raw
+    /// lock it must not free memory.
     ///
     /// Buffers added by `f` become visible to the device, but it is not notified of them. See
     /// [`Queue::with_kick`].
@@ -176,6 +182,13 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
         self.ring.with(|ring| Self::access(ring, f).0)
     }
 
+    /// Returns the queue as the bus abstraction takes it: see [`Queues::queue`].
+    ///
+    /// [`Queues::queue`]: super::Queues::queue
+    pub fn as_any(&self) -> AnyQueue<'_> {
+        AnyQueue(self)
+    }
+
     /// Runs `f`. Returns as well whether the notification is held back.
     #[inline]
     fn access<R>(ring: &mut Ring<S>, f: impl FnOnce(&mut Access<'_, B>, &mut S) -> R) -> (R, bool) {
@@ -183,7 +196,6 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
         let mut access = Access {
             vq: ring.vq,
             pending: &mut ring.pending,
-            needs: ring.needs,
             notifications: ring.notifications,
             held_back: false,
             _buffers: PhantomData,
@@ -285,7 +297,6 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
 pub struct Access<'a, B: Buffer> {
     vq: *mut bindings::virtqueue,
     pending: &'a mut bool,
-    needs: c_uint,
     notifications: u64,
     held_back: bool,
     _buffers: PhantomData<fn(B) -> B>,
@@ -303,7 +314,7 @@ impl<B: Buffer> Access<'_, B> {
     /// - [`ENODEV`] when the queue is not open,
     /// - [`ENOSPC`] when the ring is full,
     /// - [`EIO`] when the queue is broken,
-    /// - [`EINVAL`] when the buffer is empty or has a segment of 4 GiB or more,
+    /// - [`EINVAL`] when the buffer is empty, or its segments are not as [`SegmentList`] has them,
     /// - [`ENOMEM`] when it could not be mapped for the device.
     #[inline]
     pub fn add(&mut self, buffer: B) -> Result<(), (Error, B)> {
@@ -311,64 +322,10 @@ impl<B: Buffer> Access<'_, B> {
             return Err((ENODEV, buffer));
         }
 
-        // The core notifies the device, with the lock held, when it runs out of descriptors.
-        if self.free_descriptors() < self.needs {
-            let error = if self.is_broken() { EIO } else { ENOSPC };
-            return Err((error, buffer));
-        }
-
         let raw = buffer.into_raw();
-
-        // SAFETY: `raw` comes from `into_raw()` and was not taken back.
-        let (readable, writable) = unsafe { B::segments(raw) };
-
-        let mut tables = [const { MaybeUninit::<bindings::scatterlist>::uninit() }; 2];
-        let mut sgs = [ptr::null_mut(); 2];
-        let mut total = 0;
-
-        let mut put = |segment: Segment| {
-            let len = c_uint::try_from(segment.len).map_err(|_| EINVAL)?;
-
-            if len > 0 {
-                let table = tables[total].as_mut_ptr();
-
-                // SAFETY: `table` is valid for writes of one entry. By the requirements of
-                // `Buffer` the segment is in the linear mapping and physically contiguous.
-                unsafe { bindings::sg_init_one(table, segment.addr.as_ptr(), len) };
-
-                sgs[total] = table;
-                total += 1;
-            }
-            Ok(c_uint::from(len > 0))
-        };
-
-        let counts = put(readable).and_then(|outputs| Ok((outputs, put(writable)?)));
-        let ret = counts.and_then(|(outputs, inputs)| {
-            // Of nothing the core makes a bug.
-            if outputs + inputs == 0 {
-                return Err(EINVAL);
-            }
-
-            // SAFETY:
-            // - By the type invariants `vq` is valid, and the lock keeps all other operations out.
-            // - `sgs` has as many entries as there are outputs and inputs: initialised tables of
-            //   one entry each, readable before writable, at least one. The core does not keep
-            //   pointers to them.
-            // - The token is not NULL. The memory of the segments stays valid and untouched until
-            //   `from_raw()`, by the requirements of `Buffer`; that is called only on failure below
-            //   (the core has undone everything), once the core returns the token from
-            //   `virtqueue_get_buf()`, or after the device has been reset.
-            // - `GFP_ATOMIC` does not sleep.
-            to_result(unsafe {
-                bindings::virtqueue_add_sgs(
-                    self.vq,
-                    sgs.as_mut_ptr(),
-                    outputs,
-                    inputs,
-                    raw.as_ptr(),
-                    (GFP_ATOMIC | __GFP_NOWARN).as_raw(),
-                )
-            })
+        let ret = self.add_raw(raw, |list| {
+            // SAFETY: `raw` comes from `into_raw()` and was not taken back.
+            unsafe { B::segments(raw, list) }
         });
 
         match ret {
@@ -381,6 +338,44 @@ impl<B: Buffer> Access<'_, B> {
                 Err((error, unsafe { B::from_raw(raw) }))
             }
         }
+    }
+
+    /// Hands the segments that `put` adds to the device, with `token` to find them again.
+    #[inline]
+    fn add_raw(&mut self, token: NonNull<c_void>, put: impl FnOnce(&mut SegmentList)) -> Result {
+        let mut list = SegmentList::new();
+
+        put(&mut list);
+
+        // Without enough descriptors the core would notify the device with the lock held. It does
+        // not get that far either if the queue is broken.
+        if (self.free_descriptors() as usize) < list.len()? {
+            return Err(if self.is_broken() { EIO } else { ENOSPC });
+        }
+
+        let (mut sgs, outputs, inputs) = list.tables();
+
+        // SAFETY:
+        // - By the type invariants `vq` is valid (the caller made sure that it is not NULL), and
+        //   the lock keeps all other operations out.
+        // - `sgs` has as many entries as there are outputs and inputs: initialised tables of one
+        //   entry each, readable before writable, at least one. The core does not keep pointers to
+        //   them.
+        // - The token is not NULL. The memory of the segments stays valid, and is not used for
+        //   anything else, until `from_raw()`, by the requirements of `Buffer`; that is called only
+        //   if this fails (the core has undone everything), once the core returns the token from
+        //   `virtqueue_get_buf()`, or after the device has been reset.
+        // - `GFP_ATOMIC` does not sleep.
+        to_result(unsafe {
+            bindings::virtqueue_add_sgs(
+                self.vq,
+                sgs.as_mut_ptr(),
+                outputs,
+                inputs,
+                token.as_ptr(),
+                (GFP_ATOMIC | __GFP_NOWARN).as_raw(),
+            )
+        })
     }
 
     /// Moves a buffer that the device has used out of the ring, together with the number of bytes
@@ -450,8 +445,9 @@ impl<B: Buffer> Access<'_, B> {
         self.vq.is_null() || unsafe { bindings::virtqueue_is_broken(self.vq) }
     }
 
-    /// Returns the number of buffers that fit into the empty ring; 0 when the queue is not open.
-    pub fn capacity(&self) -> usize {
+    /// Returns how many buffers of that many segments fit into the empty ring; 0 when the queue is
+    /// not open.
+    pub fn capacity(&self, segments: usize) -> usize {
         if self.vq.is_null() {
             return 0;
         }
@@ -459,7 +455,7 @@ impl<B: Buffer> Access<'_, B> {
         // SAFETY: By the type invariants `vq` is valid.
         let size = unsafe { bindings::virtqueue_get_vring_size(self.vq) };
 
-        (size / self.needs.max(1)) as usize
+        size as usize / segments.max(1)
     }
 
     /// Returns how often the device was notified so far, since the queue was made.
@@ -474,52 +470,59 @@ impl<B: Buffer> Access<'_, B> {
     }
 }
 
-/// A [`Queue`] of whatever type, as the bus abstraction sees it.
+/// A [`Queue`] of whatever type, as the bus abstraction sees it: [`Queue::as_any`].
 ///
-/// Implemented by [`Queue`] only. There is nothing in it for drivers.
+/// A driver can do nothing with it but return it from [`Queues::queue`](super::Queues::queue).
+#[derive(Clone, Copy)]
+pub struct AnyQueue<'a>(pub(super) &'a dyn Operations);
+
+/// What the bus abstraction does with a queue.
 ///
 /// # Safety
 ///
 /// After `close()` has returned, the implementer must not use the virtqueue it got by `open()`.
-pub unsafe trait AnyQueue: Sync {
-    #[doc(hidden)]
+pub(super) unsafe trait Operations: Sync {
     fn name(&self) -> &'static CStr;
 
     /// Starts to use `vq`.
     ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] when the queue is open.
+    ///
     /// # Safety
     ///
     /// `vq` must be a virtqueue without buffers that is valid until after the next
-    /// [`AnyQueue::close`] and [`AnyQueue::reclaim`], and that nobody else operates on until then.
-    #[doc(hidden)]
-    unsafe fn open(&self, vq: NonNull<bindings::virtqueue>, indirect: bool) -> Result;
+    /// [`Operations::close`] and [`Operations::reclaim`], and that nobody else operates on until
+    /// then.
+    unsafe fn open(&self, vq: NonNull<bindings::virtqueue>) -> Result;
 
     /// Allows notifications, and makes up for those that were held back.
-    #[doc(hidden)]
     fn set_ready(&self);
 
     /// Stops to use the virtqueue. May sleep; returns when no operation is in progress any more.
-    #[doc(hidden)]
     fn close(&self);
+
+    /// Tells whether the queue is open and broken: see [`Access::is_broken`].
+    fn is_broken(&self) -> bool;
 
     /// Takes all buffers back.
     ///
     /// # Safety
     ///
-    /// `vq` must be what [`AnyQueue::open`] got, [`AnyQueue::close`] must have been called since,
-    /// and the device must have been reset since.
-    #[doc(hidden)]
+    /// `vq` must be what [`Operations::open`] got, [`Operations::close`] must have been called
+    /// since, and the device must have been reset since.
     unsafe fn reclaim(&self, vq: NonNull<bindings::virtqueue>);
 }
 
 // SAFETY: `close()` sets `ring.vq` to NULL under the lock and waits for the notifications. All
 // other uses take place under the lock while `ring.vq` is not NULL.
-unsafe impl<B: Buffer, S: Reclaim<B>> AnyQueue for Queue<B, S> {
+unsafe impl<B: Buffer, S: Reclaim<B, L>, L: IrqLockKind> Operations for Queue<B, S, L> {
     fn name(&self) -> &'static CStr {
         self.name
     }
 
-    unsafe fn open(&self, vq: NonNull<bindings::virtqueue>, indirect: bool) -> Result {
+    unsafe fn open(&self, vq: NonNull<bindings::virtqueue>) -> Result {
         self.ring.with(|ring| {
             if !ring.vq.is_null() {
                 return Err(EBUSY);
@@ -529,7 +532,6 @@ unsafe impl<B: Buffer, S: Reclaim<B>> AnyQueue for Queue<B, S> {
             ring.vq = vq.as_ptr();
             ring.ready = false;
             ring.pending = false;
-            ring.needs = if indirect { 1 } else { 2 };
             Ok(())
         })
     }
@@ -548,13 +550,21 @@ unsafe impl<B: Buffer, S: Reclaim<B>> AnyQueue for Queue<B, S> {
             ring.notifications
         });
 
-        // A notification takes microseconds, and no new one can start.
+        // A notification takes microseconds, and those that are waited for have started already.
         //
         // Acquire: pairs with the release at the end of a notification.
-        // CAST: There are never as many in progress as would make another number the same.
-        while self.notified.load(Acquire) != started as u32 {
+        // CAST: The difference of the two fits, as each notification in progress has a processor
+        // or a task of its own.
+        while (started as u32).wrapping_sub(self.notified.load(Acquire)) as i32 > 0 {
             fsleep(Delta::from_micros(10));
         }
+    }
+
+    fn is_broken(&self) -> bool {
+        self.ring.with(|ring| {
+            // SAFETY: By the invariants of `Queue` `vq` is valid if not NULL.
+            !ring.vq.is_null() && unsafe { bindings::virtqueue_is_broken(ring.vq) }
+        })
     }
 
     unsafe fn reclaim(&self, vq: NonNull<bindings::virtqueue>) {

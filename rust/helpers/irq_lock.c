@@ -28,3 +28,17 @@ rust_helper_raw_spin_unlock_irqrestore(raw_spinlock_t *lock,
 {
 	raw_spin_unlock_irqrestore(lock, flags);
 }
+
+__rust_helper unsigned long rust_helper_spin_lock_irqsave(spinlock_t *lock)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(lock, flags);
+	return flags;
+}
+
+__rust_helper void rust_helper_spin_unlock_irqrestore(spinlock_t *lock,
+						      unsigned long flags)
+{
+	spin_unlock_irqrestore(lock, flags);
+}

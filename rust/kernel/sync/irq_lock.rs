@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Spinlocks that are taken with local interrupts disabled.
+//!
+//! C header: [`include/linux/spinlock.h`](srctree/include/linux/spinlock.h)
+
+use super::LockClassKey;
+use crate::{
+    prelude::*,
+    types::Opaque, //
+};
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomPinned, //
+};
+
+/// Creates a [`SpinLockIrq`] initialiser with the given name and a newly-created lock class.
+///
+/// It uses the name if one is given, otherwise it generates one based on the file name and line
+/// number.
+#[macro_export]
+macro_rules! new_spinlock_irq {
+    ($inner:expr $(, $name:literal)? $(,)?) => {
+        $crate::sync::SpinLockIrq::new(
+            $inner, $crate::optional_name!($($name)?), $crate::static_lock_class!())
+    };
+}
+pub use new_spinlock_irq;
+
+/// Creates a [`RawSpinLock`] initialiser with the given name and a newly-created lock class.
+///
+/// It uses the name if one is given, otherwise it generates one based on the file name and line
+/// number.
+#[macro_export]
+macro_rules! new_raw_spinlock {
+    ($inner:expr $(, $name:literal)? $(,)?) => {
+        $crate::sync::RawSpinLock::new(
+            $inner, $crate::optional_name!($($name)?), $crate::static_lock_class!())
+    };
+}
+pub use new_raw_spinlock;
+
+/// A `spinlock_t` that is taken with local interrupts disabled.
+///
+/// This is the lock for data that is shared with an interrupt handler. On `PREEMPT_RT`, where
+/// interrupt handlers are threads, it is a sleeping lock and interrupts stay enabled: memory may be
+/// allocated with [`GFP_ATOMIC`] and freed under it, and other `spinlock_t` taken.
+pub type SpinLockIrq<T> = IrqLock<T, Spin>;
+
+/// A `raw_spinlock_t` that is taken with local interrupts disabled.
+///
+/// It spins on `PREEMPT_RT`, too, and is for code that the core calls under a raw lock of its own,
+/// such as the callbacks of `struct irq_chip`. Nothing may be allocated or freed under it, and no
+/// `spinlock_t` taken.
+pub type RawSpinLock<T> = IrqLock<T, Raw>;
+
+/// The kind of a lock: [`Spin`] or [`Raw`].
+///
+/// # Safety
+///
+/// `lock()` and `unlock()` must exclude each other on one lock, from any context but NMI.
+pub unsafe trait IrqLockKind: 'static {
+    /// The C type of the lock.
+    #[doc(hidden)]
+    type State;
+
+    /// # Safety
+    ///
+    /// `slot` must be valid for writes, and the lock must not be moved afterwards.
+    #[doc(hidden)]
+    unsafe fn init(slot: *mut Self::State, name: &'static CStr, key: Pin<&'static LockClassKey>);
+
+    /// # Safety
+    ///
+    /// `lock` must have been initialised by `init()`.
+    #[doc(hidden)]
+    unsafe fn lock(lock: *mut Self::State) -> c_ulong;
+
+    /// # Safety
+    ///
+    /// The caller must hold the lock, and `flags` must be what `lock()` has returned. All locks that
+    /// were taken since must have been released.
+    #[doc(hidden)]
+    unsafe fn unlock(lock: *mut Self::State, flags: c_ulong);
+}
+
+/// The kind of a [`SpinLockIrq`].
+pub enum Spin {}
+
+/// The kind of a [`RawSpinLock`].
+pub enum Raw {}
+
+// SAFETY: A `spinlock_t` is a lock; taken with interrupts off, a handler on the same processor
+// cannot interrupt its holder and wait for it.
+unsafe impl IrqLockKind for Spin {
+    type State = bindings::spinlock_t;
+
+    unsafe fn init(slot: *mut Self::State, name: &'static CStr, key: Pin<&'static LockClassKey>) {
+        // SAFETY: `slot` is valid by the requirements; `name` and `key` are `'static`.
+        unsafe { bindings::__spin_lock_init(slot, name.as_char_ptr(), key.as_ptr()) }
+    }
+
+    #[inline]
+    unsafe fn lock(lock: *mut Self::State) -> c_ulong {
+        // SAFETY: By the requirements of this function.
+        unsafe { bindings::spin_lock_irqsave(lock) }
+    }
+
+    #[inline]
+    unsafe fn unlock(lock: *mut Self::State, flags: c_ulong) {
+        // SAFETY: By the requirements of this function.
+        unsafe { bindings::spin_unlock_irqrestore(lock, flags) }
+    }
+}
+
+// SAFETY: A `raw_spinlock_t` is a lock; taken with interrupts off, a handler on the same processor
+// cannot interrupt its holder and wait for it.
+unsafe impl IrqLockKind for Raw {
+    type State = bindings::raw_spinlock_t;
+
+    unsafe fn init(slot: *mut Self::State, name: &'static CStr, key: Pin<&'static LockClassKey>) {
+        // SAFETY: `slot` is valid by the requirements; `name` and `key` are `'static`.
+        unsafe { bindings::raw_spin_lock_init_key(slot, name.as_char_ptr(), key.as_ptr()) }
+    }
+
+    #[inline]
+    unsafe fn lock(lock: *mut Self::State) -> c_ulong {
+        // SAFETY: By the requirements of this function.
+        unsafe { bindings::raw_spin_lock_irqsave(lock) }
+    }
+
+    #[inline]
+    unsafe fn unlock(lock: *mut Self::State, flags: c_ulong) {
+        // SAFETY: By the requirements of this function.
+        unsafe { bindings::raw_spin_unlock_irqrestore(lock, flags) }
+    }
+}
+
+/// A lock that is taken with local interrupts disabled: a [`SpinLockIrq`] or a [`RawSpinLock`].
+///
+/// There is no guard: [`IrqLock::with`] runs a closure instead. `irqsave` sections must be left in
+/// the reverse order in which they were entered, because each restores the interrupt state that it
+/// found. Guards could be dropped in any order and would leave interrupts enabled in the section of
+/// another lock; closures nest by construction.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::sync::{new_spinlock_irq, SpinLockIrq};
+///
+/// #[pin_data]
+/// struct Counter {
+///     #[pin]
+///     events: SpinLockIrq<u32>,
+/// }
+///
+/// let counter = KBox::pin_init(
+///     pin_init!(Counter { events <- new_spinlock_irq!(0, "Counter::events") }),
+///     GFP_KERNEL,
+/// )?;
+///
+/// counter.events.with(|events| *events += 1);
+/// assert_eq!(counter.events.with(|events| *events), 1);
+/// # Ok::<(), Error>(())
+/// ```
+#[pin_data]
+pub struct IrqLock<T, K: IrqLockKind> {
+    /// The kernel lock object.
+    #[pin]
+    lock: Opaque<K::State>,
+
+    /// The debug variants of the lock hold pointers that must not move.
+    #[pin]
+    _pin: PhantomPinned,
+
+    /// The data protected by the lock.
+    data: UnsafeCell<T>,
+}
+
+// SAFETY: The lock itself may be used from any thread; the data moves with it, hence `T: Send`.
+unsafe impl<T: Send, K: IrqLockKind> Send for IrqLock<T, K> {}
+
+// SAFETY: `with()` hands out the data to one caller at a time, which may be on another thread than
+// the one that created it, hence `T: Send`. References to the data never exist on two threads at
+// once, so `T: Sync` is not needed.
+unsafe impl<T: Send, K: IrqLockKind> Sync for IrqLock<T, K> {}
+
+impl<T, K: IrqLockKind> IrqLock<T, K> {
+    /// Constructs a new lock initialiser.
+    ///
+    /// See [`new_spinlock_irq!`] and [`new_raw_spinlock!`] for the usual way to call it.
+    pub fn new(
+        data: T,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self> {
+        pin_init!(Self {
+            // SAFETY: `slot` is valid for writes while the closure runs, and the lock is pinned.
+            lock <- Opaque::ffi_init(|slot| unsafe { K::init(slot, name, key) }),
+            _pin: PhantomPinned,
+            data: UnsafeCell::new(data),
+        })
+    }
+
+    /// Runs `f` on the protected data with the lock held and local interrupts disabled.
+    ///
+    /// `f` must not sleep. The interrupt state of the caller is restored afterwards.
+    ///
+    /// Calling this from within `f` on the same lock deadlocks, as with any kernel spinlock.
+    ///
+    /// # Context
+    ///
+    /// Any context but NMI.
+    #[inline]
+    pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: The lock was initialised by `new()`, the only constructor.
+        let flags = unsafe { K::lock(self.lock.get()) };
+
+        // SAFETY: The lock is held, so nobody else has a reference to the data. The one created
+        // here cannot outlive the call of `f`, which is generic over its lifetime, and so ends
+        // before the lock is released below.
+        let ret = f(unsafe { &mut *self.data.get() });
+
+        // SAFETY: The lock was acquired above by this very caller, with `flags` as its result. As
+        // sections nest by construction, all that were entered within `f` have been left.
+        unsafe { K::unlock(self.lock.get(), flags) };
+
+        ret
+    }
+}
