@@ -6,6 +6,12 @@
 
 set -euo pipefail
 
+# The make that may have called this is none of the kernel's, nor of a test's: those would take
+# its flags, and say what directory they enter.
+unset "${!MAKE@}" MFLAGS
+# What tools say is compared and counted.
+export LC_ALL=C.UTF-8
+
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/gpio-virtio-rust
 
