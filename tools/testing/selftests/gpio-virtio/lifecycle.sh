@@ -107,6 +107,18 @@ LIMIT=$((LIMIT * 3))
 check 'unbind and bind: 10 times' ten_times
 LIMIT=$((LIMIT / 3))
 
+# Who handles the events of the old chip when the new one is there already, see init.
+node_stays() {
+	kill -STOP "$(pidof mdev)"
+	unbind "$one"
+	rebind
+	node=$(ls -i "/dev/$one")
+	kill -CONT "$(pidof mdev)"
+	sleep 1
+	expect "$node" ls -i "/dev/$one"
+}
+check 'unbind and bind: the node of the new chip stays when events are handled late' node_stays
+
 # Only a driver that is a module can be unloaded.
 is_module() {
 	[ -d "$module/holders" ] || [ -e "$module/refcnt" ]
