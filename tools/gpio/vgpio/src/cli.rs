@@ -243,6 +243,8 @@ Faults of event buffers:
   invalid-events         return every buffer at once, as if the interrupt were disabled
   hold-irq-buffer=TIME   return buffers of disabled interrupts later
   delay, silent, used-len, stale, disconnect with type=event
+Faults of the device:
+  deaf                   do not notice that the guest has gone; only do not touch stopped rings
 Filters:
   type=get-line-names|get-direction|set-direction|get-value|set-value|set-irq-type|event
   line=LINE  count=N (only the next N)  probability=P (0 to 1)  seed=N

@@ -193,7 +193,7 @@ impl Device {
     /// the answer. If it can not tell us, this is all that we hear of it.
     pub fn offer(&self) {
         let mut locked = self.lock();
-        if !locked.state.can_disable {
+        if !locked.state.can_disable && !locked.state.faults.is_deaf() {
             locked.stop();
         }
     }
@@ -212,7 +212,8 @@ impl Device {
     /// The front end has stopped a ring. That of requests stands for the guest as a whole.
     pub fn stop(&self, queue: usize) {
         let mut locked = self.lock();
-        if queue != REQUEST_QUEUE || locked.state.paused.is_some() {
+        let state = &locked.state;
+        if queue != REQUEST_QUEUE || state.paused.is_some() || state.faults.is_deaf() {
             return;
         }
         let Some([ring, _]) = &locked.state.rings else {
@@ -691,6 +692,7 @@ impl Locked<'_> {
             let handed = match rings[queue].push(ready) {
                 Ok(Some(handed)) => handed,
                 Ok(None) => {
+                    state.stats.late += ready.len() as u64;
                     ready.drain(..).for_each(|it| state.outbox.stall(it));
                     continue;
                 }

@@ -51,6 +51,7 @@ pub enum Kind {
     EventStatus(u8),
     InvalidEvents,
     HoldIrqBuffer(Duration),
+    Deaf,
 }
 
 impl Kind {
@@ -117,10 +118,11 @@ impl Kind {
                     "disconnect" => Self::Disconnect,
                     "silent-events" => Self::SilentEvents,
                     "invalid-events" => Self::InvalidEvents,
+                    "deaf" => Self::Deaf,
                     _ => bail!(
                         "unknown fault {name:?}: use delay, silent, status, value, used-len, stale, \
-                         reorder, disconnect, silent-events, event-status, invalid-events or \
-                         hold-irq-buffer"
+                         reorder, disconnect, silent-events, event-status, invalid-events, \
+                         hold-irq-buffer or deaf"
                     ),
                 };
                 ensure!(argument.is_none(), "fault {name} takes no argument");
@@ -150,6 +152,7 @@ impl fmt::Display for Kind {
             Self::EventStatus(status) => write!(f, "event-status={status}"),
             Self::InvalidEvents => write!(f, "invalid-events"),
             Self::HoldIrqBuffer(time) => write!(f, "hold-irq-buffer={}us", time.as_micros()),
+            Self::Deaf => write!(f, "deaf"),
         }
     }
 }
@@ -316,7 +319,7 @@ impl Verdict {
             Kind::Stale => self.stale = true,
             Kind::Reorder(count) => self.reorder = Some(count),
             Kind::Disconnect => self.disconnect = true,
-            Kind::InvalidEvents => {}
+            Kind::InvalidEvents | Kind::Deaf => {}
         }
     }
 }
@@ -399,6 +402,11 @@ impl Faults {
             .any(|fault| fault.strikes(line))
     }
 
+    /// Whether the end of the guest's use of the device goes unnoticed.
+    pub fn is_deaf(&self) -> bool {
+        self.faults.iter().any(|fault| fault.kind == Kind::Deaf)
+    }
+
     fn judge(&mut self, line: u16, concerns: impl Fn(&Fault) -> bool) -> Verdict {
         let mut verdict = Verdict::default();
         for fault in self.faults.iter_mut().filter(|fault| concerns(fault)) {
@@ -440,6 +448,7 @@ mod tests {
             "event-status=7,line=1",
             "invalid-events,probability=0.25,seed=9",
             "hold-irq-buffer=10us",
+            "deaf",
         ] {
             let (_, shown) = faults(&[text]).list().next().unwrap();
             assert_eq!(shown, text);

@@ -69,6 +69,8 @@ pub struct Stats {
     /// Edges kept for later, and edges that fell together with a kept one.
     pub edges_latched: u64,
     pub edges_merged: u64,
+    /// Chains that were due when the guest had stopped or disabled their ring.
+    pub late: u64,
     /// Messages and events that a fault was applied to.
     pub faults: u64,
 }

@@ -91,6 +91,7 @@ recover() {
 	host stop watch || :
 	host stop load || :
 	consumer_gone
+	rmmod free_memory || :
 	for device in /sys/bus/virtio/devices/*; do
 		[ -e "$device/driver" ] || basename "$device" >"$driver/bind"
 	done

@@ -68,6 +68,39 @@ unbound_while_driven() {
 }
 check 'D12: unbind while gpioset drives a line: the device forgets the line' unbound_while_driven
 
+free_memory=$debugfs/free_memory
+
+# A device that goes on until its rings are stopped, with an answer and an event still to come.
+nothing_written_after_unbind() {
+	insmod ./test_modules/free_memory.ko
+	vgpio --device main set tamper=0
+	monitor mon "$main" tamper
+	vgpio --device main fault set deaf delay=2s,type=get-value,line=lid
+	spawn stuck gpioget --chip "$main" lid
+	await faults_seen main
+	late=$(stat main late)
+	unbind "$main"
+	end mon
+	await gone stuck
+	echo 1 >"$free_memory/take"
+	[ "$(cat "$free_memory/pages")" -gt 1000 ]
+	vgpio --device main set tamper=1
+	sleep 2
+	expect 0 cat "$free_memory/changed"
+	# The device had both, and kept them for itself.
+	await late_by 2
+	rmmod free_memory
+	vgpio --device main fault clear
+	vgpio --device main set tamper=0
+	rebind
+	expect '"door"=active' gpioget --chip "$main" door
+}
+late_by() { # NUMBER
+	[ "$(stat main late)" -ge $((late + $1)) ]
+}
+check 'D12: unbind: what the device answers and tells later changes no memory' \
+	nothing_written_after_unbind
+
 unbound_under_fire() {
 	monitor mon "$main" 0 2 3 7
 	host start watch vgpio --device main toggle --count 500 --interval 1ms 0 2 3 7

@@ -5,9 +5,11 @@
 use std::time::{Duration, Instant};
 
 use vgpio::wire::{EVENT_QUEUE, REQUEST_QUEUE};
+use vhost::vhost_user::VhostUserFrontend;
+use vhost::VhostBackend;
 
 use crate::daemon::{eventually, Daemon};
-use crate::driver::{Guest, UNTOUCHED};
+use crate::driver::{Guest, PROTOCOL, UNTOUCHED};
 
 const SHORT: Duration = Duration::from_millis(30);
 
@@ -50,6 +52,56 @@ fn silence() {
     assert_eq!(guest.ok(4, 0, 0), 0, "not carried out, and life goes on");
     assert_eq!(guest.ok(5, 0, 1), 0);
     assert_eq!(daemon.stats().faults, 1);
+}
+
+#[test]
+fn deafness_stops_at_rings_that_are_stopped() {
+    let (daemon, mut guest) = start(&["deaf", "delay=60ms,type=get-value"]);
+    for disable in [false, true] {
+        guest.ok(3, 1, 2);
+        guest.ok(6, 1, 1);
+        guest.arm(1);
+        guest.post(4, 0, 0);
+        guest.kick(REQUEST_QUEUE);
+        let late = daemon.stats().late;
+        eventually("seen", || daemon.stats().requests.get_value > 0);
+        if disable {
+            for queue in [EVENT_QUEUE, REQUEST_QUEUE] {
+                guest.frontend.set_vring_enable(queue, false).unwrap();
+            }
+        } else {
+            guest.stop();
+        }
+        guest.frontend.get_features().unwrap();
+        daemon.ok(&["set", "1=1"]);
+        eventually("due", || daemon.stats().late == late + 2);
+        assert_eq!(guest.poll(EVENT_QUEUE), None);
+        assert_eq!(guest.poll(REQUEST_QUEUE), None);
+        let features = guest.features;
+        guest.frontend.set_features(features).unwrap();
+        guest.start();
+        assert_eq!(guest.poll(EVENT_QUEUE), None, "from before");
+        assert_eq!(guest.ok(2, 1, 0), 0, "forgotten with the new features");
+        daemon.ok(&["set", "1=0"]);
+        daemon.ok(&["stats", "--reset"]);
+    }
+}
+
+#[test]
+fn deafness_reaches_rings_that_are_not_stopped() {
+    let (daemon, mut guest) = start(&["deaf"]);
+    // User-Mode Linux as of Linux 7.2.
+    guest.features &= !PROTOCOL;
+    let features = guest.features;
+    guest.frontend.set_features(features).unwrap();
+    guest.start();
+    guest.ok(3, 1, 2);
+    guest.ok(6, 1, 1);
+    guest.arm(1);
+    guest.frontend.get_features().unwrap();
+    daemon.ok(&["set", "1=1"]);
+    assert_eq!(guest.event().1, 1);
+    assert_eq!(daemon.stats().late, 0);
 }
 
 #[test]
