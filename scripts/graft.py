@@ -6,9 +6,12 @@
     graft.py ungraft KDIR                      restore the tree byte for byte
     graft.py series KDIR DIRECTORY             write it as patches against the tree
 
-New files become links (or copies) at the same path in the tree; edits of the tree's own
-files are inserted lines, declared in graft.toml. All is checked before anything is
-changed. What the tree was like is kept in KDIR/.graft: `original/` holds the edited files,
+New files become links (or copies) at the same path in the tree. The tree's own files are
+changed in two ways: by the patches in scripts/patches, which correct faults of the kernel,
+and by lines inserted after that, declared in graft.toml. A patch that the tree has already
+is skipped. A tree that a patch does not fit is refused: the abstractions are sound only
+with the faults corrected, so the tree must not build without. All is checked before
+anything is changed. What the tree was like is kept in KDIR/.graft: `original/` holds the edited files,
 `state.json` says, path by path, what was there and what we may have put there. That file
 is written before the tree is touched, so an interrupted run is finished, or undone, by the
 next one.
@@ -23,6 +26,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import tomllib
@@ -31,6 +35,8 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 TABLE = REPO / "scripts" / "graft.toml"
+PATCHES = REPO / "scripts" / "patches"
+SUBJECT = "Subject: [PATCH] "
 ABSENT = "absent"
 
 
@@ -85,7 +91,7 @@ def mode_of(path):
 
 
 def insert(name, text, edits):
-    """Applies the edits of one file; each anchor is looked up in the original text."""
+    """Applies the edits of one file; each anchor is looked up in the text without them."""
     pieces = []
     for edit in edits:
         found = list(re.finditer(edit["anchor"], text, re.MULTILINE))
@@ -110,6 +116,39 @@ def insert(name, text, edits):
     return "".join(out) + text[at:]
 
 
+def git_apply(directory, patch, *options):
+    """Applies a patch below `directory`, to all its files or to none; no fuzz."""
+    # Within a work tree git would leave out files that it takes to be outside of it.
+    env = {**os.environ, "LC_ALL": "C", "GIT_CEILING_DIRECTORIES": os.path.dirname(directory)}
+    command = ["git", "apply", "--whitespace=nowarn", *options, str(patch)]
+    return subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, check=False)
+
+
+class Patch:
+    """A patch of the tree's own files, with the message that it is sent with."""
+
+    def __init__(self, path):
+        self.path = path
+        self.name = path.name
+        self.message, found, self.diff = path.read_text().partition("\n---\n")
+        if not self.message.startswith(SUBJECT) or not found:
+            raise Refusal(f"{self.name} has to begin with '{SUBJECT}', and its message to end with '---'")
+        self.files = re.findall(r"^\+\+\+ b/(.*?)(?:\t.*)?$", self.diff, re.MULTILINE)
+
+    def apply(self, directory, kdir):
+        """Patches the files below `directory`; returns whether they had not been patched before."""
+        if git_apply(directory, self.path, "--check", "--reverse").returncode == 0:
+            return False
+        result = git_apply(directory, self.path)
+        if result.returncode:
+            errors = result.stderr.strip() or "git failed without a word"
+            bad = re.search(r"^error: (.+): patch does not apply$", errors, re.MULTILINE)
+            if not bad:
+                raise Refusal(f"{self.name}: {errors.splitlines()[0]}")
+            raise Refusal(f"KDIR={kdir} does not fit: patch {self.name} does not apply to {bad[1]}")
+        return True
+
+
 class Overlay:
     """What the repository adds to a kernel tree, read from the table and the work tree."""
 
@@ -119,7 +158,8 @@ class Overlay:
         except (OSError, tomllib.TOMLDecodeError) as err:
             raise Refusal(f"cannot read {TABLE}: {err}") from err
         self.versions = table["versions"]
-        self.patches = table.get("patch", [])
+        self.series = table.get("patch", [])
+        self.patches = [Patch(path) for path in sorted(PATCHES.glob("*.patch"))]
         self.edits = {}
         for edit in table.get("edit", []):
             self.edits.setdefault(edit["file"], []).append(edit)
@@ -136,18 +176,35 @@ class Overlay:
                 if not re.search(r"^\.|~$|\.orig$|\.rej$|^__pycache__$", child.name):
                     self.add(child, f"{to}/{child.name}")
 
-    def wanted(self, original, copy):
-        """All paths and what they are to be; `original(path)` reads the tree's own text."""
+    def patched(self, tree):
+        """The patches that the tree lacks, and what they make of its own files."""
+        lacking = []
+        files = {}
+        with tempfile.TemporaryDirectory() as top:
+            for patch in self.patches:
+                for name in patch.files:
+                    path = Path(top) / name
+                    if not path.exists():
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        path.write_bytes(tree.original(name)[0])
+                if patch.apply(top, tree.root):
+                    lacking.append(patch)
+                    files.update((name, (Path(top) / name).read_bytes()) for name in patch.files)
+        return lacking, files
+
+    def wanted(self, tree, copy):
+        """All paths and what they are to be."""
         result = {}
         for path, source in self.new.items():
             if copy:
                 result[path] = Wanted(source.read_bytes(), mode=mode_of(source))
             else:
                 result[path] = Wanted(target=str(source))
-        for path, edits in self.edits.items():
-            content, mode = original(path)
-            text = insert(path, content.decode(), edits)
-            result[path] = Wanted(text.encode(), mode=mode)
+        patched = self.patched(tree)[1]
+        for path in {**patched, **self.edits}:
+            content, mode = tree.original(path)
+            text = patched.get(path, content).decode()
+            result[path] = Wanted(insert(path, text, self.edits.get(path, [])).encode(), mode=mode)
         return result
 
 
@@ -245,22 +302,22 @@ class Tree:
                 here.mkdir()
 
     def graft(self, overlay, copy):
-        wanted = overlay.wanted(self.original, copy)
+        wanted = overlay.wanted(self, copy)
         paths = self.state["paths"]
         for path in {**paths, **wanted}:
             if path in paths:
                 self.check(path, self.known(path))
                 self.check_kept(path)
-            elif path in overlay.edits:
-                self.check(path, [fingerprint_of(self.original(path)[0])])
-            else:
+            elif path in overlay.new:
                 self.check(path, [ABSENT])
+            else:
+                self.check(path, [fingerprint_of(self.original(path)[0])])
 
         gone = [path for path in paths if path not in wanted]
         for path, want in wanted.items():
             if path not in paths:
                 original = ABSENT
-                if path in overlay.edits:
+                if path not in overlay.new:
                     content, mode = self.original(path)
                     saved = self.keep / "original" / path
                     saved.parent.mkdir(parents=True, exist_ok=True)
@@ -327,29 +384,34 @@ def patch_of(path, before, after, mode):
 
 
 def write_series(tree, overlay, directory):
-    """One patch for each [[patch]] of the table, each path in the first one that names it."""
-    rest = overlay.wanted(tree.original, copy=True)
+    """The patches that the tree lacks, then one for each [[patch]] of the table, with the
+    paths that it is the first to name."""
+    rest = overlay.wanted(tree, copy=True)
+    lacking, patched = overlay.patched(tree)
     out = Path(directory)
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("[0-9]*.patch"):
         old.unlink()
-    patches = []
-    for entry in overlay.patches:
+    patches = [(patch.message.removeprefix(SUBJECT), patch.diff) for patch in lacking]
+    for entry in overlay.series:
         paths = [path for path in rest if re.match(entry["paths"], path)]
         diff = []
         for path in sorted(paths):
             want = rest.pop(path)
-            before = None if path in overlay.new else tree.original(path)[0]
-            diff += patch_of(path, before, want.content, want.mode)
+            before = None
+            if path not in overlay.new:
+                before = patched.get(path, tree.original(path)[0])
+            if before != want.content:
+                diff += patch_of(path, before, want.content, want.mode)
         if diff:
-            patches.append((entry, diff))
+            patches.append((f"{entry['subject']}\n\n{entry['description'].strip()}", "".join(diff)))
+    rest = [path for path, want in rest.items() if want.content != patched.get(path)]
     if rest:
         raise Refusal(f"{TABLE.name}: no [[patch]] names {', '.join(sorted(rest))}")
-    for number, (entry, diff) in enumerate(patches, 1):
-        slug = re.sub(r"[^a-z0-9]+", "-", entry["subject"].lower()).strip("-")
-        subject = f"Subject: [PATCH {number}/{len(patches)}] {entry['subject']}\n\n"
-        body = f"{entry['description'].strip()}\n---\n"
-        (out / f"{number:04}-{slug}.patch").write_text(subject + body + "".join(diff))
+    for number, (message, diff) in enumerate(patches, 1):
+        slug = re.sub(r"[^a-z0-9]+", "-", message.splitlines()[0].lower()).strip("-")
+        text = f"Subject: [PATCH {number}/{len(patches)}] {message}\n---\n{diff}"
+        (out / f"{number:04}-{slug}.patch").write_text(text)
     return len(patches)
 
 

@@ -69,13 +69,69 @@ TREE = {
     "Kbuild": "",
     "drivers/gpio/Kconfig": "config GPIO_A\n\tbool\n\nconfig GPIO_B\n\tbool\n",
     "rust/lib.rs": "pub mod a;\npub mod b;",
+    "kernel/core.c": "int f(int n)\n{\n\tint m;\n\n\tm = g(n);\n\treturn m;\n}\n",
 }
+
+PATCH = """\
+Subject: [PATCH] core: check the number
+
+Why.
+---
+ kernel/core.c | 2 ++
+ 1 file changed, 2 insertions(+)
+
+diff --git a/kernel/core.c b/kernel/core.c
+--- a/kernel/core.c
++++ b/kernel/core.c
+@@ -2,5 +2,7 @@
+ {
+ \tint m;
+ 
++\tif (n > 4)
++\t\treturn 0;
+ \tm = g(n);
+ \treturn m;
+"""
+
+# Of two files, the first of which the table edits, and the other the patch before.
+SECOND_PATCH = """\
+Subject: [PATCH] gpio: add AB
+
+Why.
+---
+diff --git a/drivers/gpio/Kconfig b/drivers/gpio/Kconfig
+--- a/drivers/gpio/Kconfig
++++ b/drivers/gpio/Kconfig
+@@ -1,5 +1,8 @@
+ config GPIO_A
+ \tbool
+ 
++config GPIO_AB
++\tbool
++
+ config GPIO_B
+ \tbool
+diff --git a/kernel/core.c b/kernel/core.c
+--- a/kernel/core.c
++++ b/kernel/core.c
+@@ -4,6 +4,6 @@
+ 
+ \tif (n > 4)
+-\t\treturn 0;
++\t\treturn -1;
+ \tm = g(n);
+ \treturn m;
+ }
+"""
+
+PATCHED = TREE["kernel/core.c"].replace("\tm =", "\tif (n > 4)\n\t\treturn 0;\n\tm =")
 
 OURS = {
     "Kconfig": "config OURS\n\tbool\n",
     "drivers/gpio/ours/one.rs": "// One.\n",
     "drivers/gpio/ours/two.rs": "// Two.\n",
     "drivers/gpio/ours/.two.rs.swp": "an editor's",
+    "scripts/patches/0001-core-check-the-number.patch": PATCH,
 }
 
 
@@ -158,8 +214,15 @@ class SmallTree(unittest.TestCase):
         self.assertIn(old, table.read_text())
         table.write_text(table.read_text().replace(old, new))
 
+    def core(self):
+        return (self.tree / "kernel/core.c").read_text()
+
+    def add_patch(self, text, name="0002-gpio-add-ab.patch"):
+        write(self.repo, {f"scripts/patches/{name}": text})
+
     def test_round_trip(self):
         self.graft()
+        self.assertEqual(self.core(), PATCHED)
         self.assertEqual(
             (self.tree / "drivers/gpio/Kconfig").read_text(),
             'config GPIO_A\n\tbool\n\nsource "drivers/gpio/Kconfig.ours"\n\nconfig GPIO_B\n\tbool\n',
@@ -214,6 +277,88 @@ class SmallTree(unittest.TestCase):
         self.graft()
         self.assertEqual((self.tree / "rust/lib.rs").read_text(), TREE["rust/lib.rs"])
         self.ungraft()
+
+    def test_patches_follow_each_other_and_come_before_the_edits(self):
+        self.add_patch(SECOND_PATCH)
+        self.edit_table("^config GPIO_B$", "^config GPIO_AB$")
+        self.graft()
+        self.assertEqual(self.core(), PATCHED.replace("return 0;", "return -1;"))
+        self.assertEqual(
+            (self.tree / "drivers/gpio/Kconfig").read_text(),
+            'config GPIO_A\n\tbool\n\nsource "drivers/gpio/Kconfig.ours"\n\n'
+            "config GPIO_AB\n\tbool\n\nconfig GPIO_B\n\tbool\n",
+        )
+        self.ungraft()
+
+    def test_refresh_takes_a_changed_patch(self):
+        self.graft()
+        self.add_patch(PATCH.replace("> 4", "> 5"), "0001-core-check-the-number.patch")
+        self.graft()
+        self.assertEqual(self.core(), PATCHED.replace("> 4", "> 5"))
+        self.ungraft()
+
+    def test_refresh_takes_back_a_patch_that_is_gone(self):
+        self.add_patch(SECOND_PATCH)
+        self.graft()
+        (self.repo / "scripts/patches/0002-gpio-add-ab.patch").unlink()
+        self.graft()
+        self.assertEqual(self.core(), PATCHED)
+        (self.repo / "scripts/patches/0001-core-check-the-number.patch").unlink()
+        self.graft()
+        self.assertEqual(self.core(), TREE["kernel/core.c"])
+        self.assertFalse((self.tree / ".graft/original/kernel/core.c").exists())
+        self.ungraft()
+
+    def test_skips_a_patch_that_the_tree_has(self):
+        write(self.tree, {"kernel/core.c": PATCHED})
+        self.before = snapshot(self.tree)
+        self.graft()
+        self.assertEqual(self.core(), PATCHED)
+        self.ungraft()
+        out = self.top / "series"
+        status, text = self.run_graft("series", self.tree, out)
+        self.assertEqual(status, 0, text)
+        self.assertEqual(len(list(out.iterdir())), 2)
+
+    def test_patch_finds_lines_that_have_moved(self):
+        write(self.tree, {"kernel/core.c": f"// Moved.\n{TREE['kernel/core.c']}"})
+        self.before = snapshot(self.tree)
+        self.graft()
+        self.assertEqual(self.core(), f"// Moved.\n{PATCHED}")
+        self.ungraft()
+
+    def test_refuses_a_tree_that_a_patch_does_not_fit(self):
+        # The first and the last line of the context, which a patch with fuzz does not look at.
+        for old, new in ("{", "{ // Changed."), ("return m;", "return m + 1;"):
+            write(self.tree, {"kernel/core.c": TREE["kernel/core.c"].replace(old, new)})
+            self.assert_refused(
+                f"KDIR={self.tree} does not fit: "
+                "patch 0001-core-check-the-number.patch does not apply to kernel/core.c"
+            )
+
+    def test_refuses_a_patch_of_which_the_tree_has_a_part(self):
+        self.add_patch(SECOND_PATCH)
+        write(self.tree, {"drivers/gpio/Kconfig": "config GPIO_A\n\tbool\n\nconfig GPIO_AB\n\tbool\n\nconfig GPIO_B\n\tbool\n"})
+        self.assert_refused("patch 0002-gpio-add-ab.patch does not apply to drivers/gpio/Kconfig")
+
+    def test_refuses_a_tree_without_a_patched_file(self):
+        (self.tree / "kernel/core.c").unlink()
+        self.assert_refused("has no file kernel/core.c")
+
+    def test_refuses_a_broken_patch(self):
+        self.add_patch("diff --git a/kernel/core.c b/kernel/core.c\n")
+        self.assert_refused("0002-gpio-add-ab.patch has to begin with 'Subject: [PATCH] '")
+        self.add_patch(PATCH.replace("@@ -2,5 +2,7 @@", "@@ -2,9 +2,11 @@"))
+        self.assert_refused("0002-gpio-add-ab.patch: error: corrupt patch")
+        self.add_patch("Subject: [PATCH] nothing\n---\n")
+        self.assert_refused("0002-gpio-add-ab.patch: error: No valid patches in input")
+
+    def test_applies_patches_within_a_work_tree(self):
+        # Where temporary files are made in a git work tree, git would apply nothing, with success.
+        subprocess.run(["git", "init", "-q", self.top], check=True)
+        with mock.patch.object(tempfile, "tempdir", str(self.top)):
+            self.graft()
+        self.assertEqual(self.core(), PATCHED)
 
     def test_switch_between_links_and_copies(self):
         self.graft("--copy")
@@ -349,16 +494,29 @@ class SmallTree(unittest.TestCase):
         self.assertEqual(snapshot(self.tree), self.before)
 
     def test_series_gives_the_grafted_tree(self):
+        self.add_patch(SECOND_PATCH)
         for already in False, True:
             if already:
                 self.graft()
             out = self.top / f"series-{already}"
             status, text = self.run_graft("series", self.tree, out)
             self.assertEqual(status, 0, text)
-            self.assertEqual([path.name for path in sorted(out.iterdir())], ["0001-rust-add-c.patch", "0002-gpio-add-ours.patch"])
+            patches = sorted(out.iterdir())
+            self.assertEqual(
+                [path.name for path in patches],
+                [
+                    "0001-core-check-the-number.patch",
+                    "0002-gpio-add-ab.patch",
+                    "0003-rust-add-c.patch",
+                    "0004-gpio-add-ours.patch",
+                ],
+            )
+            for patch, text in zip(patches, (PATCH, SECOND_PATCH)):
+                number = int(patch.name[:4])
+                self.assertEqual(patch.read_text(), text.replace("[PATCH]", f"[PATCH {number}/4]"))
             patched = self.top / f"patched-{already}"
             write(patched, TREE)
-            for patch in sorted(out.iterdir()):
+            for patch in patches:
                 subprocess.run(["git", "apply", patch], cwd=patched, check=True)
             self.graft("--copy")
             for path in patched.rglob("*"):
