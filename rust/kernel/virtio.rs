@@ -631,9 +631,7 @@ pub trait Driver {
 
     /// Called after the system was resumed.
     ///
-    /// The queues are open again and the device is ready, but it has forgotten everything. Also
-    /// called, without [`Driver::freeze`] before, if the driver was bound while the system was
-    /// being suspended.
+    /// The queues are open again and the device is ready, but it has forgotten everything.
     ///
     /// A device does not survive a suspend if its driver does not have this function.
     ///

@@ -392,16 +392,16 @@ impl Binding {
     /// The lock of the device must be held. The device must have been reset, and its features be
     /// negotiated.
     pub(super) unsafe fn resume(&self) -> Result {
-        match self.state.get() {
-            // SAFETY: By the requirements of this function; there are no queues.
-            State::Suspended => unsafe { self.find().map(|()| self.set_ready()) },
-            // The driver was bound after the suspend, or the reset, had begun: its queues are open,
-            // but the device has forgotten them.
-            //
-            // SAFETY: By the requirements of this function.
-            State::New | State::Open | State::Failed => unsafe { self.reopen() },
-            State::Ended => Err(ENODEV),
+        // The core suspends a driver that was bound meanwhile before it resumes it.
+        if self.state.get() != State::Suspended {
+            return Err(ENODEV);
         }
+
+        // SAFETY: By the requirements of this function; there are no queues.
+        unsafe { self.find()? };
+        // SAFETY: As above.
+        unsafe { self.set_ready() };
+        Ok(())
     }
 
     /// Stops the device, for the end of the system.
