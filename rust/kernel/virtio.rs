@@ -59,6 +59,8 @@ use core::{
 mod binding;
 mod buffer;
 mod config;
+#[cfg(CONFIG_RUST_VIRTIO_KUNIT_TEST)]
+mod kunit;
 mod queue;
 
 pub use self::{
@@ -508,7 +510,7 @@ macro_rules! module_virtio_driver {
 ///
 /// impl Drop for RngDriver {
 ///     fn drop(&mut self) {
-///         workqueue::disable_sync(&self.0);
+///         self.0.work.disable_sync();
 ///     }
 /// }
 ///

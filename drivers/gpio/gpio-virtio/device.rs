@@ -204,10 +204,10 @@ impl VirtioGpio {
     /// Process context; sleeps.
     pub(crate) fn shut_down(this: &Arc<Self>) {
         RequestQueue::end(&this.requests);
-        workqueue::disable_sync::<_, 0>(this);
-        workqueue::disable_delayed_sync::<_, 1>(this);
-        workqueue::disable_delayed_sync::<_, 2>(this);
-        workqueue::disable_delayed_sync::<_, 3>(this);
+        this.now.disable_sync();
+        this.later.disable_sync();
+        this.health.disable_sync();
+        this.rest.disable_sync();
     }
 
     /// The device may have something to say of itself. Any context.

@@ -1291,7 +1291,7 @@ impl RequestQueue {
     /// Process context; sleeps.
     pub(crate) fn end(this: &Arc<Self>) {
         let _ = this.shut_down();
-        workqueue::disable_delayed_sync::<_, 0>(this);
+        this.watchdog.disable_sync();
     }
 
     /// Ends the waits for answers with `ENODEV`. Any context.

@@ -661,3 +661,147 @@ where
         }
     }
 }
+
+#[cfg(CONFIG_RUST_VIRTIO_KUNIT_TEST)]
+#[kunit_tests(rust_kernel_virtio_buffer)]
+mod tests {
+    use super::*;
+
+    /// Fills pages that are free, so that the ones that are allocated next hold that.
+    fn dirty_free_pages() -> Result {
+        let mut pages = KVec::new();
+
+        for _ in 0..64 {
+            let mut page = DmaPages::new(PAGE_SIZE, GFP_KERNEL)?;
+
+            page.fill(PAGE_SIZE, 0xaa);
+            pages.push(page, GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+
+    /// Counts the bytes of a page that are `byte`.
+    fn count(pages: &DmaPages, byte: u8) -> Result<usize> {
+        let mut bytes = KVec::from_elem(0, pages.len(), GFP_KERNEL)?;
+
+        pages.read(0, &mut bytes);
+        Ok(bytes.iter().filter(|&&found| found == byte).count())
+    }
+
+    #[test]
+    fn nothing_of_others_is_in_a_page() -> Result {
+        dirty_free_pages()?;
+
+        let message = Message::<[u8; 8], [u8; 4]>::new([1; 8], [2; 4], (), GFP_KERNEL)?;
+        let pages = &message.0.pages;
+        let counts = (count(pages, 1)?, count(pages, 2)?, count(pages, 0)?);
+
+        assert_eq!(counts, (8, 4, PAGE_SIZE - 12));
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_of_others_is_behind_a_payload() -> Result {
+        dirty_free_pages()?;
+
+        let payload = Payload::readable(&[3; 5], GFP_KERNEL)?;
+        let counts = (count(&payload.pages, 3)?, count(&payload.pages, 0)?);
+
+        assert_eq!(counts, (5, PAGE_SIZE - 5));
+        Ok(())
+    }
+
+    /// Returns the lengths of the segments, and how many of them the device reads.
+    fn shape<B: Buffer>(buffer: B) -> Result<(KVec<u32>, u32)> {
+        let raw = buffer.into_raw();
+        let mut list = SegmentList::new();
+
+        // SAFETY: `raw` was just made, and is taken back below.
+        unsafe { B::segments(raw, &mut list) };
+
+        let count = list.len()?;
+        let (tables, readable, _) = list.tables();
+        let mut lens = KVec::new();
+
+        for &table in tables.iter().take(count) {
+            // SAFETY: `segments()` has initialised so many tables.
+            lens.push(unsafe { (*table).length }, GFP_KERNEL)?;
+        }
+        // SAFETY: No device has the buffer.
+        drop(unsafe { B::from_raw(raw) });
+        Ok((lens, readable))
+    }
+
+    fn message() -> Result<Message<[u8; 16], u8>> {
+        Ok(Message::new([0; 16], 0xff, (), GFP_KERNEL)?)
+    }
+
+    #[test]
+    fn segments_are_in_order() -> Result {
+        let (lens, readable) = shape(message()?)?;
+        assert_eq!((&lens[..], readable), (&[16, 1][..], 1));
+
+        let payload = Payload::readable(&[0; 512], GFP_KERNEL)?;
+        let (lens, readable) = shape(message()?.with_payload(payload, GFP_KERNEL)?)?;
+        assert_eq!((&lens[..], readable), (&[16, 512, 1][..], 2));
+
+        let payload = Payload::writable(512, GFP_KERNEL)?;
+        let (lens, readable) = shape(message()?.with_payload(payload, GFP_KERNEL)?)?;
+        assert_eq!((&lens[..], readable), (&[16, 512, 1][..], 1));
+
+        let payload = Payload::response(512, GFP_KERNEL)?;
+        let (lens, readable) = shape(message()?.with_payload(payload, GFP_KERNEL)?)?;
+        assert_eq!((&lens[..], readable), (&[16, 512][..], 1));
+        Ok(())
+    }
+
+    #[test]
+    fn parts_may_be_empty() -> Result {
+        let payload = Payload::response(100, GFP_KERNEL)?;
+        let message = Message::<(), ()>::new((), (), (), GFP_KERNEL)?;
+        let (lens, readable) = shape(message.with_payload(payload, GFP_KERNEL)?)?;
+
+        assert_eq!((&lens[..], readable), (&[100][..], 0));
+        assert_eq!(
+            shape(Message::<(), ()>::new((), (), (), GFP_KERNEL)?).err(),
+            Some(EINVAL)
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn parts_may_be_large() -> Result {
+        let message = Message::<[u8; 10000], [u8; 3]>::new([7; 10000], [9; 3], (), GFP_KERNEL)?;
+        let response = message.response();
+        let (lens, _) = shape(message)?;
+
+        assert_eq!(response, [9; 3]);
+        assert_eq!(&lens[..], &[10000, 3][..]);
+        Ok(())
+    }
+
+    #[test]
+    fn parts_share_no_cache_line() {
+        type Parts = Layout<[u8; 3], [u8; 1]>;
+
+        assert_eq!(Parts::INPUT % Parts::DMA, 0);
+        assert_eq!(Parts::STRIDE % Parts::DMA, 0);
+        assert!(Parts::INPUT >= 3);
+        assert!(Parts::STRIDE > Parts::INPUT);
+    }
+
+    #[test]
+    fn payload_is_bounded() -> Result {
+        let mut payload = Payload::writable(10, GFP_KERNEL)?;
+        let mut bytes = [1; 20];
+
+        payload.fill(5);
+        assert_eq!(payload.write(8, &[6; 20]), 2);
+        assert_eq!(payload.read(0, &mut bytes), 10);
+        assert_eq!(bytes[..12], [5, 5, 5, 5, 5, 5, 5, 5, 6, 6, 1, 1]);
+        assert_eq!(payload.read(10, &mut bytes), 0);
+        assert_eq!(payload.read(usize::MAX, &mut bytes), 0);
+        assert_eq!(payload.write(11, &[0; 1]), 0);
+        Ok(())
+    }
+}

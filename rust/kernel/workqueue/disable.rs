@@ -5,65 +5,124 @@
 //! C source: [`kernel/workqueue.c`](srctree/kernel/workqueue.c)
 
 use super::{
+    DelayedWork,
     HasDelayedWork,
     HasWork,
     Work,
     WorkItem, //
 };
-use crate::{
-    container_of,
-    sync::Arc, //
-};
+use crate::sync::Arc;
 
-/// Cancels a work item, waits until it no longer runs, and refuses it from now on.
-///
-/// Afterwards no workqueue holds a reference to `item` for this work, and
-/// [`Queue::enqueue`](super::Queue::enqueue) fails and hands back what it was given. A driver does
-/// this before it goes, so that the item does not run after that.
-///
-/// For a delayed work item use [`disable_delayed_sync`], which does not wait for its timer.
-///
-/// # Context
-///
-/// Process context; sleeps. Not from within the work item.
-pub fn disable_sync<T, const ID: u64>(item: &Arc<T>)
+impl<T, const ID: u64> Work<T, ID>
 where
     T: WorkItem<ID, Pointer = Arc<T>> + HasWork<T, ID>,
 {
-    let ptr = Arc::as_ptr(item);
+    /// Cancels the work item, waits until it no longer runs, and refuses it from now on.
+    ///
+    /// Afterwards no workqueue holds a reference for this work, and
+    /// [`Queue::enqueue`](super::Queue::enqueue) fails and hands back what it was given. A driver
+    /// does this before it goes, so that the item does not run after that.
+    ///
+    /// # Context
+    ///
+    /// Process context; sleeps. Not from within the work item.
+    pub fn disable_sync(&self) {
+        // SAFETY: `self` is a valid reference.
+        let work = unsafe { Self::raw_get(self) };
 
-    // SAFETY: `ptr` points to a live `T`; only the address of its work is computed.
-    let work = unsafe { Work::raw_get(T::raw_get_work(ptr.cast_mut())) };
-
-    // SAFETY: The work was initialised along with `T`, and `item` keeps it alive meanwhile.
-    if unsafe { bindings::disable_work_sync(work) } {
-        // SAFETY: The work was pending and is not any more, so its function will not be called for
-        // it: the reference that `__enqueue()` gave to the workqueue by `Arc::into_raw()` is ours.
-        drop(unsafe { Arc::from_raw(ptr) });
+        // SAFETY: The work was initialised when `self` was made, and `self` lives during the call.
+        if unsafe { bindings::disable_work_sync(work) } {
+            // SAFETY: The work was pending and is not any more, so its function will not be called
+            // for it: the reference that `__enqueue()` gave to the workqueue is ours.
+            drop(unsafe { reference(self) });
+        }
     }
 }
 
-/// Does what [`disable_sync`] does for a delayed work item, also while its timer is running.
-///
-/// # Context
-///
-/// Process context; sleeps. Not from within the work item.
-pub fn disable_delayed_sync<T, const ID: u64>(item: &Arc<T>)
+impl<T, const ID: u64> DelayedWork<T, ID>
 where
     T: WorkItem<ID, Pointer = Arc<T>> + HasDelayedWork<T, ID>,
 {
-    let ptr = Arc::as_ptr(item);
+    /// Does what [`Work::disable_sync`] does, also while the timer is running, for which it does
+    /// not wait.
+    ///
+    /// # Context
+    ///
+    /// Process context; sleeps. Not from within the work item.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::{
+    ///     impl_has_delayed_work,
+    ///     new_delayed_work,
+    ///     sync::Arc,
+    ///     time::{
+    ///         Delta,
+    ///         Instant,
+    ///         Monotonic, //
+    ///     },
+    ///     workqueue::{
+    ///         self,
+    ///         DelayedWork,
+    ///         WorkItem, //
+    ///     }, //
+    /// };
+    ///
+    /// #[pin_data]
+    /// struct Blink {
+    ///     #[pin]
+    ///     work: DelayedWork<Self>,
+    /// }
+    ///
+    /// impl_has_delayed_work! {
+    ///     impl HasDelayedWork<Self> for Blink { self.work }
+    /// }
+    ///
+    /// impl WorkItem for Blink {
+    ///     type Pointer = Arc<Self>;
+    ///
+    ///     fn run(_this: Arc<Self>) {}
+    /// }
+    ///
+    /// let blink = Arc::pin_init(
+    ///     pin_init!(Blink { work <- new_delayed_work!("Blink::work") }),
+    ///     GFP_KERNEL,
+    /// )?;
+    /// let start = Instant::<Monotonic>::now();
+    ///
+    /// // Three seconds, if HZ is 1000.
+    /// assert!(workqueue::system().enqueue_delayed(blink.clone(), 3000).is_ok());
+    /// blink.work.disable_sync();
+    /// assert!(start.elapsed() < Delta::from_secs(2));
+    ///
+    /// // The workqueue has no reference any more, and takes none.
+    /// assert!(workqueue::system().enqueue_delayed(blink.clone(), 0).is_err());
+    /// assert!(Arc::into_unique_or_drop(blink).is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn disable_sync(&self) {
+        // SAFETY: `self` is a valid reference.
+        let work = unsafe { Self::raw_as_work(self) };
 
-    // SAFETY: `ptr` points to a live `T`; only the address of its work is computed.
-    let work = unsafe { Work::raw_get(T::raw_get_work(ptr.cast_mut())) };
-
-    // SAFETY: By the requirements of `HasDelayedWork` the work is part of a `delayed_work`.
-    let delayed = unsafe { container_of!(work, bindings::delayed_work, work) };
-
-    // SAFETY: The work was initialised along with `T`, and `item` keeps it alive meanwhile.
-    if unsafe { bindings::disable_delayed_work_sync(delayed) } {
-        // SAFETY: The work was pending and is not any more, so its function will not be called for
-        // it: the reference that `__enqueue()` gave to the workqueue by `Arc::into_raw()` is ours.
-        drop(unsafe { Arc::from_raw(ptr) });
+        // SAFETY: The work was initialised when `self` was made, and `self` lives during the call.
+        if unsafe { bindings::disable_delayed_work_sync(self.dwork.get()) } {
+            // SAFETY: As in `Work::disable_sync()`.
+            drop(unsafe { reference(work) });
+        }
     }
+}
+
+/// Takes back the reference that `__enqueue()` gave to a workqueue by `Arc::into_raw()`.
+///
+/// # Safety
+///
+/// `work` must be that of a `T` in an `Arc` for which the workqueue has a reference, which it does
+/// not use any more.
+unsafe fn reference<T, const ID: u64>(work: *const Work<T, ID>) -> Arc<T>
+where
+    T: WorkItem<ID, Pointer = Arc<T>> + HasWork<T, ID>,
+{
+    // SAFETY: By the requirements `work` is a field of a `T`, whose reference is given up.
+    unsafe { Arc::from_raw(T::work_container_of(work.cast_mut())) }
 }

@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the bus abstraction with drivers that come and go, on a device without queues.
+
+use super::*;
+use crate::{
+    device::Core,
+    device_id::IdArray,
+    driver::Registration,
+    sync::atomic::{
+        Atomic,
+        Full,
+        Relaxed, //
+    },
+};
+use core::{
+    pin::Pin,
+    ptr, //
+};
+
+/// No device has this type, and no other driver is for it.
+const ID: u32 = 0xff01;
+
+/// The binding that a driver has got last, by `Arc::into_raw()`.
+static KEPT: Atomic<*mut Binding> = Atomic::new(ptr::null_mut());
+
+/// What a driver was told last, or what it found.
+static NOTED: Atomic<i32> = Atomic::new(0);
+
+const TABLE: IdArray<DeviceId, (), 1> = IdArray::new_without_index([(DeviceId::new(ID), ())]);
+
+static MODULE: ThisModule = {
+    // SAFETY: This is built in, where `THIS_MODULE` is NULL.
+    unsafe { ThisModule::from_ptr(ptr::null_mut()) }
+};
+
+/// Takes the binding that was kept.
+fn kept() -> Option<Arc<Binding>> {
+    let binding = KEPT.xchg(ptr::null_mut(), Full);
+
+    // SAFETY: If it is not NULL it was stored by `keep()`, and was just taken away.
+    (!binding.is_null()).then(|| unsafe { Arc::from_raw(binding) })
+}
+
+/// Keeps a binding for the test.
+fn keep(dev: &Device<Core<'_>>) {
+    drop(kept());
+    KEPT.store(Arc::into_raw(dev.binding()).cast_mut(), Relaxed);
+}
+
+/// Notes how a call has ended.
+fn note<T>(ret: Result<T>) {
+    NOTED.store(ret.map_or_else(|err| err.to_errno(), |_| 1), Relaxed);
+}
+
+/// A driver that supports neither suspends nor resets. One of several for the same device.
+struct Plain<const N: usize>;
+
+#[vtable]
+impl<const N: usize> Driver for Plain<N> {
+    type IdInfo = ();
+    type Data<'bound> = Self;
+
+    const ID_TABLE: IdTable<Self::IdInfo> = &TABLE;
+    const FEATURES: &'static [Feature] = &[];
+
+    fn probe<'bound>(
+        dev: &'bound Device<Core<'_>>,
+        _info: &'bound Self::IdInfo,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
+        keep(dev);
+        // The lock of the device is held.
+        note(dev.binding().try_lock(|_| ()));
+        Ok(Self)
+    }
+}
+
+/// A driver that supports resets.
+struct Resettable;
+
+#[vtable]
+impl Driver for Resettable {
+    type IdInfo = ();
+    type Data<'bound> = Self;
+
+    const ID_TABLE: IdTable<Self::IdInfo> = &TABLE;
+    const FEATURES: &'static [Feature] = &[];
+
+    fn probe<'bound>(
+        dev: &'bound Device<Core<'_>>,
+        _info: &'bound Self::IdInfo,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
+        keep(dev);
+        Ok(Self)
+    }
+
+    fn reset_done<'bound>(
+        _dev: &'bound Device<Core<'_>>,
+        _this: Pin<&Self::Data<'bound>>,
+    ) -> Result {
+        note(Ok(()));
+        Ok(())
+    }
+}
+
+/// A driver that looks for queues more than once.
+struct Insistent;
+
+struct NoQueues;
+
+impl Queues for NoQueues {
+    fn queue(&self, _index: usize) -> Option<AnyQueue<'_>> {
+        None
+    }
+
+    fn callback(&self, _index: usize) {}
+}
+
+#[vtable]
+impl Driver for Insistent {
+    type IdInfo = ();
+    type Data<'bound> = Self;
+
+    const ID_TABLE: IdTable<Self::IdInfo> = &TABLE;
+    const FEATURES: &'static [Feature] = &[];
+
+    fn probe<'bound>(
+        dev: &'bound Device<Core<'_>>,
+        _info: &'bound Self::IdInfo,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
+        // The first time fails in the transport, and the device has been reset then.
+        let _ = dev.find_vqs(Arc::new(NoQueues, GFP_KERNEL)?);
+        dev.ready();
+        note(dev.find_vqs(Arc::new(NoQueues, GFP_KERNEL)?));
+        Ok(Self)
+    }
+}
+
+/// A driver that reads two fields of the configuration space.
+struct Reader;
+
+#[vtable]
+impl Driver for Reader {
+    type IdInfo = ();
+    type Data<'bound> = Self;
+
+    const ID_TABLE: IdTable<Self::IdInfo> = &TABLE;
+    const FEATURES: &'static [Feature] = &[];
+
+    fn probe<'bound>(
+        dev: &'bound Device<Core<'_>>,
+        _info: &'bound Self::IdInfo,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
+        assert_eq_or_note(dev.read_config(|config| config.read::<u32>(2)), EINVAL);
+        assert_eq_or_note(dev.read_config(|config| config.read::<u32>(256)), EINVAL);
+
+        match dev.read_config(|config| Ok((config.read::<u32>(0)?, config.read::<u32>(4)?))) {
+            Ok((low, high)) if low == high => NOTED.store(low as i32, Relaxed),
+            Ok(_) => NOTED.store(-1, Relaxed),
+            Err(err) => NOTED.store(err.to_errno(), Relaxed),
+        }
+        Ok(Self)
+    }
+}
+
+/// Logs a result that is not as expected; the test sees what was noted.
+fn assert_eq_or_note(ret: Result<u32>, expected: Error) {
+    if ret != Err(expected) {
+        pr_err!("{:?} in place of {:?}\n", ret, expected);
+        NOTED.store(-2, Relaxed);
+    }
+}
+
+/// The transport of a device that the test makes up.
+#[repr(C)]
+struct Fake {
+    vdev: Opaque<bindings::virtio_device>,
+    status: Atomic<i32>,
+    generation: Atomic<i32>,
+    /// How often the configuration changes while it is read.
+    changes: Atomic<i32>,
+}
+
+impl Fake {
+    /// # Safety
+    ///
+    /// `vdev` must be that of a `Fake` that lives during `'a`.
+    unsafe fn from_raw<'a>(vdev: *mut bindings::virtio_device) -> &'a Self {
+        // SAFETY: By the requirements; it is the first field of a `repr(C)` type.
+        unsafe { &*vdev.cast() }
+    }
+
+    unsafe extern "C" fn get(
+        vdev: *mut bindings::virtio_device,
+        _offset: c_uint,
+        to: *mut c_void,
+        len: c_uint,
+    ) {
+        // SAFETY: The core passes a device with this transport.
+        let fake = unsafe { Self::from_raw(vdev) };
+        let value = fake.generation.load(Relaxed);
+
+        if fake.changes.load(Relaxed) > 0 {
+            fake.changes.fetch_add(-1, Relaxed);
+            fake.generation.fetch_add(1, Relaxed);
+        }
+        // SAFETY: The caller has room for so many bytes, of which the test reads four at a time.
+        unsafe {
+            ptr::copy_nonoverlapping(
+                (&raw const value).cast(),
+                to.cast::<u8>(),
+                len.min(4) as usize,
+            )
+        };
+    }
+
+    unsafe extern "C" fn generation(vdev: *mut bindings::virtio_device) -> u32 {
+        // SAFETY: The core passes a device with this transport.
+        unsafe { Self::from_raw(vdev) }.generation.load(Relaxed) as u32
+    }
+
+    unsafe extern "C" fn get_status(vdev: *mut bindings::virtio_device) -> u8 {
+        // SAFETY: The core passes a device with this transport.
+        unsafe { Self::from_raw(vdev) }.status.load(Relaxed) as u8
+    }
+
+    unsafe extern "C" fn set_status(vdev: *mut bindings::virtio_device, status: u8) {
+        // SAFETY: The core passes a device with this transport.
+        unsafe { Self::from_raw(vdev) }
+            .status
+            .store(status.into(), Relaxed);
+    }
+
+    unsafe extern "C" fn reset(vdev: *mut bindings::virtio_device) {
+        // SAFETY: The core passes a device with this transport.
+        unsafe { Self::from_raw(vdev) }.status.store(0, Relaxed);
+    }
+
+    unsafe extern "C" fn find_vqs(
+        _vdev: *mut bindings::virtio_device,
+        _count: c_uint,
+        _vqs: *mut *mut bindings::virtqueue,
+        _infos: *mut bindings::virtqueue_info,
+        _affinity: *mut bindings::irq_affinity,
+    ) -> c_int {
+        EIO.to_errno()
+    }
+
+    unsafe extern "C" fn get_features(_vdev: *mut bindings::virtio_device) -> u64 {
+        1 << bindings::VIRTIO_F_VERSION_1
+    }
+
+    unsafe extern "C" fn finalize_features(_vdev: *mut bindings::virtio_device) -> c_int {
+        0
+    }
+
+    unsafe extern "C" fn release(dev: *mut bindings::device) {
+        // SAFETY: The core passes the device of a `Fake`.
+        let vdev = unsafe { container_of!(dev, bindings::virtio_device, dev) };
+
+        // SAFETY: It was made by `plug()`, and this was the last reference.
+        drop(unsafe { KBox::from_raw(vdev.cast::<Self>()) });
+    }
+
+    /// Plugs a device in, that changes its configuration that often while it is read.
+    fn plug(changes: i32) -> Result<Plugged> {
+        let fake = KBox::new(
+            Self {
+                vdev: Opaque::new(pin_init::zeroed()),
+                status: Atomic::new(0),
+                generation: Atomic::new(0),
+                changes: Atomic::new(changes),
+            },
+            GFP_KERNEL,
+        )?;
+        let vdev = KBox::into_raw(fake).cast::<bindings::virtio_device>();
+
+        // SAFETY: `vdev` was just made, and is zeroed, as the core wants it.
+        unsafe {
+            (*vdev).id.device = ID;
+            (*vdev).config = &OPS;
+            (*vdev).dev.release = Some(Self::release);
+        }
+        // SAFETY: `vdev` is valid. On failure its last reference is dropped.
+        to_result(unsafe { bindings::register_virtio_device(vdev) })
+            .inspect_err(|_| unsafe { bindings::put_device(&raw mut (*vdev).dev) })?;
+        Ok(Plugged(vdev))
+    }
+}
+
+static OPS: bindings::virtio_config_ops = bindings::virtio_config_ops {
+    get: Some(Fake::get),
+    generation: Some(Fake::generation),
+    get_status: Some(Fake::get_status),
+    set_status: Some(Fake::set_status),
+    reset: Some(Fake::reset),
+    find_vqs: Some(Fake::find_vqs),
+    get_features: Some(Fake::get_features),
+    finalize_features: Some(Fake::finalize_features),
+    ..pin_init::zeroed()
+};
+
+/// A device that is plugged in.
+struct Plugged(*mut bindings::virtio_device);
+
+impl Plugged {
+    fn reset_prepare(&self) -> Result {
+        // SAFETY: The device is registered until the value is dropped.
+        to_result(unsafe { bindings::virtio_device_reset_prepare(self.0) })
+    }
+
+    fn reset_done(&self) -> Result {
+        // SAFETY: As above.
+        to_result(unsafe { bindings::virtio_device_reset_done(self.0) })
+    }
+
+    /// Does what a driver in C leaves behind.
+    fn set_priv(&self, value: usize) {
+        // SAFETY: The device is registered until the value is dropped, and has no driver.
+        unsafe { (*self.0).priv_ = value as *mut c_void };
+    }
+}
+
+impl Drop for Plugged {
+    fn drop(&mut self) {
+        // SAFETY: The device was registered by `plug()`.
+        unsafe { bindings::unregister_virtio_device(self.0) };
+    }
+}
+
+/// Registers a driver, which probes the device if there is one, until the value is dropped.
+fn register<T: Driver + 'static>(
+    name: &'static CStr,
+) -> Result<Pin<KBox<Registration<Adapter<T>>>>> {
+    KBox::try_pin_init(Registration::new(name, &MODULE), GFP_KERNEL)
+}
+
+#[kunit_tests(rust_kernel_virtio)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binding_is_busy_during_probe() -> Result {
+        let _device = Fake::plug(0)?;
+        let driver = register::<Plain<0>>(c"rust-kunit-0")?;
+
+        drop(driver);
+        assert_eq!(NOTED.load(Relaxed), EAGAIN.to_errno());
+        Ok(())
+    }
+
+    #[test]
+    fn binding_ends_with_the_driver() -> Result {
+        let device = Fake::plug(0)?;
+        let first = register::<Plain<0>>(c"rust-kunit-0")?;
+        let binding = kept().ok_or(ENODEV)?;
+        let bound = binding.try_lock(|_| ());
+
+        drop(first);
+
+        let unbound = binding.try_lock(|_| ());
+        // Another driver takes the device.
+        let second = register::<Plain<1>>(c"rust-kunit-1")?;
+        let other = kept().ok_or(ENODEV)?;
+        let stale = binding.try_lock(|_| ());
+        let fresh = other.try_lock(|locked| locked.reset());
+
+        drop(second);
+        drop(device);
+        assert_eq!(bound, Ok(()));
+        assert_eq!(unbound, Err(ENODEV));
+        assert_eq!(stale, Err(ENODEV));
+        assert_eq!(fresh, Ok(Ok(())));
+        Ok(())
+    }
+
+    #[test]
+    fn what_another_driver_left_behind_is_ignored() -> Result {
+        let device = Fake::plug(0)?;
+
+        device.set_priv(8);
+
+        let driver = register::<Plain<0>>(c"rust-kunit-0")?;
+        let bound = kept().ok_or(ENODEV)?.try_lock(|_| ());
+
+        drop(driver);
+        drop(device);
+        assert_eq!(bound, Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn driver_without_resets_says_so() -> Result {
+        let device = Fake::plug(0)?;
+        let driver = register::<Plain<0>>(c"rust-kunit-0")?;
+        let prepared = device.reset_prepare();
+
+        drop(driver);
+        drop(device);
+        assert_eq!(
+            prepared.map_err(Error::to_errno),
+            Err(-(bindings::EOPNOTSUPP as c_int))
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn binding_is_closed_while_the_device_is_reset() -> Result {
+        let device = Fake::plug(0)?;
+        let driver = register::<Resettable>(c"rust-kunit-reset")?;
+        let binding = kept().ok_or(ENODEV)?;
+
+        NOTED.store(0, Relaxed);
+        device.reset_prepare()?;
+
+        let during = binding.try_lock(|_| ());
+        let done = device.reset_done();
+        let after = binding.try_lock(|_| ());
+
+        drop(driver);
+        drop(device);
+        assert_eq!(during, Err(EBUSY));
+        assert_eq!(done, Ok(()));
+        assert_eq!(NOTED.load(Relaxed), 1);
+        assert_eq!(after, Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn queues_are_found_once() -> Result {
+        let device = Fake::plug(0)?;
+        let driver = register::<Insistent>(c"rust-kunit-insistent")?;
+
+        drop(driver);
+        drop(device);
+        assert_eq!(NOTED.load(Relaxed), EBUSY.to_errno());
+        Ok(())
+    }
+
+    #[test]
+    fn configuration_is_consistent() -> Result {
+        // The first field that is read is from before the change, the second one from after it.
+        let device = Fake::plug(5)?;
+        let driver = register::<Reader>(c"rust-kunit-reader")?;
+
+        drop(driver);
+        drop(device);
+        assert_eq!(NOTED.load(Relaxed), 5);
+        Ok(())
+    }
+
+    #[test]
+    fn configuration_that_never_settles() -> Result {
+        let device = Fake::plug(i32::MAX)?;
+        let driver = register::<Reader>(c"rust-kunit-reader")?;
+
+        drop(driver);
+        drop(device);
+        assert_eq!(NOTED.load(Relaxed), EIO.to_errno());
+        Ok(())
+    }
+}
