@@ -21,10 +21,12 @@ devices=(
 )
 
 # Puts together what the guest gets, laid out as kselftest installs it: the tests, what has to
-# be built for this kernel, and the kernel's shell functions for KTAP.
-install_tests() { # BUILD
+# be built for this kernel, and the kernel's shell functions for KTAP. A shell of its own, for the
+# lock.
+install_tests() ( # BUILD
 	local build=$1 to=$1/selftests tree program
 
+	lock "$(basename "$own")-$(basename "$build")-image"
 	tree=$(realpath "$build/source")
 	run_logged "test module" "$own/log/test-module" 0 \
 		"$repo/scripts/enter" make -C "$tree" O="$build" ARCH="$ARCH" LLVM=1 CC="ccache clang" \
@@ -38,7 +40,7 @@ install_tests() { # BUILD
 		"$repo/scripts/enter" clang -static -O2 -Wall -o "$to/gpio-virtio/$(basename "$program" .c)" \
 			"$program"
 	done
-}
+)
 
 # Why the C driver fails a check, if it is known to.
 known() { # CHECK
