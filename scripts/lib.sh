@@ -159,6 +159,7 @@ kunit_args() { # TIMEOUT_MS PATIENCE_MS
 		[[ ${DRIVER:-rust} == rust ]] || echo gpio_virtio_kunit.fuzz_seeds=0
 		# shellcheck disable=SC2086 # one word each
 		[[ -z ${KUNIT_ARGS:-} ]] || printf '%s\n' $KUNIT_ARGS
-		# Each once: a parameter of a module in Rust takes its first value, and no other.
-	} | awk -F= '{ value[$1] = $0 } END { for (name in value) print value[name] }'
+		# Each once: a parameter of a module in Rust takes its first value, and no other. Without a
+		# value it is left to its default.
+	} | awk -F= '{ value[$1] = $2 } END { for (name in value) if (value[name] != "") print name "=" value[name] }'
 }

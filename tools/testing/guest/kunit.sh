@@ -32,7 +32,9 @@ run() { # SUITE
 	# In the log of the kernel, for what it complains of.
 	echo "# suite $1, round $round" >/dev/kmsg
 	echo 1 >"$suites/$1/run"
-	passed=$((passed + $(count '^ +ok ') - $(count '^ +ok .* # SKIP')))
+	good=$(($(count '^ +ok ') - $(count '^ +ok .* # SKIP')))
+	passed=$((passed + good))
+	echo "# $1: $good passed"
 	failed=$((failed + $(count '^ +not ok ')))
 	if grep -q '^not ok ' "$results"; then
 		echo "# $1 has failed in round $round, shuffled by $(cat "$shuffle"):"
