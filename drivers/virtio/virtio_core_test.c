@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit tests of the virtio core: that it calls a driver while it is bound,
+ * and in the right order
+ */
+
+#include <linux/completion.h>
+#include <linux/jiffies.h>
+#include <linux/module.h>
+#include <linux/panic.h>
+#include <linux/slab.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+#include <linux/workqueue.h>
+
+#include <kunit/device.h>
+#include <kunit/test.h>
+
+/* No device has this ID. */
+#define CORE_TEST_ID	0x7ffffe
+
+/* How long an unbinding that does not wait may take. */
+#define CORE_TEST_MS	50
+
+/**
+ * struct core_test - a device, and what its driver has seen
+ * @vdev: the device
+ * @released: the device is gone
+ * @status: its status
+ * @stuck: its status remains after a reset
+ * @stop: the next get_status() waits for @resume
+ * @stop_late: so does the first one after the driver was restored
+ * @stopped: get_status() waits
+ * @resume: ends the wait
+ * @bound: the driver is bound
+ * @quiesced: it is suspended, or prepared for a reset
+ * @unbound_calls: calls of the driver while it was not bound
+ * @unprepared: calls that continue what was not suspended or prepared
+ * @config_changes: configuration changes that the driver was told of
+ * @call: what the transport does
+ * @transport_work: does so
+ * @unbind_work: unbinds the driver
+ * @unbound: it is unbound
+ */
+struct core_test {
+	struct virtio_device vdev;
+	struct completion released;
+
+	u8 status;
+	bool stuck;
+	bool stop;
+	bool stop_late;
+	struct completion stopped;
+	struct completion resume;
+
+	bool bound;
+	bool quiesced;
+	unsigned int unbound_calls;
+	unsigned int unprepared;
+	unsigned int config_changes;
+
+	int (*call)(struct virtio_device *vdev);
+	struct work_struct transport_work;
+	struct work_struct unbind_work;
+	struct completion unbound;
+};
+
+static struct core_test *to_core_test(struct virtio_device *vdev)
+{
+	return container_of(vdev, struct core_test, vdev);
+}
+
+/* Transport */
+
+static u8 core_test_get_status(struct virtio_device *vdev)
+{
+	struct core_test *core = to_core_test(vdev);
+
+	if (core->stop) {
+		core->stop = false;
+		complete(&core->stopped);
+		wait_for_completion(&core->resume);
+	}
+	return core->status;
+}
+
+static void core_test_set_status(struct virtio_device *vdev, u8 status)
+{
+	to_core_test(vdev)->status = status;
+}
+
+static void core_test_reset(struct virtio_device *vdev)
+{
+	struct core_test *core = to_core_test(vdev);
+
+	if (!core->stuck)
+		core->status = 0;
+}
+
+static u64 core_test_get_features(struct virtio_device *vdev)
+{
+	return BIT_ULL(VIRTIO_F_VERSION_1);
+}
+
+static int core_test_finalize_features(struct virtio_device *vdev)
+{
+	return 0;
+}
+
+static void core_test_del_vqs(struct virtio_device *vdev) { }
+
+static const struct virtio_config_ops core_test_config_ops = {
+	.get_status = core_test_get_status,
+	.set_status = core_test_set_status,
+	.reset = core_test_reset,
+	.get_features = core_test_get_features,
+	.finalize_features = core_test_finalize_features,
+	.del_vqs = core_test_del_vqs,
+};
+
+static void core_test_release(struct device *dev)
+{
+	complete(&to_core_test(dev_to_virtio(dev))->released);
+}
+
+/* Driver */
+
+static int core_test_probe(struct virtio_device *vdev)
+{
+	struct core_test *core = to_core_test(vdev);
+
+	core->bound = true;
+	core->quiesced = false;
+	return 0;
+}
+
+static void core_test_remove(struct virtio_device *vdev)
+{
+	virtio_reset_device(vdev);
+	to_core_test(vdev)->bound = false;
+}
+
+static int core_test_quiesce(struct virtio_device *vdev)
+{
+	struct core_test *core = to_core_test(vdev);
+
+	if (!core->bound)
+		core->unbound_calls++;
+	core->quiesced = true;
+	return 0;
+}
+
+static int core_test_continue(struct virtio_device *vdev)
+{
+	struct core_test *core = to_core_test(vdev);
+
+	if (!core->bound)
+		core->unbound_calls++;
+	if (!core->quiesced)
+		core->unprepared++;
+	core->quiesced = false;
+	core->stop = core->stop_late;
+	return 0;
+}
+
+static void core_test_config_changed(struct virtio_device *vdev)
+{
+	struct core_test *core = to_core_test(vdev);
+
+	if (!core->bound)
+		core->unbound_calls++;
+	core->config_changes++;
+}
+
+static const struct virtio_device_id core_test_ids[] = {
+	{ CORE_TEST_ID, VIRTIO_DEV_ANY_ID },
+	{ }
+};
+
+static struct virtio_driver core_test_driver = {
+	.driver.name = "virtio_core_test",
+	.id_table = core_test_ids,
+	.probe = core_test_probe,
+	.remove = core_test_remove,
+	.config_changed = core_test_config_changed,
+	.freeze = core_test_quiesce,
+	.restore = core_test_continue,
+	.reset_prepare = core_test_quiesce,
+	.reset_done = core_test_continue,
+};
+
+/* Tests */
+
+/**
+ * struct core_test_pair - what a transport does with a device
+ * @name: for people
+ * @quiesce: before
+ * @resume: after
+ */
+struct core_test_pair {
+	const char *name;
+	int (*quiesce)(struct virtio_device *vdev);
+	int (*resume)(struct virtio_device *vdev);
+};
+
+static const struct core_test_pair core_test_pairs[] = {
+#ifdef CONFIG_PM_SLEEP
+	{ "suspend", virtio_device_freeze, virtio_device_restore },
+#endif
+	{ "reset", virtio_device_reset_prepare, virtio_device_reset_done },
+};
+
+KUNIT_ARRAY_PARAM_DESC(core_test_pair, core_test_pairs, name);
+
+static void core_test_transport_work(struct work_struct *work)
+{
+	struct core_test *core = container_of(work, struct core_test, transport_work);
+
+	core->call(&core->vdev);
+}
+
+static void core_test_unbind_work(struct work_struct *work)
+{
+	struct core_test *core = container_of(work, struct core_test, unbind_work);
+
+	device_release_driver(&core->vdev.dev);
+	complete(&core->unbound);
+}
+
+/* Has the transport call, and the driver unbound while get_status() waits. */
+static void core_test_unbind_during(struct kunit *test,
+				    int (*call)(struct virtio_device *vdev))
+{
+	struct core_test *core = test->priv;
+
+	core->call = call;
+	queue_work(system_dfl_wq, &core->transport_work);
+	wait_for_completion(&core->stopped);
+	queue_work(system_dfl_wq, &core->unbind_work);
+	/* It should wait, for the lock of the device. */
+	KUNIT_EXPECT_EQ(test, 0,
+			wait_for_completion_timeout(&core->unbound,
+						    msecs_to_jiffies(CORE_TEST_MS)));
+	complete(&core->resume);
+	flush_work(&core->transport_work);
+	flush_work(&core->unbind_work);
+	KUNIT_EXPECT_FALSE(test, core->bound);
+	KUNIT_EXPECT_EQ(test, core->unbound_calls, 0);
+}
+
+static void unbind_while_quiesced(struct kunit *test)
+{
+	const struct core_test_pair *pair = test->param_value;
+	struct core_test *core = test->priv;
+
+	core->stop = true;
+	core_test_unbind_during(test, pair->quiesce);
+}
+
+static void unbind_while_resumed(struct kunit *test)
+{
+	const struct core_test_pair *pair = test->param_value;
+	struct core_test *core = test->priv;
+
+	KUNIT_ASSERT_EQ(test, pair->quiesce(&core->vdev), 0);
+	core->stop = true;
+	core_test_unbind_during(test, pair->resume);
+}
+
+/* The core tells the driver of it when it has been restored. */
+static void unbind_before_config_change(struct kunit *test)
+{
+	const struct core_test_pair *pair = test->param_value;
+	struct core_test *core = test->priv;
+
+	KUNIT_ASSERT_EQ(test, pair->quiesce(&core->vdev), 0);
+	virtio_config_changed(&core->vdev);
+	KUNIT_EXPECT_EQ(test, core->config_changes, 0);
+	core->stop_late = true;
+	core_test_unbind_during(test, pair->resume);
+	KUNIT_EXPECT_EQ(test, core->config_changes, 1);
+}
+
+/* The new binding was not quiesced. */
+static void rebind_while_quiesced(struct kunit *test)
+{
+	const struct core_test_pair *pair = test->param_value;
+	struct core_test *core = test->priv;
+
+	KUNIT_ASSERT_EQ(test, pair->quiesce(&core->vdev), 0);
+	device_release_driver(&core->vdev.dev);
+	KUNIT_ASSERT_EQ(test, device_attach(&core->vdev.dev), 1);
+	KUNIT_ASSERT_TRUE(test, core->bound);
+
+	KUNIT_EXPECT_EQ(test, pair->resume(&core->vdev), 0);
+	KUNIT_EXPECT_EQ(test, core->unprepared, 0);
+	KUNIT_EXPECT_EQ(test, core->status, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |
+			VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK);
+	virtio_config_changed(&core->vdev);
+	KUNIT_EXPECT_EQ(test, core->config_changes, 1);
+
+	/* Once more, of a driver that was bound all the time. */
+	KUNIT_EXPECT_EQ(test, pair->quiesce(&core->vdev), 0);
+	KUNIT_EXPECT_TRUE(test, core->quiesced);
+	KUNIT_EXPECT_EQ(test, pair->resume(&core->vdev), 0);
+	KUNIT_EXPECT_EQ(test, core->unprepared, 0);
+}
+
+/* Of a device that says so, a message is enough. */
+static void remains_after_reset(struct kunit *test)
+{
+	struct core_test *core = test->priv;
+	int warned = test_taint(TAINT_WARN);
+
+	core->stuck = true;
+	device_release_driver(&core->vdev.dev);
+	KUNIT_EXPECT_FALSE(test, core->bound);
+	KUNIT_EXPECT_NE(test, core->status, 0);
+	KUNIT_EXPECT_EQ(test, test_taint(TAINT_WARN), warned);
+}
+
+static int core_test_init(struct kunit *test)
+{
+	struct core_test *core;
+	struct device *parent;
+
+	core = kunit_kzalloc(test, sizeof(*core), GFP_KERNEL);
+	if (!core)
+		return -ENOMEM;
+	parent = kunit_device_register(test, "virtio_core_test");
+	if (IS_ERR(parent))
+		return PTR_ERR(parent);
+
+	init_completion(&core->released);
+	init_completion(&core->stopped);
+	init_completion(&core->resume);
+	init_completion(&core->unbound);
+	INIT_WORK(&core->transport_work, core_test_transport_work);
+	INIT_WORK(&core->unbind_work, core_test_unbind_work);
+	core->vdev.id.device = CORE_TEST_ID;
+	core->vdev.config = &core_test_config_ops;
+	core->vdev.dev.parent = parent;
+	core->vdev.dev.release = core_test_release;
+
+	KUNIT_ASSERT_EQ(test, register_virtio_device(&core->vdev), 0);
+	test->priv = core;
+	KUNIT_ASSERT_TRUE(test, core->bound);
+	return 0;
+}
+
+static void core_test_exit(struct kunit *test)
+{
+	struct core_test *core = test->priv;
+
+	if (!core)
+		return;
+	unregister_virtio_device(&core->vdev);
+	wait_for_completion(&core->released);
+}
+
+static int core_test_suite_init(struct kunit_suite *suite)
+{
+	return register_virtio_driver(&core_test_driver);
+}
+
+static void core_test_suite_exit(struct kunit_suite *suite)
+{
+	unregister_virtio_driver(&core_test_driver);
+}
+
+static struct kunit_case core_test_cases[] = {
+	KUNIT_CASE_PARAM(unbind_while_quiesced, core_test_pair_gen_params),
+	KUNIT_CASE_PARAM(unbind_while_resumed, core_test_pair_gen_params),
+	KUNIT_CASE_PARAM(unbind_before_config_change, core_test_pair_gen_params),
+	KUNIT_CASE_PARAM(rebind_while_quiesced, core_test_pair_gen_params),
+	KUNIT_CASE(remains_after_reset),
+	{}
+};
+
+static struct kunit_suite core_test_suite = {
+	.name = "virtio_core",
+	.suite_init = core_test_suite_init,
+	.suite_exit = core_test_suite_exit,
+	.init = core_test_init,
+	.exit = core_test_exit,
+	.test_cases = core_test_cases,
+};
+kunit_test_suite(core_test_suite);
+
+MODULE_DESCRIPTION("KUnit tests of the virtio core");
+MODULE_LICENSE("GPL");
