@@ -14,6 +14,7 @@
 #include <linux/delay.h>
 #include <linux/gfp.h>
 #include <linux/hrtimer.h>
+#include <linux/jiffies.h>
 #include <linux/limits.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -22,6 +23,7 @@
 #include <linux/uio.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include <kunit/resource.h>
@@ -54,6 +56,14 @@ struct mapping {
 	void *addr;
 	size_t len;
 	enum dma_data_direction dir;
+};
+
+/* An operation at which a task stops. */
+struct stop {
+	/* Tasks that come there until one stops, that one included; 0 for none. */
+	unsigned int nth;
+	bool stopped;
+	unsigned int releases;
 };
 
 struct queue {
@@ -98,6 +108,10 @@ struct kunit_virtio {
 	unsigned int fail_map;
 	unsigned int map_us;
 	unsigned int fail_find;
+	unsigned int fail_finalize;
+	unsigned int refuse_after;
+	unsigned int refuse;
+	bool pulled;
 	bool rescued;
 	/* The driver knows that the device needs a reset. */
 	bool told;
@@ -108,6 +122,10 @@ struct kunit_virtio {
 	struct mapping *mappings;
 	unsigned int broken[KUNIT_VIRTIO_RULES];
 	char detail[KUNIT_VIRTIO_RULES][80];
+
+	struct stop stops[KUNIT_VIRTIO_OPS];
+	/* Tasks that are stopped, and tests that wait for one to be. */
+	wait_queue_head_t stop_wq;
 
 	struct queue queues[KUNIT_VIRTIO_MAX_QUEUES];
 };
@@ -188,7 +206,8 @@ static __printf(3, 4) void broke(struct kunit_virtio *dev,
 
 static bool is_ready(struct kunit_virtio *dev)
 {
-	return dev->rescued || (dev->status & VIRTIO_CONFIG_S_DRIVER_OK);
+	return dev->rescued ||
+	       (!dev->pulled && (dev->status & VIRTIO_CONFIG_S_DRIVER_OK));
 }
 
 /* Memory */
@@ -351,6 +370,92 @@ static const struct virtio_map_ops kunit_virtio_map_ops = {
 	.max_mapping_size	= kunit_virtio_max_mapping_size,
 };
 
+/* Stop points */
+
+/* Each operation begins with this. */
+static void stop_here(struct kunit_virtio *dev, enum kunit_virtio_op op)
+{
+	struct stop *stop = &dev->stops[op];
+	unsigned int releases;
+
+	scoped_guard(device_state, dev) {
+		if (!stop->nth || --stop->nth)
+			return;
+		stop->stopped = true;
+		releases = stop->releases;
+	}
+
+	wake_up_all(&dev->stop_wq);
+	wait_event(dev->stop_wq, READ_ONCE(stop->releases) != releases);
+}
+
+/**
+ * kunit_virtio_stop_at() - Let a task sleep at an operation
+ * @dev: the device
+ * @op: the operation
+ * @nth: how many tasks come there until one is stopped, that one included
+ *
+ * Before the operation has an effect the task sleeps until a test calls
+ * kunit_virtio_release(), or ends. It is one task only: others pass. The thread
+ * of the test itself must not come there.
+ */
+void kunit_virtio_stop_at(struct kunit_virtio *dev, enum kunit_virtio_op op,
+			  unsigned int nth)
+{
+	guard(device_state)(dev);
+	dev->stops[op].nth = nth;
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_stop_at);
+
+/**
+ * kunit_virtio_wait_stopped() - Wait for a task to be stopped
+ * @dev: the device
+ * @op: the operation
+ * @ms: how many milliseconds to wait at most
+ *
+ * Return: whether a task sleeps at the operation.
+ */
+bool kunit_virtio_wait_stopped(struct kunit_virtio *dev, enum kunit_virtio_op op,
+			       unsigned int ms)
+{
+	return wait_event_timeout(dev->stop_wq, READ_ONCE(dev->stops[op].stopped),
+				  msecs_to_jiffies(ms));
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_wait_stopped);
+
+/**
+ * kunit_virtio_release() - Undo kunit_virtio_stop_at()
+ * @dev: the device
+ * @op: the operation
+ *
+ * A task that sleeps there continues, and none will stop there.
+ */
+void kunit_virtio_release(struct kunit_virtio *dev, enum kunit_virtio_op op)
+{
+	struct stop *stop = &dev->stops[op];
+
+	scoped_guard(device_state, dev) {
+		stop->nth = 0;
+		stop->stopped = false;
+		stop->releases++;
+	}
+	wake_up_all(&dev->stop_wq);
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_release);
+
+/**
+ * kunit_virtio_release_all() - Undo kunit_virtio_stop_at() for all operations
+ * @dev: the device
+ *
+ * For what ends the threads of a test: it runs before the device goes away.
+ */
+void kunit_virtio_release_all(struct kunit_virtio *dev)
+{
+	for (unsigned int op = 0; op < KUNIT_VIRTIO_OPS; op++)
+		kunit_virtio_release(dev, op);
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_release_all);
+
 /* Interrupts */
 
 static void interrupt(struct queue *q)
@@ -381,7 +486,7 @@ static void irq_work_fn(struct work_struct *work)
 
 static void raise_irq(struct queue *q)
 {
-	if (!q->vq)
+	if (!q->vq || q->dev->pulled)
 		return;
 
 	switch (q->dev->irq) {
@@ -406,6 +511,8 @@ static void cancel_irq(struct queue *q)
 static void kunit_virtio_synchronize_cbs(struct virtio_device *vdev)
 {
 	struct kunit_virtio *dev = to_kunit_virtio(vdev);
+
+	stop_here(dev, KUNIT_VIRTIO_OP_SYNCHRONIZE_CBS);
 
 	for (unsigned int i = 0; i < dev->config.num_queues; i++) {
 		struct queue *q = to_queue(dev, i);
@@ -518,7 +625,7 @@ void kunit_virtio_complete(struct kunit_virtio_buffer *buf, u32 used)
 
 	lockdep_assert_held(&buf->dev->lock);
 
-	if (buf->state != KUNIT_VIRTIO_BUSY)
+	if (buf->state != KUNIT_VIRTIO_BUSY || buf->dev->pulled)
 		return;
 
 	buf->state = KUNIT_VIRTIO_IDLE;
@@ -670,7 +777,7 @@ static bool kunit_virtio_notify(struct virtqueue *vq)
 	guard(device_state)(dev);
 
 	q->notifications++;
-	if (dev->fail_notify)
+	if (dev->fail_notify || dev->pulled)
 		return false;
 	if (is_ready(dev) && q->live)
 		drain(q);
@@ -687,14 +794,15 @@ static void kunit_virtio_get(struct virtio_device *vdev, unsigned int offset,
 {
 	struct kunit_virtio *dev = to_kunit_virtio(vdev);
 
+	stop_here(dev, KUNIT_VIRTIO_OP_GET);
+
 	guard(device_state)(dev);
 
-	if ((u64)offset + len <= dev->config.config_len) {
+	memset(to, dev->pulled ? 0xff : 0, len);
+	if ((u64)offset + len > dev->config.config_len)
+		broke(dev, KUNIT_VIRTIO_RULE_CONFIG, "read %u at %u", len, offset);
+	else if (!dev->pulled)
 		memcpy(to, dev->config_space + offset, len);
-		return;
-	}
-	memset(to, 0, len);
-	broke(dev, KUNIT_VIRTIO_RULE_CONFIG, "read %u at %u", len, offset);
 }
 
 static void kunit_virtio_set(struct virtio_device *vdev, unsigned int offset,
@@ -704,23 +812,43 @@ static void kunit_virtio_set(struct virtio_device *vdev, unsigned int offset,
 
 	guard(device_state)(dev);
 
-	if ((u64)offset + len <= dev->config.config_len)
-		memcpy(dev->config_space + offset, from, len);
-	else
+	if ((u64)offset + len > dev->config.config_len)
 		broke(dev, KUNIT_VIRTIO_RULE_CONFIG, "write %u at %u", len, offset);
+	else if (!dev->pulled)
+		memcpy(dev->config_space + offset, from, len);
 }
 
 static u8 kunit_virtio_get_status(struct virtio_device *vdev)
 {
-	return kunit_virtio_status(to_kunit_virtio(vdev));
+	struct kunit_virtio *dev = to_kunit_virtio(vdev);
+
+	stop_here(dev, KUNIT_VIRTIO_OP_GET_STATUS);
+	return kunit_virtio_status(dev);
+}
+
+/* Whether the device declines what the driver has just agreed to. */
+static bool refuses_features(struct kunit_virtio *dev)
+{
+	if (dev->refuse_after) {
+		dev->refuse_after--;
+		return false;
+	}
+	if (!dev->refuse)
+		return false;
+	dev->refuse--;
+	return true;
 }
 
 static void kunit_virtio_set_status(struct virtio_device *vdev, u8 status)
 {
 	struct kunit_virtio *dev = to_kunit_virtio(vdev);
 
+	stop_here(dev, KUNIT_VIRTIO_OP_SET_STATUS);
+
 	guard(device_state)(dev);
 
+	if (dev->pulled)
+		return;
 	if (dev->status & ~status)
 		broke(dev, KUNIT_VIRTIO_RULE_STATUS, "from %#x to %#x", dev->status,
 		      status);
@@ -732,6 +860,8 @@ static void kunit_virtio_set_status(struct virtio_device *vdev, u8 status)
 		 */
 		broke(dev, KUNIT_VIRTIO_RULE_STATUS,
 		      "%#x again: the device was not reset", status);
+	if (status & ~dev->status & VIRTIO_CONFIG_S_FEATURES_OK && refuses_features(dev))
+		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
 	dev->status = status;
 }
 
@@ -739,8 +869,11 @@ static void kunit_virtio_reset(struct virtio_device *vdev)
 {
 	struct kunit_virtio *dev = to_kunit_virtio(vdev);
 
+	stop_here(dev, KUNIT_VIRTIO_OP_RESET);
+
 	scoped_guard(device_state, dev) {
-		dev->status = 0;
+		if (!dev->pulled)
+			dev->status = 0;
 		dev->told = false;
 		dev->resets++;
 		for (unsigned int i = 0; i < dev->config.num_queues; i++) {
@@ -773,7 +906,7 @@ static void delete_queue(struct queue *q)
 		vq = q->vq;
 		if (!vq)
 			return;
-		if (dev->status & VIRTIO_CONFIG_S_DRIVER_OK)
+		if (!dev->pulled && (dev->status & VIRTIO_CONFIG_S_DRIVER_OK))
 			broke(dev, KUNIT_VIRTIO_RULE_RESET, "queue %u, status %#x",
 			      vq->index, dev->status);
 		if (vq->num_free != q->config.size)
@@ -792,10 +925,8 @@ static void delete_queue(struct queue *q)
 	vring_del_virtqueue(vq);
 }
 
-static void kunit_virtio_del_vqs(struct virtio_device *vdev)
+static void delete_queues(struct kunit_virtio *dev)
 {
-	struct kunit_virtio *dev = to_kunit_virtio(vdev);
-
 	for (unsigned int i = 0; i < dev->config.num_queues; i++)
 		delete_queue(to_queue(dev, i));
 
@@ -805,6 +936,14 @@ static void kunit_virtio_del_vqs(struct virtio_device *vdev)
 		broke(dev, KUNIT_VIRTIO_RULE_LEFT, "%u mappings", dev->num_mappings);
 	dev->num_mappings = 0;
 	dev->lied = false;
+}
+
+static void kunit_virtio_del_vqs(struct virtio_device *vdev)
+{
+	struct kunit_virtio *dev = to_kunit_virtio(vdev);
+
+	stop_here(dev, KUNIT_VIRTIO_OP_DEL_VQS);
+	delete_queues(dev);
 }
 
 static int create_queue(struct kunit_virtio *dev, unsigned int index,
@@ -846,7 +985,11 @@ static int kunit_virtio_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
 	unsigned int index = 0;
 	int ret;
 
+	stop_here(dev, KUNIT_VIRTIO_OP_FIND_VQS);
+
 	scoped_guard(device_state, dev) {
+		if (dev->pulled)
+			return -ENOENT;
 		if (!(dev->status & VIRTIO_CONFIG_S_FEATURES_OK))
 			broke(dev, KUNIT_VIRTIO_RULE_NEGOTIATE, "status %#x",
 			      dev->status);
@@ -863,7 +1006,7 @@ static int kunit_virtio_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
 		}
 		ret = create_queue(dev, index, &vqs_info[i]);
 		if (ret) {
-			kunit_virtio_del_vqs(vdev);
+			delete_queues(dev);
 			return ret;
 		}
 		vqs[i] = dev->queues[index++].vq;
@@ -874,12 +1017,30 @@ static int kunit_virtio_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
 
 static u64 kunit_virtio_get_features(struct virtio_device *vdev)
 {
-	return to_kunit_virtio(vdev)->config.features |
-	       BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
+	struct kunit_virtio *dev = to_kunit_virtio(vdev);
+
+	stop_here(dev, KUNIT_VIRTIO_OP_GET_FEATURES);
+
+	guard(device_state)(dev);
+
+	if (dev->pulled)
+		return U64_MAX;
+	return dev->config.features | BIT_ULL(VIRTIO_F_VERSION_1) |
+	       BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
 }
 
 static int kunit_virtio_finalize_features(struct virtio_device *vdev)
 {
+	struct kunit_virtio *dev = to_kunit_virtio(vdev);
+
+	stop_here(dev, KUNIT_VIRTIO_OP_FINALIZE_FEATURES);
+
+	scoped_guard(device_state, dev) {
+		if (dev->fail_finalize) {
+			dev->fail_finalize--;
+			return -EIO;
+		}
+	}
 	vring_transport_features(vdev);
 	return 0;
 }
@@ -922,7 +1083,7 @@ static void free_device(struct kunit_virtio *dev)
 	kfree(dev);
 }
 
-static void kunit_virtio_release(struct device *dev)
+static void release_device(struct device *dev)
 {
 	free_device(to_kunit_virtio(dev_to_virtio(dev)));
 }
@@ -975,6 +1136,7 @@ static void end_device(void *data)
 		return;
 	}
 
+	kunit_virtio_release_all(dev);
 	kunit_virtio_unregister(dev);
 	report(dev);
 	put_device(&dev->vdev.dev);
@@ -1005,6 +1167,7 @@ struct kunit_virtio *kunit_virtio_alloc(struct kunit *test,
 	dev->test = test;
 	dev->config = *config;
 	raw_spin_lock_init(&dev->lock);
+	init_waitqueue_head(&dev->stop_wq);
 
 	dev->config_space = kmemdup(config->config, config->config_len, GFP_KERNEL);
 	dev->mappings = kvzalloc_objs(*dev->mappings, MAX_MAPPINGS);
@@ -1015,7 +1178,7 @@ struct kunit_virtio *kunit_virtio_alloc(struct kunit *test,
 			goto err;
 	}
 
-	dev->vdev.dev.release = kunit_virtio_release;
+	dev->vdev.dev.release = release_device;
 	dev->vdev.id.device = config->id;
 	dev->vdev.config = &kunit_virtio_config_ops;
 	dev->vdev.map = &kunit_virtio_map_ops;
@@ -1143,6 +1306,33 @@ void kunit_virtio_fail_find(struct kunit_virtio *dev, unsigned int count)
 EXPORT_SYMBOL_GPL(kunit_virtio_fail_find);
 
 /**
+ * kunit_virtio_fail_finalize() - Make the write of the accepted features fail
+ * @dev: the device
+ * @count: how many of the next times
+ */
+void kunit_virtio_fail_finalize(struct kunit_virtio *dev, unsigned int count)
+{
+	guard(device_state)(dev);
+	dev->fail_finalize = count;
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_fail_finalize);
+
+/**
+ * kunit_virtio_refuse_features() - Refuse the features that the driver accepts
+ * @dev: the device
+ * @after: how many negotiations succeed before that
+ * @count: how many are refused then: FEATURES_OK does not stay set
+ */
+void kunit_virtio_refuse_features(struct kunit_virtio *dev, unsigned int after,
+				  unsigned int count)
+{
+	guard(device_state)(dev);
+	dev->refuse_after = after;
+	dev->refuse = count;
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_refuse_features);
+
+/**
  * kunit_virtio_slow_map() - Let mappings for DMA take a while
  * @dev: the device
  * @us: microseconds for each mapping from now on
@@ -1222,6 +1412,8 @@ EXPORT_SYMBOL_GPL(kunit_virtio_set_config);
 void kunit_virtio_needs_reset(struct kunit_virtio *dev)
 {
 	scoped_guard(device_state, dev) {
+		if (dev->pulled)
+			return;
 		if (dev->status)
 			dev->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
 	}
@@ -1238,6 +1430,24 @@ void kunit_virtio_needs_reset(struct kunit_virtio *dev)
 EXPORT_SYMBOL_GPL(kunit_virtio_needs_reset);
 
 /**
+ * kunit_virtio_pull() - Pull the device out
+ * @dev: the device
+ *
+ * As a card that is gone before its driver knows: status and configuration
+ * space read as all ones, before a reset and after it, nothing that is written
+ * has an effect, notifications fail, and the device neither answers nor
+ * interrupts any more. The driver is told by kunit_virtio_unregister().
+ */
+void kunit_virtio_pull(struct kunit_virtio *dev)
+{
+	guard(device_state)(dev);
+	dev->pulled = true;
+	dev->status = U8_MAX;
+	dev->told = false;
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_pull);
+
+/**
  * kunit_virtio_rescue() - Get a driver out that waits for ever
  * @dev: the device
  *
@@ -1247,13 +1457,21 @@ EXPORT_SYMBOL_GPL(kunit_virtio_needs_reset);
  */
 void kunit_virtio_rescue(struct kunit_virtio *dev)
 {
+	kunit_virtio_release_all(dev);
+
 	guard(device_state)(dev);
 
 	dev->rescued = true;
+	if (dev->pulled)
+		dev->status = 0;
+	dev->pulled = false;
 	dev->irq = KUNIT_VIRTIO_HARDIRQ;
 	dev->fail_notify = false;
 	dev->fail_map = 0;
 	dev->fail_find = 0;
+	dev->fail_finalize = 0;
+	dev->refuse_after = 0;
+	dev->refuse = 0;
 	dev->status &= ~VIRTIO_CONFIG_S_NEEDS_RESET;
 	dev->told = false;
 	dev->config.ops->rescue(dev);

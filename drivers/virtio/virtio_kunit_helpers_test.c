@@ -13,7 +13,9 @@
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
+#include <linux/workqueue.h>
 
+#include <kunit/resource.h>
 #include <kunit/test.h>
 #include <kunit/virtio.h>
 
@@ -49,6 +51,11 @@ struct toy {
 	unsigned int config_changes;
 	bool in_hardirq;
 	bool in_task;
+
+	/* Another task, and what it does to the device. */
+	struct work_struct task;
+	enum kunit_virtio_op op;
+	bool done;
 
 	/* Mistakes of the driver */
 	bool find_early;
@@ -265,6 +272,69 @@ static void toy_wait_callbacks(struct toy *toy, unsigned int count)
 	KUNIT_EXPECT_EQ(toy->test, callbacks, count);
 }
 
+/* Calls an operation, in a state of the device in which it is right to. */
+static void toy_operate(struct toy *toy, enum kunit_virtio_op op)
+{
+	const struct virtio_config_ops *config = toy->vdev->config;
+
+	switch (op) {
+	case KUNIT_VIRTIO_OP_GET:
+		virtio_cread8(toy->vdev, 0);
+		break;
+	case KUNIT_VIRTIO_OP_GET_STATUS:
+		config->get_status(toy->vdev);
+		break;
+	case KUNIT_VIRTIO_OP_SET_STATUS:
+		config->set_status(toy->vdev, kunit_virtio_status(toy->dev) |
+					      VIRTIO_CONFIG_S_FAILED);
+		break;
+	case KUNIT_VIRTIO_OP_RESET:
+		config->reset(toy->vdev);
+		break;
+	case KUNIT_VIRTIO_OP_FIND_VQS:
+	case KUNIT_VIRTIO_OP_DEL_VQS:
+		config->reset(toy->vdev);
+		config->set_status(toy->vdev, VIRTIO_CONFIG_S_FEATURES_OK);
+		config->del_vqs(toy->vdev);
+		KUNIT_EXPECT_EQ(toy->test, toy_find_vqs(toy->vdev), 0);
+		break;
+	case KUNIT_VIRTIO_OP_GET_FEATURES:
+		config->get_features(toy->vdev);
+		break;
+	case KUNIT_VIRTIO_OP_FINALIZE_FEATURES:
+		config->finalize_features(toy->vdev);
+		break;
+	case KUNIT_VIRTIO_OP_SYNCHRONIZE_CBS:
+		virtio_synchronize_cbs(toy->vdev);
+		break;
+	case KUNIT_VIRTIO_OPS:
+		break;
+	}
+}
+
+static void toy_task(struct work_struct *work)
+{
+	struct toy *toy = container_of(work, struct toy, task);
+
+	toy_operate(toy, toy->op);
+	WRITE_ONCE(toy->done, true);
+}
+
+static void toy_start(struct toy *toy, enum kunit_virtio_op op)
+{
+	toy->op = op;
+	toy->done = false;
+	queue_work(system_dfl_long_wq, &toy->task);
+}
+
+static void toy_end(void *data)
+{
+	struct toy *toy = data;
+
+	kunit_virtio_release_all(toy->dev);
+	cancel_work_sync(&toy->task);
+}
+
 /* The rule was broken, once, and that was meant. */
 static void toy_expect_broken(struct toy *toy, enum kunit_virtio_rule rule)
 {
@@ -311,9 +381,10 @@ static int toy_init_features(struct kunit *test, u64 features)
 		return -ENOMEM;
 
 	toy->vdev = kunit_virtio_device(toy->dev);
+	INIT_WORK(&toy->task, toy_task);
 	the_toy = toy;
 	test->priv = toy;
-	return 0;
+	return kunit_add_action_or_reset(test, toy_end, toy);
 }
 
 static int toy_init(struct kunit *test)
@@ -619,6 +690,116 @@ static void is_bound_again(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, kunit_virtio_resets(toy->dev), 2);
 }
 
+static void stops_at_each_operation(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	for (unsigned int op = 0; op < KUNIT_VIRTIO_OPS; op++) {
+		kunit_virtio_stop_at(toy->dev, op, 1);
+		KUNIT_EXPECT_FALSE(test, kunit_virtio_wait_stopped(toy->dev, op, 0));
+		toy_start(toy, op);
+		KUNIT_ASSERT_TRUE_MSG(test, kunit_virtio_wait_stopped(toy->dev, op, 1000),
+				      "operation %u", op);
+		fsleep(1000);
+		KUNIT_EXPECT_FALSE(test, READ_ONCE(toy->done));
+		kunit_virtio_release(toy->dev, op);
+		KUNIT_EXPECT_FALSE(test, kunit_virtio_wait_stopped(toy->dev, op, 0));
+		flush_work(&toy->task);
+		KUNIT_EXPECT_TRUE(test, toy->done);
+	}
+}
+
+static void stops_before_the_effect(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	kunit_virtio_stop_at(toy->dev, KUNIT_VIRTIO_OP_RESET, 1);
+	toy_start(toy, KUNIT_VIRTIO_OP_RESET);
+	KUNIT_ASSERT_TRUE(test, kunit_virtio_wait_stopped(toy->dev, KUNIT_VIRTIO_OP_RESET,
+							  1000));
+	KUNIT_EXPECT_NE(test, kunit_virtio_status(toy->dev), 0);
+	kunit_virtio_release_all(toy->dev);
+	flush_work(&toy->task);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_status(toy->dev), 0);
+}
+
+static void stops_one_task(struct kunit *test)
+{
+	enum kunit_virtio_op op = KUNIT_VIRTIO_OP_GET_STATUS;
+	struct toy *toy = toy_plug(test);
+
+	kunit_virtio_stop_at(toy->dev, op, 2);
+	toy_operate(toy, op);
+	KUNIT_EXPECT_FALSE(test, kunit_virtio_wait_stopped(toy->dev, op, 0));
+	toy_start(toy, op);
+	KUNIT_ASSERT_TRUE(test, kunit_virtio_wait_stopped(toy->dev, op, 1000));
+	toy_operate(toy, op);
+	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(toy->dev, op, 0));
+	KUNIT_EXPECT_FALSE(test, READ_ONCE(toy->done));
+	kunit_virtio_rescue(toy->dev);
+	flush_work(&toy->task);
+}
+
+static void is_pulled(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	toy->delay_ns = NSEC_PER_MSEC;
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	kunit_virtio_pull(toy->dev);
+	fsleep(3000);
+	KUNIT_EXPECT_NULL(test, virtqueue_get_buf(toy->vqs[0], &len));
+	KUNIT_EXPECT_EQ(test, toy->callbacks, 0);
+	KUNIT_EXPECT_EQ(test, toy_send(toy, 1), -EIO);
+
+	KUNIT_EXPECT_EQ(test, virtio_cread32(toy->vdev, 0), U32_MAX);
+	virtio_cwrite8(toy->vdev, 0, 0);
+	KUNIT_EXPECT_EQ(test, virtio_cread8(toy->vdev, 0), U8_MAX);
+	kunit_virtio_interrupt(toy->dev, 0);
+	kunit_virtio_needs_reset(toy->dev);
+	fsleep(1000);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_interrupts(toy->dev, 0), 0);
+	KUNIT_EXPECT_EQ(test, toy->config_changes, 0);
+
+	virtio_reset_device(toy->vdev);
+	KUNIT_EXPECT_EQ(test, toy->vdev->config->get_status(toy->vdev), U8_MAX);
+	/* The core warns, once, that it is not zero. */
+	kunit_warning_suppress(test)
+		kunit_virtio_unregister(toy->dev);
+}
+
+static void refuses_features(struct kunit *test)
+{
+	struct toy *toy = test->priv;
+	struct device *dev = &toy->vdev->dev;
+
+	kunit_virtio_refuse_features(toy->dev, 0, 1);
+	KUNIT_ASSERT_EQ(test, kunit_virtio_register(toy->dev), 0);
+	KUNIT_EXPECT_NULL(test, dev->driver);
+	KUNIT_EXPECT_TRUE(test, kunit_virtio_status(toy->dev) & VIRTIO_CONFIG_S_FAILED);
+
+	/* As the core does before it looks for a driver. */
+	virtio_reset_device(toy->vdev);
+	kunit_virtio_refuse_features(toy->dev, 1, 1);
+	KUNIT_ASSERT_EQ(test, device_attach(dev), 1);
+	device_release_driver(dev);
+	KUNIT_EXPECT_EQ(test, device_attach(dev), 0);
+	virtio_reset_device(toy->vdev);
+	KUNIT_EXPECT_EQ(test, device_attach(dev), 1);
+}
+
+static void fails_to_take_features(struct kunit *test)
+{
+	struct toy *toy = test->priv;
+
+	kunit_virtio_fail_finalize(toy->dev, 1);
+	KUNIT_ASSERT_EQ(test, kunit_virtio_register(toy->dev), 0);
+	KUNIT_EXPECT_NULL(test, toy->vdev->dev.driver);
+	virtio_reset_device(toy->vdev);
+	KUNIT_EXPECT_EQ(test, device_attach(&toy->vdev->dev), 1);
+}
+
 /* The device notices what the driver does wrong */
 
 static void notices_memory_that_is_not_mapped(struct kunit *test)
@@ -840,6 +1021,12 @@ static struct kunit_case toy_cases[] = {
 	KUNIT_CASE(asks_for_reset),
 	KUNIT_CASE(has_a_config_space),
 	KUNIT_CASE(is_bound_again),
+	KUNIT_CASE(stops_at_each_operation),
+	KUNIT_CASE(stops_before_the_effect),
+	KUNIT_CASE(stops_one_task),
+	KUNIT_CASE(is_pulled),
+	KUNIT_CASE(refuses_features),
+	KUNIT_CASE(fails_to_take_features),
 	KUNIT_CASE(notices_memory_that_is_not_mapped),
 	KUNIT_CASE(notices_memory_of_the_wrong_direction),
 	KUNIT_CASE(notices_readable_after_writable),

@@ -77,6 +77,32 @@ enum kunit_virtio_rule {
 };
 
 /**
+ * enum kunit_virtio_op - where a test can have the driver, or the core, stop
+ * @KUNIT_VIRTIO_OP_GET: read of the configuration space
+ * @KUNIT_VIRTIO_OP_GET_STATUS: read of the status
+ * @KUNIT_VIRTIO_OP_SET_STATUS: write of the status
+ * @KUNIT_VIRTIO_OP_RESET: reset
+ * @KUNIT_VIRTIO_OP_FIND_VQS: set-up of the queues
+ * @KUNIT_VIRTIO_OP_DEL_VQS: deletion of the queues
+ * @KUNIT_VIRTIO_OP_GET_FEATURES: read of the features that are offered
+ * @KUNIT_VIRTIO_OP_FINALIZE_FEATURES: write of those that are accepted
+ * @KUNIT_VIRTIO_OP_SYNCHRONIZE_CBS: wait for callbacks
+ * @KUNIT_VIRTIO_OPS: number of operations
+ */
+enum kunit_virtio_op {
+	KUNIT_VIRTIO_OP_GET,
+	KUNIT_VIRTIO_OP_GET_STATUS,
+	KUNIT_VIRTIO_OP_SET_STATUS,
+	KUNIT_VIRTIO_OP_RESET,
+	KUNIT_VIRTIO_OP_FIND_VQS,
+	KUNIT_VIRTIO_OP_DEL_VQS,
+	KUNIT_VIRTIO_OP_GET_FEATURES,
+	KUNIT_VIRTIO_OP_FINALIZE_FEATURES,
+	KUNIT_VIRTIO_OP_SYNCHRONIZE_CBS,
+	KUNIT_VIRTIO_OPS
+};
+
+/**
  * struct kunit_virtio_buffer - a buffer that the driver has made available
  * @dev: the device
  * @queue: index of its queue
@@ -187,13 +213,25 @@ void kunit_virtio_set_irq(struct kunit_virtio *dev, enum kunit_virtio_irq irq);
 void kunit_virtio_fail_notify(struct kunit_virtio *dev, bool fail);
 void kunit_virtio_fail_map(struct kunit_virtio *dev, unsigned int count);
 void kunit_virtio_fail_find(struct kunit_virtio *dev, unsigned int count);
+void kunit_virtio_fail_finalize(struct kunit_virtio *dev, unsigned int count);
+void kunit_virtio_refuse_features(struct kunit_virtio *dev, unsigned int after,
+				  unsigned int count);
 void kunit_virtio_slow_map(struct kunit_virtio *dev, unsigned int us);
 void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, u16 id);
 void kunit_virtio_poll(struct kunit_virtio *dev, unsigned int queue);
 void kunit_virtio_interrupt(struct kunit_virtio *dev, unsigned int queue);
 void kunit_virtio_set_config(struct kunit_virtio *dev, const void *config);
 void kunit_virtio_needs_reset(struct kunit_virtio *dev);
+void kunit_virtio_pull(struct kunit_virtio *dev);
 void kunit_virtio_rescue(struct kunit_virtio *dev);
+
+/* What the driver, or the core, is in the middle of. */
+void kunit_virtio_stop_at(struct kunit_virtio *dev, enum kunit_virtio_op op,
+			  unsigned int nth);
+bool kunit_virtio_wait_stopped(struct kunit_virtio *dev, enum kunit_virtio_op op,
+			       unsigned int ms);
+void kunit_virtio_release(struct kunit_virtio *dev, enum kunit_virtio_op op);
+void kunit_virtio_release_all(struct kunit_virtio *dev);
 
 /* What the device has seen. */
 unsigned int kunit_virtio_notifications(struct kunit_virtio *dev,

@@ -400,6 +400,7 @@ static void job_action(void *data)
 	struct job *job = data;
 
 	WRITE_ONCE(job->stop, true);
+	kunit_virtio_release_all(job->f->g->dev);
 	/* Some drivers forget a caller for good: it is left behind. */
 	if (!job_wait(job, 4 * driver_patience())) {
 		KUNIT_FAIL(job->f->test, "a thread hangs for ever");
