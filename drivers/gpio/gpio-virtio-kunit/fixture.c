@@ -172,7 +172,7 @@ static void end_fixture(void *data)
 
 /* The device */
 
-static void put_chip(void *data)
+static void chip_action(void *data)
 {
 	gpio_device_put(data);
 }
@@ -182,8 +182,15 @@ bool find_chip(struct fixture *f)
 	f->gdev = gpio_device_find(&f->vdev->dev, match_parent);
 	if (f->gdev)
 		KUNIT_ASSERT_EQ(f->test, 0,
-				kunit_add_action_or_reset(f->test, put_chip, f->gdev));
+				kunit_add_action_or_reset(f->test, chip_action, f->gdev));
 	return f->gdev;
+}
+
+/* Lets go of what find_chip() has found, before the test ends. */
+void put_chip(struct fixture *f)
+{
+	kunit_release_action(f->test, chip_action, f->gdev);
+	f->gdev = NULL;
 }
 
 struct fixture *prepare_config(struct kunit *test, const struct gpio_model_config *config)
@@ -260,6 +267,29 @@ int bind_driver(struct fixture *f)
 {
 	return device_attach(&f->vdev->dev);
 }
+
+/* As a system that goes to sleep, and wakes up. */
+#ifdef CONFIG_PM_SLEEP
+int freeze(struct fixture *f)
+{
+	return virtio_device_freeze(f->vdev);
+}
+
+int restore(struct fixture *f)
+{
+	return virtio_device_restore(f->vdev);
+}
+#else
+int freeze(struct fixture *f)
+{
+	kunit_skip(f->test, "needs CONFIG_PM_SLEEP");
+}
+
+int restore(struct fixture *f)
+{
+	return -EOPNOTSUPP;
+}
+#endif
 
 /* Lines */
 

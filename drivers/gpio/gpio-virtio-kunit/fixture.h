@@ -110,6 +110,9 @@ void unbind_driver(struct fixture *f);
 void shut_down(struct fixture *f);
 int bind_driver(struct fixture *f);
 bool find_chip(struct fixture *f);
+void put_chip(struct fixture *f);
+int freeze(struct fixture *f);
+int restore(struct fixture *f);
 
 /* Plugs a device with eight lines in; the driver has to bind to it. */
 #define plug(test)		plug_with(test, .ngpio = 8)

@@ -194,28 +194,6 @@ static void expect_as_before(struct fixture *f, struct irq_user *user)
 	assert_irqs(user, 2);
 }
 
-#ifdef CONFIG_PM_SLEEP
-static int freeze(struct fixture *f)
-{
-	return virtio_device_freeze(f->vdev);
-}
-
-static int restore(struct fixture *f)
-{
-	return virtio_device_restore(f->vdev);
-}
-#else
-static int freeze(struct fixture *f)
-{
-	kunit_skip(f->test, "needs CONFIG_PM_SLEEP");
-}
-
-static int restore(struct fixture *f)
-{
-	return -EOPNOTSUPP;
-}
-#endif
-
 static void a8_is_as_before_when_it_was_reset(struct kunit *test)
 {
 	struct fixture *f = plug(test);

@@ -11,6 +11,7 @@ extern struct kunit_suite gpio_virtio_irq_suite;
 extern struct kunit_suite gpio_virtio_faults_suite;
 extern struct kunit_suite gpio_virtio_fuzz_suite;
 extern struct kunit_suite gpio_virtio_life_suite;
+extern struct kunit_suite gpio_virtio_binding_suite;
 
 /* The suite_init of each. */
 int shuffle_cases(struct kunit_suite *suite);

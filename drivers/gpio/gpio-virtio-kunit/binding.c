@@ -1,0 +1,774 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Two drivers take turns with a device
+ *
+ * The other driver does what most virtio drivers do: the device's priv field
+ * points to memory that its remove frees, and stays as it is.
+ *
+ * Names begin with the number of what is wrong in a driver or the core:
+ *
+ *	K9	a device whose restore has failed cannot ask for a reset
+ *	S1	what the last driver has left in priv is taken for the driver's own
+ *	S3	a suspend or a reset that another binding has begun opens open queues
+ *	S4	a callback of one driver runs on the data of another
+ *	S5	a change of the configuration is reported to a driver that is leaving
+ *	S10	queues of a device that has refused the features
+ */
+
+#include <linux/atomic.h>
+#include <linux/delay.h>
+#include <linux/module.h>
+#include <linux/prandom.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/virtio_config.h>
+#include <uapi/linux/virtio_ids.h>
+
+#include <kunit/resource.h>
+
+#include "fixture.h"
+#include "suites.h"
+
+static unsigned int binding_steps = 1000;
+module_param(binding_steps, uint, 0444);
+MODULE_PARM_DESC(binding_steps, "Number of steps of the test that rebinds at random");
+
+static unsigned int binding_seed = 1;
+module_param(binding_seed, uint, 0444);
+MODULE_PARM_DESC(binding_seed, "Seed of the test that rebinds at random");
+
+/* The other driver */
+
+struct other {
+	struct virtqueue *vq;
+	bool found;
+	bool leaves;
+	unsigned int calls;
+};
+
+/* Callbacks of the other driver on a device that it does not have. */
+static atomic_t strays;
+
+/* It clears priv when it leaves, for tests of what else may go wrong. */
+static bool other_is_tidy;
+
+static struct virtio_driver other_driver;
+
+/* Its data, or NULL for a callback that should not have come. */
+static struct other *other_data(struct virtio_device *vdev)
+{
+	struct other *other = vdev->priv;
+
+	if (vdev->dev.driver != &other_driver.driver || other->leaves) {
+		atomic_inc(&strays);
+		return NULL;
+	}
+	other->calls++;
+	return other;
+}
+
+static void other_callback(struct virtqueue *vq)
+{
+	other_data(vq->vdev);
+}
+
+static void other_close(struct virtio_device *vdev, struct other *other)
+{
+	virtio_reset_device(vdev);
+	if (other->found)
+		vdev->config->del_vqs(vdev);
+	other->found = false;
+}
+
+static int other_open(struct virtio_device *vdev, struct other *other)
+{
+	struct virtqueue_info info = { "requestq", other_callback };
+	int ret;
+
+	/* Whoever has suspended the device, it was not this driver. */
+	if (other->found)
+		vdev->config->del_vqs(vdev);
+	ret = virtio_find_vqs(vdev, 1, &other->vq, &info, NULL);
+	other->found = !ret;
+	return ret;
+}
+
+static int other_probe(struct virtio_device *vdev)
+{
+	struct other *other = kzalloc_obj(*other);
+	int ret;
+
+	if (!other)
+		return -ENOMEM;
+	vdev->priv = other;
+	/* Some drivers have it there. */
+	dev_set_drvdata(&vdev->dev, other);
+	ret = other_open(vdev, other);
+	if (ret) {
+		kfree(other);
+		return ret;
+	}
+	virtio_device_ready(vdev);
+	return 0;
+}
+
+static void other_remove(struct virtio_device *vdev)
+{
+	struct other *other = vdev->priv;
+
+	other->leaves = true;
+	other_close(vdev, other);
+	/* Without KASAN, too, there shall be nothing that works by chance. */
+	memset(other, 0xa5, sizeof(*other));
+	kfree(other);
+	if (other_is_tidy)
+		vdev->priv = NULL;
+}
+
+static void other_config_changed(struct virtio_device *vdev)
+{
+	other_data(vdev);
+}
+
+static int other_suspend(struct virtio_device *vdev)
+{
+	struct other *other = other_data(vdev);
+
+	if (!other)
+		return -ENODEV;
+	other_close(vdev, other);
+	return 0;
+}
+
+static int other_resume(struct virtio_device *vdev)
+{
+	struct other *other = other_data(vdev);
+
+	return other ? other_open(vdev, other) : -ENODEV;
+}
+
+static const struct virtio_device_id other_ids[] = {
+	{ VIRTIO_ID_GPIO, VIRTIO_DEV_ANY_ID },
+	{ }
+};
+
+static struct virtio_driver other_driver = {
+	.driver.name	= "gpio-virtio-other",
+	.id_table	= other_ids,
+	.probe		= other_probe,
+	.remove		= other_remove,
+	.config_changed	= other_config_changed,
+#ifdef CONFIG_PM_SLEEP
+	.freeze		= other_suspend,
+	.restore	= other_resume,
+#endif
+	.reset_prepare	= other_suspend,
+	.reset_done	= other_resume,
+};
+
+/* The driver that is tested. */
+static struct device_driver *tested;
+
+static void other_exit(void *data)
+{
+	unregister_virtio_driver(&other_driver);
+}
+
+/* Bound is the driver that is tested. */
+static struct fixture *plug_two(struct kunit *test)
+{
+	struct fixture *f;
+
+	other_is_tidy = false;
+	atomic_set(&strays, 0);
+	KUNIT_ASSERT_EQ(test, register_virtio_driver(&other_driver), 0);
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, other_exit, NULL));
+	f = plug(test);
+	tested = f->vdev->dev.driver;
+	KUNIT_ASSERT_PTR_NE(test, tested, &other_driver.driver);
+	return f;
+}
+
+static struct fixture *plug_two_tidy(struct kunit *test)
+{
+	struct fixture *f = plug_two(test);
+
+	other_is_tidy = true;
+	return f;
+}
+
+static int bind_to(struct fixture *f, struct device_driver *drv)
+{
+	unbind_driver(f);
+	return device_driver_attach(drv, &f->vdev->dev);
+}
+
+static int bind_other(struct fixture *f)
+{
+	return bind_to(f, &other_driver.driver);
+}
+
+static int bind_tested(struct fixture *f)
+{
+	return bind_to(f, tested);
+}
+
+/* Gets a line, if the driver that is tested is bound: its value, or an error. */
+static int use_line(struct fixture *f)
+{
+	struct gpio_desc *desc;
+	int ret = -ENODEV;
+
+	if (!find_chip(f))
+		return -ENODEV;
+	desc = line_get(f, 0, GPIOD_IN);
+	if (!IS_ERR(desc)) {
+		ret = gpiod_get_value_cansleep(desc);
+		line_put(f, desc);
+	}
+	put_chip(f);
+	return ret;
+}
+
+/* Whatever was before, a driver that is bound anew works. */
+static void expect_works_anew(struct fixture *f)
+{
+	KUNIT_ASSERT_EQ(f->test, bind_tested(f), 0);
+	KUNIT_EXPECT_EQ(f->test, use_line(f), 0);
+	KUNIT_EXPECT_EQ(f->test, atomic_read(&strays), 0);
+	KUNIT_EXPECT_FALSE(f->test, f->hung);
+}
+
+/* S1: what the last driver has left */
+
+static void s1_binds_after_another_driver(struct kunit *test)
+{
+	struct fixture *f = plug_two(test);
+
+	for (int i = 0; i < 3; i++) {
+		KUNIT_ASSERT_EQ(test, bind_other(f), 0);
+		expect_works_anew(f);
+	}
+	unbind_driver(f);
+}
+
+static void s1_probe_fails_after_another_driver(struct kunit *test)
+{
+	struct fixture *f = plug_two(test);
+	struct virtio_gpio_config space = f->g->space;
+
+	/* Before the driver has set up a queue. */
+	KUNIT_ASSERT_EQ(test, bind_other(f), 0);
+	space.ngpio = 0;
+	kunit_virtio_set_config(f->g->dev, &space);
+	KUNIT_EXPECT_NE(test, bind_tested(f), 0);
+	kunit_virtio_set_config(f->g->dev, &f->g->space);
+
+	/* And when it does. */
+	KUNIT_ASSERT_EQ(test, bind_other(f), 0);
+	kunit_virtio_fail_find(f->g->dev, 1);
+	KUNIT_EXPECT_NE(test, bind_tested(f), 0);
+
+	expect_works_anew(f);
+}
+
+static void s1_shuts_down_after_another_driver(struct kunit *test)
+{
+	struct fixture *f = plug_two(test);
+
+	KUNIT_ASSERT_EQ(test, bind_other(f), 0);
+	KUNIT_ASSERT_EQ(test, bind_tested(f), 0);
+	device_lock(&f->vdev->dev);
+	shut_down(f);
+	device_unlock(&f->vdev->dev);
+	KUNIT_EXPECT_LT(test, use_line(f), 0);
+}
+
+static void s1_resumes_after_another_driver(struct kunit *test)
+{
+	struct fixture *f = plug_two(test);
+
+	KUNIT_ASSERT_EQ(test, bind_other(f), 0);
+	KUNIT_ASSERT_EQ(test, bind_tested(f), 0);
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	KUNIT_EXPECT_EQ(test, use_line(f), 0);
+}
+
+/* The transport suspends the device, or has it reset, and resumes it. */
+
+struct pause {
+	const char *name;
+	int (*begin)(struct fixture *f);
+	int (*end)(struct fixture *f);
+};
+
+static int reset_prepare(struct fixture *f)
+{
+	return virtio_device_reset_prepare(f->vdev);
+}
+
+static int reset_done(struct fixture *f)
+{
+	return virtio_device_reset_done(f->vdev);
+}
+
+static const struct pause pauses[] = {
+	{ "reset", reset_prepare, reset_done },
+	{ "sleep", freeze, restore },
+};
+
+KUNIT_ARRAY_PARAM_DESC(pause, pauses, name);
+
+static void skip_without_sleep(struct kunit *test, const struct pause *pause)
+{
+	if (pause->begin == freeze && !IS_ENABLED(CONFIG_PM_SLEEP))
+		kunit_skip(test, "needs CONFIG_PM_SLEEP");
+}
+
+/* S3: the driver is bound anew meanwhile */
+
+static void s3_resumes_another_binding(struct kunit *test)
+{
+	const struct pause *pause = test->param_value;
+	struct fixture *f;
+
+	skip_without_sleep(test, pause);
+	f = plug_two_tidy(test);
+	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
+	KUNIT_ASSERT_EQ(test, bind_tested(f), 0);
+	pause->end(f);
+	use_line(f);
+	expect_works_anew(f);
+}
+
+static void s3_resumes_with_another_driver_between(struct kunit *test)
+{
+	const struct pause *pause = test->param_value;
+	struct fixture *f;
+
+	skip_without_sleep(test, pause);
+	f = plug_two_tidy(test);
+	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
+	KUNIT_ASSERT_EQ(test, bind_other(f), 0);
+	KUNIT_ASSERT_EQ(test, bind_tested(f), 0);
+	pause->end(f);
+	use_line(f);
+	expect_works_anew(f);
+}
+
+#define ORDER_STEPS	4
+
+/* The next step of an order is one of these. */
+enum step {
+	STEP_PAUSE,
+	STEP_UNBIND,
+	STEP_OTHER,
+	STEP_TESTED,
+	STEPS
+};
+
+static const char step_names[] = "puot";
+
+static void take_step(struct fixture *f, enum step step, const struct pause *pause,
+		      bool *paused)
+{
+	switch (step) {
+	case STEP_PAUSE:
+		if (*paused)
+			pause->end(f);
+		else
+			pause->begin(f);
+		*paused = !*paused;
+		break;
+	case STEP_UNBIND:
+		unbind_driver(f);
+		break;
+	case STEP_OTHER:
+		KUNIT_EXPECT_EQ(f->test, bind_other(f), 0);
+		break;
+	case STEP_TESTED:
+		KUNIT_EXPECT_EQ(f->test, bind_tested(f), 0);
+		break;
+	case STEPS:
+		break;
+	}
+}
+
+static void s3_any_order(struct kunit *test)
+{
+	const struct pause *pause = test->param_value;
+	struct fixture *f;
+
+	skip_without_sleep(test, pause);
+	f = plug_two_tidy(test);
+	for (unsigned int order = 0; order < 1 << (2 * ORDER_STEPS); order++) {
+		char name[ORDER_STEPS + 1] = {};
+		bool paused = false;
+
+		for (unsigned int i = 0; i < ORDER_STEPS; i++) {
+			unsigned int step = order >> (2 * i) & 3;
+
+			name[i] = step_names[step];
+			take_step(f, step, pause, &paused);
+		}
+		if (paused)
+			pause->end(f);
+		use_line(f);
+		KUNIT_ASSERT_EQ_MSG(test, bind_tested(f), 0, "after %s", name);
+		KUNIT_ASSERT_EQ_MSG(test, use_line(f), 0, "after %s", name);
+		KUNIT_ASSERT_EQ_MSG(test, atomic_read(&strays), 0, "after %s", name);
+	}
+}
+
+/* S4: the driver is bound anew in the middle of that */
+
+/* One thread, in which a transport does that, and one that writes to sysfs. */
+struct turn {
+	int (*of_transport)(struct fixture *f);
+	int (*of_user)(struct fixture *f);
+};
+
+static int transport_job(struct job *job)
+{
+	const struct turn *turn = job->arg;
+
+	return turn->of_transport(job->f);
+}
+
+static int user_job(struct job *job)
+{
+	const struct turn *turn = job->arg;
+
+	return turn->of_user(job->f);
+}
+
+/*
+ * The core looks which driver the device has. Before it calls that one, the user
+ * binds the device to the other one, unless the core keeps the user from it.
+ */
+static void rebind_in_the_middle(struct fixture *f, int (*transport)(struct fixture *f),
+				 int (*user)(struct fixture *f))
+{
+	struct turn turn = { .of_transport = transport, .of_user = user };
+	struct kunit_virtio *dev = f->g->dev;
+	struct job *jobs[2];
+
+	kunit_virtio_stop_at(dev, KUNIT_VIRTIO_OP_GET_STATUS, 1);
+	jobs[0] = job_start(f, transport_job, &turn);
+	KUNIT_EXPECT_TRUE(f->test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_GET_STATUS,
+							     1000));
+	jobs[1] = job_start(f, user_job, &turn);
+	job_wait(jobs[1], 100);
+	kunit_virtio_release_all(dev);
+	/* The threads look at what is on this stack. */
+	for (int i = 0; i < 2; i++) {
+		while (!job_wait(jobs[i], 1000))
+			;
+	}
+	KUNIT_EXPECT_EQ(f->test, jobs[1]->ret, 0);
+	KUNIT_EXPECT_EQ(f->test, atomic_read(&strays), 0);
+}
+
+static void s4_begins_with_another_driver(struct kunit *test)
+{
+	const struct pause *pause = test->param_value;
+	struct fixture *f;
+
+	skip_without_sleep(test, pause);
+	f = plug_two_tidy(test);
+	KUNIT_ASSERT_EQ(test, bind_other(f), 0);
+	rebind_in_the_middle(f, pause->begin, bind_tested);
+	pause->end(f);
+	expect_works_anew(f);
+
+	rebind_in_the_middle(f, pause->begin, bind_other);
+	pause->end(f);
+	expect_works_anew(f);
+}
+
+static void s4_ends_with_another_driver(struct kunit *test)
+{
+	const struct pause *pause = test->param_value;
+	struct fixture *f;
+
+	skip_without_sleep(test, pause);
+	f = plug_two_tidy(test);
+	KUNIT_ASSERT_EQ(test, bind_other(f), 0);
+	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
+	rebind_in_the_middle(f, pause->end, bind_tested);
+	expect_works_anew(f);
+
+	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
+	rebind_in_the_middle(f, pause->end, bind_other);
+	expect_works_anew(f);
+}
+
+/* S5: the configuration changes meanwhile */
+
+static int change_config(struct job *job)
+{
+	while (!READ_ONCE(job->stop)) {
+		virtio_config_changed(job->f->vdev);
+		cond_resched();
+	}
+	return 0;
+}
+
+static void s5_config_changes_all_the_time(struct kunit *test)
+{
+	const struct pause *pause = test->param_value;
+	struct fixture *f;
+	struct job *job;
+
+	skip_without_sleep(test, pause);
+	f = plug_two_tidy(test);
+	job = job_start(f, change_config, NULL);
+	for (int i = 0; i < 10; i++) {
+		KUNIT_EXPECT_EQ(test, bind_other(f), 0);
+		pause->begin(f);
+		pause->end(f);
+		KUNIT_EXPECT_EQ(test, bind_tested(f), 0);
+		pause->begin(f);
+		pause->end(f);
+		unbind_driver(f);
+	}
+	WRITE_ONCE(job->stop, true);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
+	expect_works_anew(f);
+}
+
+static int unbind(struct fixture *f)
+{
+	unbind_driver(f);
+	return 0;
+}
+
+/* The end of a resume lets the core report changes to a driver that is leaving. */
+static void s5_config_changes_after_a_resume(struct kunit *test)
+{
+	const struct pause *pause = test->param_value;
+	struct turn turn = { .of_transport = pause->end, .of_user = unbind };
+	struct kunit_virtio *dev;
+	struct job *jobs[2];
+	struct fixture *f;
+
+	skip_without_sleep(test, pause);
+	f = plug_two_tidy(test);
+	dev = f->g->dev;
+	KUNIT_ASSERT_EQ(test, bind_other(f), 0);
+	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
+
+	/* The driver is called, and then the core looks at the status. */
+	kunit_virtio_stop_at(dev, KUNIT_VIRTIO_OP_FIND_VQS, 1);
+	jobs[0] = job_start(f, transport_job, &turn);
+	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_FIND_VQS, 1000));
+	kunit_virtio_stop_at(dev, KUNIT_VIRTIO_OP_GET_STATUS, 1);
+	kunit_virtio_release(dev, KUNIT_VIRTIO_OP_FIND_VQS);
+	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_GET_STATUS,
+							  1000));
+
+	/* The core has disabled reports, unless it waits for the resume. */
+	kunit_virtio_stop_at(dev, KUNIT_VIRTIO_OP_RESET, 1);
+	jobs[1] = job_start(f, user_job, &turn);
+	kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_RESET, 100);
+	kunit_virtio_release(dev, KUNIT_VIRTIO_OP_GET_STATUS);
+	while (!job_wait(jobs[0], 1000))
+		;
+
+	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_RESET, 1000));
+	virtio_config_changed(f->vdev);
+	KUNIT_EXPECT_EQ(test, atomic_read(&strays), 0);
+	kunit_virtio_release_all(dev);
+	while (!job_wait(jobs[1], 1000))
+		;
+	expect_works_anew(f);
+}
+
+/* S10, K9: a resume, or a reset, that fails */
+
+/* As the driver does, with time for all that it may try. */
+static bool works_soon(struct fixture *f)
+{
+	for (int i = 0; i < 40; i++) {
+		if (!use_line(f))
+			return true;
+		msleep(driver_patience() / 40);
+	}
+	return false;
+}
+
+static void s10_features_are_refused_when_it_is_reset(struct kunit *test)
+{
+	struct fixture *f = plug_two_tidy(test);
+
+	kunit_virtio_refuse_features(f->g->dev, 0, 2);
+	kunit_virtio_needs_reset(f->g->dev);
+	KUNIT_EXPECT_TRUE(test, works_soon(f));
+}
+
+static void s10_features_are_not_taken_when_it_is_reset(struct kunit *test)
+{
+	struct fixture *f = plug_two_tidy(test);
+
+	kunit_virtio_fail_finalize(f->g->dev, 2);
+	kunit_virtio_needs_reset(f->g->dev);
+	KUNIT_EXPECT_TRUE(test, works_soon(f));
+}
+
+static void s10_features_are_refused_from_now_on(struct kunit *test)
+{
+	struct fixture *f = plug_two_tidy(test);
+
+	kunit_virtio_refuse_features(f->g->dev, 1, UINT_MAX);
+	kunit_virtio_needs_reset(f->g->dev);
+	KUNIT_EXPECT_TRUE(test, works_soon(f));
+	kunit_virtio_needs_reset(f->g->dev);
+	msleep(driver_patience());
+	KUNIT_EXPECT_LT(test, use_line(f), 0);
+	KUNIT_EXPECT_NE(test, bind_tested(f), 0);
+	kunit_virtio_refuse_features(f->g->dev, 0, 0);
+	expect_works_anew(f);
+}
+
+static void s10_features_are_refused_when_it_resumes(struct kunit *test)
+{
+	const struct pause *pause = test->param_value;
+	struct fixture *f;
+
+	skip_without_sleep(test, pause);
+	f = plug_two_tidy(test);
+	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
+	kunit_virtio_refuse_features(f->g->dev, 0, 1);
+	KUNIT_EXPECT_EQ(test, pause->end(f), -ENODEV);
+	KUNIT_EXPECT_LT(test, use_line(f), 0);
+	expect_works_anew(f);
+}
+
+static void k9_asks_for_a_reset_after_a_failed_resume(struct kunit *test)
+{
+	const struct pause *pause = test->param_value;
+	struct fixture *f;
+
+	skip_without_sleep(test, pause);
+	f = plug_two_tidy(test);
+	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
+	kunit_virtio_fail_find(f->g->dev, 1);
+	KUNIT_EXPECT_LT(test, pause->end(f), 0);
+	kunit_virtio_needs_reset(f->g->dev);
+	KUNIT_EXPECT_TRUE(test, works_soon(f));
+}
+
+/* The device is pulled out */
+
+static int get_value(struct job *job)
+{
+	return gpiod_get_value_cansleep(job->arg);
+}
+
+static void pulled_device_is_let_go_of(struct kunit *test)
+{
+	struct fixture *f = plug_two_tidy(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+	struct job *job;
+
+	irq_get(f, 1, IRQF_TRIGGER_RISING);
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .hold = true);
+	job = job_start(f, get_value, desc);
+	assert_soon(f, 1, "get 0");
+	kunit_virtio_pull(f->g->dev);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience()));
+	KUNIT_EXPECT_LT(test, job->ret, 0);
+	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
+	/* The core warns, once, that the status is not zero. */
+	kunit_warning_suppress(test)
+		unplug_device(f);
+	KUNIT_EXPECT_FALSE(test, f->hung);
+}
+
+/* Each of them, again and again */
+
+static void soak_step(struct fixture *f, struct rnd_state *rnd, const struct pause **pause)
+{
+	static const enum step steps[] = { STEP_UNBIND, STEP_OTHER, STEP_TESTED };
+	bool paused = *pause;
+	unsigned int kinds = IS_ENABLED(CONFIG_PM_SLEEP) ? ARRAY_SIZE(pauses) : 1;
+
+	switch (prandom_u32_state(rnd) % 8) {
+	case 0:
+	case 1:
+	case 2:
+		/* It fails while queues cannot be set up. */
+		kunit_virtio_fail_find(f->g->dev, 0);
+		take_step(f, steps[prandom_u32_state(rnd) % ARRAY_SIZE(steps)], NULL, NULL);
+		break;
+	case 3:
+	case 4:
+		if (!paused)
+			*pause = &pauses[prandom_u32_state(rnd) % kinds];
+		take_step(f, STEP_PAUSE, *pause, &paused);
+		if (!paused)
+			*pause = NULL;
+		break;
+	case 5:
+		virtio_config_changed(f->vdev);
+		break;
+	case 6:
+		kunit_virtio_needs_reset(f->g->dev);
+		break;
+	case 7:
+		kunit_virtio_fail_find(f->g->dev, prandom_u32_state(rnd) % 2);
+		break;
+	}
+	use_line(f);
+}
+
+static void rebinds_at_random(struct kunit *test)
+{
+	struct fixture *f = plug_two(test);
+	const struct pause *pause = NULL;
+	struct rnd_state rnd;
+
+	prandom_seed_state(&rnd, binding_seed);
+	for (unsigned int i = 0; i < binding_steps && !f->hung; i++) {
+		soak_step(f, &rnd, &pause);
+		KUNIT_ASSERT_EQ_MSG(test, atomic_read(&strays), 0, "step %u", i);
+		KUNIT_ASSERT_EQ_MSG(test, kernel_splats(f), 0, "step %u", i);
+	}
+	kunit_virtio_fail_find(f->g->dev, 0);
+	if (pause)
+		pause->end(f);
+	expect_works_anew(f);
+	/* Before the driver could know that a reset is needed. */
+	kunit_virtio_forgive(f->g->dev, KUNIT_VIRTIO_RULE_NEEDS_RESET);
+}
+
+static struct kunit_case cases[] = {
+	KUNIT_CASE(s1_binds_after_another_driver),
+	KUNIT_CASE(s1_probe_fails_after_another_driver),
+	KUNIT_CASE(s1_shuts_down_after_another_driver),
+	KUNIT_CASE(s1_resumes_after_another_driver),
+	KUNIT_CASE_PARAM(s3_resumes_another_binding, pause_gen_params),
+	KUNIT_CASE_PARAM(s3_resumes_with_another_driver_between, pause_gen_params),
+	KUNIT_CASE_PARAM(s3_any_order, pause_gen_params),
+	KUNIT_CASE_PARAM(s4_begins_with_another_driver, pause_gen_params),
+	KUNIT_CASE_PARAM(s4_ends_with_another_driver, pause_gen_params),
+	KUNIT_CASE_PARAM(s5_config_changes_all_the_time, pause_gen_params),
+	KUNIT_CASE_PARAM(s5_config_changes_after_a_resume, pause_gen_params),
+	KUNIT_CASE(s10_features_are_refused_when_it_is_reset),
+	KUNIT_CASE(s10_features_are_not_taken_when_it_is_reset),
+	KUNIT_CASE(s10_features_are_refused_from_now_on),
+	KUNIT_CASE_PARAM(s10_features_are_refused_when_it_resumes, pause_gen_params),
+	KUNIT_CASE_PARAM(k9_asks_for_a_reset_after_a_failed_resume, pause_gen_params),
+	KUNIT_CASE(pulled_device_is_let_go_of),
+	KUNIT_CASE_SLOW(rebinds_at_random),
+	{ }
+};
+
+struct kunit_suite gpio_virtio_binding_suite = {
+	.name		= "gpio_virtio_binding",
+	.suite_init	= shuffle_cases,
+	.init		= fixture_init,
+	.test_cases	= cases,
+};
