@@ -179,6 +179,7 @@ impl Device {
         locked.reset();
         locked.state.paused = None;
         locked.state.can_disable = true;
+        locked.count_disabled();
         locked.state.rings = None;
         locked.state.connection = None;
         let was_connected = std::mem::take(&mut locked.state.connected);
@@ -361,7 +362,9 @@ impl Device {
 
     /// The counters, which start again from zero if asked to.
     pub fn stats(&self, reset: bool) -> Stats {
-        let stats = &mut self.lock_first().state.stats;
+        let mut locked = self.lock_first();
+        locked.count_disabled();
+        let stats = &mut locked.state.stats;
         if reset {
             std::mem::take(stats)
         } else {
@@ -411,6 +414,14 @@ impl Locked<'_> {
             state.outbox = paused.outbox;
             state.held = paused.held;
             self.visit(format_args!("guest resumed"));
+        }
+    }
+
+    /// Counts what the rings have noticed by themselves.
+    fn count_disabled(&mut self) {
+        let state = &mut *self.state;
+        for (queue, ring) in state.rings.iter().flatten().enumerate() {
+            state.stats.queue(queue).disabled += ring.take_disabled();
         }
     }
 

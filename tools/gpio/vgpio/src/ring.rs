@@ -139,6 +139,11 @@ impl Ring {
         self.vring.set_kick(None);
     }
 
+    /// How often the front end has disabled the ring since the last call.
+    pub fn take_disabled(&self) -> u64 {
+        self.vring.take_disabled()
+    }
+
     /// Whether the front end lets us use the ring.
     pub fn is_running(&self) -> bool {
         running(&self.vring.get_ref())

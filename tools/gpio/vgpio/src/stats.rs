@@ -48,6 +48,8 @@ pub struct Queue {
     pub signals: u64,
     /// Chains that were no message.
     pub malformed: u64,
+    /// Times that the front end has disabled the ring.
+    pub disabled: u64,
 }
 
 /// Everything that is counted for a device.

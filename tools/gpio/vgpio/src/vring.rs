@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustix::event::epoll;
@@ -26,6 +27,8 @@ pub struct Vring {
     ring: VringMutex<Memory>,
     /// What the thread of the rings sleeps on.
     sleeper: Arc<OnceLock<OwnedFd>>,
+    /// How often the front end has disabled it and was not counted yet.
+    disabled: Arc<AtomicU64>,
 }
 
 thread_local! {
@@ -40,7 +43,13 @@ impl Vring {
         Ok(Self {
             ring: VringMutex::new(mem, max_queue_size)?,
             sleeper: Arc::default(),
+            disabled: Arc::default(),
         })
+    }
+
+    /// How often the front end has disabled the ring since the last call.
+    pub fn take_disabled(&self) -> u64 {
+        self.disabled.swap(0, Ordering::Relaxed)
     }
 
     /// Tells the rings that this thread has made who listens to them.
@@ -130,6 +139,13 @@ impl VringT<Memory> for Vring {
         self.ring.set_call(file);
     }
 
+    fn set_enabled(&self, enabled: bool) {
+        if !enabled && self.ring.get_ref().is_enabled() {
+            self.disabled.fetch_add(1, Ordering::Relaxed);
+        }
+        self.ring.set_enabled(enabled);
+    }
+
     // The rest is as the library has it.
 
     fn signal_used_queue(&self) -> io::Result<()> {
@@ -150,10 +166,6 @@ impl VringT<Memory> for Vring {
 
     fn needs_notification(&self) -> Result<bool, Error> {
         self.ring.needs_notification()
-    }
-
-    fn set_enabled(&self, enabled: bool) {
-        self.ring.set_enabled(enabled);
     }
 
     fn set_queue_info(&self, desc: u64, avail: u64, used: u64) -> Result<(), Error> {

@@ -127,6 +127,34 @@ unbound_under_load() {
 }
 check 'D12: unbind while four processes drive lines: all end in time' unbound_under_load
 
+# From then on it must not access the rings, whose memory is freed.
+both_disabled() { # TIMES
+	[ "$(stat one request_queue.disabled)" = "$1" ] && [ "$(stat one event_queue.disabled)" = "$1" ]
+}
+
+told_of_the_end() {
+	vgpio --device one stats --reset >/dev/null
+	monitor mon "$one" only
+	state_has one only armed
+	unbind "$one"
+	both_disabled 1
+	vgpio --device one set only=1
+	vgpio --device one set only=0
+	# What one driver has left out is there for the next one.
+	rebind
+	both_disabled 1
+	expect '"only"=inactive' gpioget --chip "$one" only
+	unbind "$one"
+	both_disabled 2
+	rebind
+}
+# How QEMU ends a device is not up to the guest.
+if is_uml; then
+	check 'D12: unbind: the device is told that its rings end' told_of_the_end
+else
+	ktap_test_skip 'D12: unbind: the device is told that its rings end'
+fi
+
 ten_times() {
 	for _ in 1 2 3 4 5 6 7 8 9 10; do
 		unbind "$one"

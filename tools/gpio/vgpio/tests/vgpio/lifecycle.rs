@@ -85,7 +85,7 @@ fn a_driver_that_restarts_finds_everything_forgotten() {
 fn a_driver_that_restarts_without_stopping_the_rings() {
     let daemon = Daemon::start("lines=2");
     let mut guest = Guest::new(&daemon.socket(0));
-    for _ in 0..5 {
+    for round in 1..=5 {
         configure(&mut guest);
         // Reset as User-Mode Linux does it.
         for queue in [EVENT_QUEUE, REQUEST_QUEUE] {
@@ -94,6 +94,8 @@ fn a_driver_that_restarts_without_stopping_the_rings() {
         let features = guest.features;
         guest.frontend.set_features(features).unwrap();
         assert!(is_forgotten(&daemon));
+        assert_eq!(daemon.stats().request_queue.disabled, round);
+        assert_eq!(daemon.stats().event_queue.disabled, round);
         guest.start();
         assert_eq!(guest.ok(2, 0, 0), 0);
     }
