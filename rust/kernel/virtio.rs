@@ -367,7 +367,12 @@ impl<T: Driver> Adapter<T> {
             let data = unsafe { Self::data(dev) }?;
 
             // SAFETY: As in `suspend()`; the core has reset the device and negotiated its features.
-            unsafe { Binding::get(vdev).resume() }?;
+            unsafe { Binding::get(vdev).resume() }.inspect_err(|_| {
+                // The core reports no change any more after an error.
+                if T::HAS_CONFIG_CHANGED {
+                    T::config_changed(dev, data);
+                }
+            })?;
 
             resume(dev, data).map(|()| 0)
         })
@@ -601,7 +606,8 @@ pub trait Driver {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Called when the configuration space or the status of the device has changed.
+    /// Called when the configuration space or the status of the device has changed, or when its
+    /// queues could not be opened after a suspend or a reset: see [`Locked::needs_reset`].
     ///
     /// Not called before `probe` has returned nor after `unbind` was called, nor while the device
     /// is suspended or reset.

@@ -163,8 +163,8 @@ pub struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    /// Tells whether only a reset can help: the device says so (`DEVICE_NEEDS_RESET`), or one of
-    /// its queues is broken. A device that is gone needs none.
+    /// Tells whether only a reset can help: the device says so (`DEVICE_NEEDS_RESET`), one of its
+    /// queues is broken, or the queues could not be opened. A device that is gone needs none.
     ///
     /// # Context
     ///
@@ -179,6 +179,7 @@ impl Locked<'_> {
         let mut open = unsafe { &*self.binding.open.get() }.iter();
 
         status & bindings::VIRTIO_CONFIG_S_NEEDS_RESET != 0
+            || self.binding.state.get() == State::Failed
             // SAFETY: As above.
             || open.any(|open| unsafe { open.queue.as_ref() }.is_broken())
     }
