@@ -306,7 +306,10 @@ static void rebind_while_quiesced(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, core->unprepared, 0);
 }
 
-/* Of a device that says so, a message is enough. */
+/*
+ * Of a device that says so, a message is enough. Once a kernel has warned of
+ * something else, a WARN shows only with panic_on_warn.
+ */
 static void remains_after_reset(struct kunit *test)
 {
 	struct core_test *core = test->priv;
@@ -385,6 +388,7 @@ static struct kunit_suite core_test_suite = {
 	.exit = core_test_exit,
 	.test_cases = core_test_cases,
 };
+
 kunit_test_suite(core_test_suite);
 
 MODULE_DESCRIPTION("KUnit tests of the virtio core");

@@ -558,7 +558,10 @@ static void mmio_interrupt_while_queues_are_deleted(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mmio->callbacks, 1);
 }
 
-/* Of a device that says so, a message is enough. */
+/*
+ * Of a device that says so, a message is enough. Once a kernel has warned of
+ * something else, a WARN shows only with panic_on_warn.
+ */
 static void mmio_queue_stays_ready(struct kunit *test)
 {
 	struct mmio_test *mmio = test->priv;
