@@ -371,10 +371,10 @@ enum step {
 
 static const char step_names[] = "puot";
 
-static void take_step(struct fixture *f, enum step step, const struct pause *pause,
+static void take_step(struct fixture *f, enum step next, const struct pause *pause,
 		      bool *paused)
 {
-	switch (step) {
+	switch (next) {
 	case STEP_PAUSE:
 		if (*paused)
 			pause->end(f);
@@ -408,10 +408,10 @@ static void s3_any_order(struct kunit *test)
 		bool paused = false;
 
 		for (unsigned int i = 0; i < ORDER_STEPS; i++) {
-			unsigned int step = order >> (2 * i) & 3;
+			unsigned int next = order >> (2 * i) & 3;
 
-			name[i] = step_names[step];
-			take_step(f, step, pause, &paused);
+			name[i] = step_names[next];
+			take_step(f, next, pause, &paused);
 		}
 		if (paused)
 			pause->end(f);
