@@ -49,58 +49,6 @@ where
     /// # Context
     ///
     /// Process context; sleeps. Not from within the work item.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use kernel::{
-    ///     impl_has_delayed_work,
-    ///     new_delayed_work,
-    ///     sync::Arc,
-    ///     time::{
-    ///         Delta,
-    ///         Instant,
-    ///         Monotonic, //
-    ///     },
-    ///     workqueue::{
-    ///         self,
-    ///         DelayedWork,
-    ///         WorkItem, //
-    ///     }, //
-    /// };
-    ///
-    /// #[pin_data]
-    /// struct Blink {
-    ///     #[pin]
-    ///     work: DelayedWork<Self>,
-    /// }
-    ///
-    /// impl_has_delayed_work! {
-    ///     impl HasDelayedWork<Self> for Blink { self.work }
-    /// }
-    ///
-    /// impl WorkItem for Blink {
-    ///     type Pointer = Arc<Self>;
-    ///
-    ///     fn run(_this: Arc<Self>) {}
-    /// }
-    ///
-    /// let blink = Arc::pin_init(
-    ///     pin_init!(Blink { work <- new_delayed_work!("Blink::work") }),
-    ///     GFP_KERNEL,
-    /// )?;
-    /// let start = Instant::<Monotonic>::now();
-    ///
-    /// // Three seconds, if HZ is 1000.
-    /// assert!(workqueue::system().enqueue_delayed(blink.clone(), 3000).is_ok());
-    /// blink.work.disable_sync();
-    /// assert!(start.elapsed() < Delta::from_secs(2));
-    ///
-    /// // The workqueue has no reference any more, and takes none.
-    /// assert!(workqueue::system().enqueue_delayed(blink.clone(), 0).is_err());
-    /// assert!(Arc::into_unique_or_drop(blink).is_some());
-    /// # Ok::<(), Error>(())
-    /// ```
     pub fn disable_sync(&self) {
         // SAFETY: `self` is a valid reference.
         let work = unsafe { Self::raw_as_work(self) };
@@ -125,4 +73,94 @@ where
 {
     // SAFETY: By the requirements `work` is a field of a `T`, whose reference is given up.
     unsafe { Arc::from_raw(T::work_container_of(work.cast_mut())) }
+}
+
+#[cfg(CONFIG_RUST_WORKQUEUE_KUNIT_TEST)]
+#[kunit_tests(rust_kernel_workqueue)]
+mod tests {
+    use super::*;
+    use crate::{
+        prelude::*,
+        time::{
+            msecs_to_jiffies,
+            Delta,
+            Instant,
+            Monotonic, //
+        },
+        workqueue::{
+            self,
+            impl_has_delayed_work,
+            impl_has_work,
+            new_delayed_work,
+            new_work, //
+        },
+    };
+
+    #[pin_data]
+    struct Item {
+        #[pin]
+        now: Work<Self, 0>,
+        #[pin]
+        later: DelayedWork<Self, 1>,
+    }
+
+    impl_has_work! {
+        impl HasWork<Self, 0> for Item { self.now }
+    }
+
+    impl_has_delayed_work! {
+        impl HasDelayedWork<Self, 1> for Item { self.later }
+    }
+
+    impl WorkItem<0> for Item {
+        type Pointer = Arc<Self>;
+
+        fn run(_this: Arc<Self>) {}
+    }
+
+    impl WorkItem<1> for Item {
+        type Pointer = Arc<Self>;
+
+        fn run(_this: Arc<Self>) {}
+    }
+
+    fn item() -> Result<Arc<Item>> {
+        Arc::pin_init(
+            pin_init!(Item {
+                now <- new_work!("Item::now"),
+                later <- new_delayed_work!("Item::later"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    #[test]
+    fn a_timer_is_not_waited_for() -> Result {
+        let item = item()?;
+        let start = Instant::<Monotonic>::now();
+        let queued = workqueue::system()
+            .enqueue_delayed::<_, 1>(item.clone(), msecs_to_jiffies(3000))
+            .is_ok();
+
+        item.later.disable_sync();
+        assert!(queued);
+        assert!(start.elapsed() < Delta::from_millis(1000));
+        // The reference that the workqueue had is gone.
+        assert!(Arc::into_unique_or_drop(item).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn an_item_that_is_disabled_is_refused() -> Result {
+        let item = item()?;
+
+        item.now.disable_sync();
+        item.later.disable_sync();
+        assert!(workqueue::system().enqueue::<_, 0>(item.clone()).is_err());
+        assert!(workqueue::system()
+            .enqueue_delayed::<_, 1>(item.clone(), 0)
+            .is_err());
+        assert!(Arc::into_unique_or_drop(item).is_some());
+        Ok(())
+    }
 }
