@@ -11,7 +11,10 @@ use super::{
     Work,
     WorkItem, //
 };
-use crate::sync::Arc;
+use crate::{
+    prelude::*,
+    sync::Arc, //
+};
 
 impl<T, const ID: u64> Work<T, ID>
 where
@@ -80,7 +83,6 @@ where
 mod tests {
     use super::*;
     use crate::{
-        prelude::*,
         time::{
             msecs_to_jiffies,
             Delta,
