@@ -11,13 +11,16 @@
 
 #include <linux/align.h>
 #include <linux/array_size.h>
+#include <linux/bitmap.h>
 #include <linux/delay.h>
 #include <linux/gfp.h>
 #include <linux/hrtimer.h>
 #include <linux/jiffies.h>
 #include <linux/limits.h>
+#include <linux/math.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uio.h>
@@ -32,6 +35,11 @@
 
 /* Mappings that can exist at the same time. */
 #define MAX_MAPPINGS		4096
+
+/* The memory of bounce buffers, and what they are multiples of. */
+#define BOUNCE_SIZE		SZ_512K
+#define BOUNCE_SLOT		64
+#define BOUNCE_SLOTS		(BOUNCE_SIZE / BOUNCE_SLOT)
 
 /* Stands for an interrupt's way to the processor. */
 #define IRQ_DELAY_NS		1000
@@ -48,11 +56,14 @@ static const char * const rule_names[KUNIT_VIRTIO_RULES] = {
 	[KUNIT_VIRTIO_RULE_RESET]	= "queue deleted without a reset",
 	[KUNIT_VIRTIO_RULE_LEFT]	= "buffers left in a deleted queue",
 	[KUNIT_VIRTIO_RULE_NEEDS_RESET]	= "use of a device that needs a reset",
+	[KUNIT_VIRTIO_RULE_CALLBACK]	= "queue deleted under a callback",
 	[KUNIT_VIRTIO_RULE_CONFIG]	= "access beyond the configuration space",
 };
 
 /* Memory that the driver has mapped for the device. */
 struct mapping {
+	/* Where the driver has it, and the device: in a bounce buffer, if not there. */
+	void *cpu;
 	void *addr;
 	size_t len;
 	enum dma_data_direction dir;
@@ -84,6 +95,7 @@ struct queue {
 
 	unsigned int notifications;
 	unsigned int interrupts;
+	unsigned int dropped;
 	unsigned int completed;
 
 	/* The used entry that kunit_virtio_use_id() has spoiled. */
@@ -98,6 +110,10 @@ struct kunit_virtio {
 	struct kunit *test;
 	struct kunit_virtio_config config;
 	u8 *config_space;
+	/* What it will be after so many reads, if any. */
+	u8 *next_config;
+	unsigned int next_reads;
+	u32 generation;
 	bool registered;
 
 	/* Protects all below, and the queues. */
@@ -107,10 +123,13 @@ struct kunit_virtio {
 	bool fail_notify;
 	unsigned int fail_map;
 	unsigned int map_us;
+	u8 *bounce;
+	unsigned long *bounce_map;
 	unsigned int fail_find;
 	unsigned int fail_finalize;
 	unsigned int refuse_after;
 	unsigned int refuse;
+	bool late_irqs;
 	bool pulled;
 	bool rescued;
 	/* The driver knows that the device needs a reset. */
@@ -118,6 +137,7 @@ struct kunit_virtio {
 	/* The driver was told of a buffer that was not completed. */
 	bool lied;
 	unsigned int resets;
+	unsigned int synchronized;
 	unsigned int num_mappings;
 	struct mapping *mappings;
 	unsigned int broken[KUNIT_VIRTIO_RULES];
@@ -265,6 +285,35 @@ static struct kunit_virtio *map_to_dev(union virtio_map map)
 	return to_kunit_virtio(dev_to_virtio(map.dma_dev));
 }
 
+static void *bounce_alloc(struct kunit_virtio *dev, size_t size)
+{
+	unsigned long slots = DIV_ROUND_UP(size, BOUNCE_SLOT);
+	unsigned long at = bitmap_find_next_zero_area(dev->bounce_map, BOUNCE_SLOTS, 0,
+						      slots, 0);
+
+	if (at >= BOUNCE_SLOTS)
+		return NULL;
+	bitmap_set(dev->bounce_map, at, slots);
+	return dev->bounce + at * BOUNCE_SLOT;
+}
+
+static void bounce_free(struct kunit_virtio *dev, void *addr, size_t size)
+{
+	bitmap_clear(dev->bounce_map, ((u8 *)addr - dev->bounce) / BOUNCE_SLOT,
+		     DIV_ROUND_UP(size, BOUNCE_SLOT));
+}
+
+/* Copies what the device has written, or may read, out of a bounce buffer or into it. */
+static void bounce_sync(struct mapping *m, size_t offset, size_t size, bool for_cpu)
+{
+	if (m->cpu == m->addr)
+		return;
+	if (!for_cpu)
+		memcpy(m->addr + offset, m->cpu + offset, size);
+	else if (m->dir != DMA_TO_DEVICE)
+		memcpy(m->cpu + offset, m->addr + offset, size);
+}
+
 static dma_addr_t kunit_virtio_map_page(union virtio_map map, struct page *page,
 					unsigned long offset, size_t size,
 					enum dma_data_direction dir,
@@ -272,6 +321,7 @@ static dma_addr_t kunit_virtio_map_page(union virtio_map map, struct page *page,
 {
 	struct kunit_virtio *dev = map_to_dev(map);
 	void *addr = page_address(page) + offset;
+	struct mapping m = { .cpu = addr, .addr = addr, .len = size, .dir = dir };
 
 	/* Whatever may interrupt the driver in the middle of this gets the time to. */
 	udelay(READ_ONCE(dev->map_us));
@@ -290,12 +340,15 @@ static dma_addr_t kunit_virtio_map_page(union virtio_map map, struct page *page,
 	if (dev->num_mappings == MAX_MAPPINGS)
 		return DMA_MAPPING_ERROR;
 
-	dev->mappings[dev->num_mappings++] = (struct mapping){
-		.addr = addr,
-		.len = size,
-		.dir = dir,
-	};
-	return (dma_addr_t)(uintptr_t)addr;
+	if (dev->bounce) {
+		m.addr = bounce_alloc(dev, size);
+		if (!m.addr)
+			return DMA_MAPPING_ERROR;
+		/* What the device does not write stays as it is, then. */
+		bounce_sync(&m, 0, size, false);
+	}
+	dev->mappings[dev->num_mappings++] = m;
+	return (dma_addr_t)(uintptr_t)m.addr;
 }
 
 static void kunit_virtio_unmap_page(union virtio_map map, dma_addr_t handle,
@@ -315,6 +368,10 @@ static void kunit_virtio_unmap_page(union virtio_map map, dma_addr_t handle,
 		struct mapping *m = &dev->mappings[i];
 
 		if (m->addr == addr && m->len == size && m->dir == dir) {
+			if (!(attrs & DMA_ATTR_SKIP_CPU_SYNC))
+				bounce_sync(m, 0, size, true);
+			if (m->addr != m->cpu)
+				bounce_free(dev, m->addr, size);
 			*m = dev->mappings[--dev->num_mappings];
 			return;
 		}
@@ -322,9 +379,36 @@ static void kunit_virtio_unmap_page(union virtio_map map, dma_addr_t handle,
 	broke(dev, KUNIT_VIRTIO_RULE_TAKEN, "%zu bytes that are not mapped", size);
 }
 
-static void kunit_virtio_sync(union virtio_map map, dma_addr_t handle, size_t size,
-			      enum dma_data_direction dir)
+static void sync(union virtio_map map, dma_addr_t handle, size_t size, bool for_cpu)
 {
+	struct kunit_virtio *dev = map_to_dev(map);
+	void *addr = (void *)(uintptr_t)handle;
+
+	guard(device_state)(dev);
+
+	for (unsigned int i = 0; i < dev->num_mappings; i++) {
+		struct mapping *m = &dev->mappings[i];
+
+		if (addr >= m->addr && addr + size <= m->addr + m->len) {
+			bounce_sync(m, addr - m->addr, size, for_cpu);
+			return;
+		}
+	}
+	broke(dev, KUNIT_VIRTIO_RULE_CHAIN, "sync of %zu bytes that are not mapped", size);
+}
+
+static void kunit_virtio_sync_for_cpu(union virtio_map map, dma_addr_t handle,
+				      size_t size, enum dma_data_direction dir)
+{
+	sync(map, handle, size, true);
+}
+
+static void kunit_virtio_sync_for_device(union virtio_map map, dma_addr_t handle,
+					 size_t size, enum dma_data_direction dir)
+{
+	/* The device has not seen what the driver has not written. */
+	if (dir != DMA_FROM_DEVICE)
+		sync(map, handle, size, false);
 }
 
 static void *kunit_virtio_alloc_coherent(union virtio_map map, size_t size,
@@ -345,7 +429,7 @@ static void kunit_virtio_free_coherent(union virtio_map map, size_t size,
 
 static bool kunit_virtio_need_sync(union virtio_map map, dma_addr_t handle)
 {
-	return false;
+	return map_to_dev(map)->bounce;
 }
 
 static int kunit_virtio_mapping_error(union virtio_map map, dma_addr_t handle)
@@ -361,8 +445,8 @@ static size_t kunit_virtio_max_mapping_size(union virtio_map map)
 static const struct virtio_map_ops kunit_virtio_map_ops = {
 	.map_page		= kunit_virtio_map_page,
 	.unmap_page		= kunit_virtio_unmap_page,
-	.sync_single_for_cpu	= kunit_virtio_sync,
-	.sync_single_for_device	= kunit_virtio_sync,
+	.sync_single_for_cpu	= kunit_virtio_sync_for_cpu,
+	.sync_single_for_device	= kunit_virtio_sync_for_device,
 	.alloc			= kunit_virtio_alloc_coherent,
 	.free			= kunit_virtio_free_coherent,
 	.need_sync		= kunit_virtio_need_sync,
@@ -463,9 +547,11 @@ static void interrupt(struct queue *q)
 	struct virtqueue *vq;
 
 	scoped_guard(device_state, q->dev) {
-		vq = is_ready(q->dev) ? q->vq : NULL;
+		vq = is_ready(q->dev) || q->dev->late_irqs ? q->vq : NULL;
 		if (vq)
 			q->interrupts++;
+		else
+			q->dropped++;
 	}
 
 	/* The timer, or the work, is cancelled before the queue is freed. */
@@ -481,13 +567,18 @@ static enum hrtimer_restart irq_timer_fn(struct hrtimer *timer)
 
 static void irq_work_fn(struct work_struct *work)
 {
-	interrupt(container_of(work, struct queue, irq_work));
+	struct queue *q = container_of(work, struct queue, irq_work);
+
+	stop_here(q->dev, KUNIT_VIRTIO_OP_CALLBACK);
+	interrupt(q);
 }
 
 static void raise_irq(struct queue *q)
 {
-	if (!q->vq || q->dev->pulled)
+	if (!q->vq || q->dev->pulled) {
+		q->dropped++;
 		return;
+	}
 
 	switch (q->dev->irq) {
 	case KUNIT_VIRTIO_HARDIRQ:
@@ -514,12 +605,16 @@ static void kunit_virtio_synchronize_cbs(struct virtio_device *vdev)
 
 	stop_here(dev, KUNIT_VIRTIO_OP_SYNCHRONIZE_CBS);
 
+	scoped_guard(device_state, dev)
+		dev->synchronized++;
 	for (unsigned int i = 0; i < dev->config.num_queues; i++) {
 		struct queue *q = to_queue(dev, i);
 
 		if (hrtimer_cancel(&q->irq_timer)) {
 			guard(device_state)(dev);
-			raise_irq(q);
+			/* After a reset none is left. */
+			if (is_ready(dev))
+				raise_irq(q);
 		}
 		flush_work(&q->irq_work);
 	}
@@ -789,6 +884,26 @@ static bool kunit_virtio_notify(struct virtqueue *vq)
 
 /* Configuration operations */
 
+static void change_config(struct kunit_virtio *dev, const void *config)
+{
+	memcpy(dev->config_space, config, dev->config.config_len);
+	dev->generation++;
+}
+
+/* Transports read what is larger in parts of this size. */
+#define CONFIG_PART	sizeof(u32)
+
+static void read_config(struct kunit_virtio *dev, unsigned int offset, u8 *to,
+			unsigned int len)
+{
+	for (unsigned int done = 0; done < len; done += CONFIG_PART) {
+		memcpy(to + done, dev->config_space + offset + done,
+		       min_t(unsigned int, len - done, CONFIG_PART));
+		if (dev->next_reads && !--dev->next_reads)
+			change_config(dev, dev->next_config);
+	}
+}
+
 static void kunit_virtio_get(struct virtio_device *vdev, unsigned int offset,
 			     void *to, unsigned int len)
 {
@@ -802,7 +917,15 @@ static void kunit_virtio_get(struct virtio_device *vdev, unsigned int offset,
 	if ((u64)offset + len > dev->config.config_len)
 		broke(dev, KUNIT_VIRTIO_RULE_CONFIG, "read %u at %u", len, offset);
 	else if (!dev->pulled)
-		memcpy(to, dev->config_space + offset, len);
+		read_config(dev, offset, to, len);
+}
+
+static u32 kunit_virtio_generation(struct virtio_device *vdev)
+{
+	struct kunit_virtio *dev = to_kunit_virtio(vdev);
+
+	guard(device_state)(dev);
+	return dev->generation;
 }
 
 static void kunit_virtio_set(struct virtio_device *vdev, unsigned int offset,
@@ -893,8 +1016,14 @@ static void kunit_virtio_reset(struct virtio_device *vdev)
 
 		for (unsigned int n = 0; n <= q->config.size; n++)
 			hrtimer_cancel(&q->buffers[n].timer);
-		cancel_irq(q);
+		if (!READ_ONCE(dev->late_irqs))
+			cancel_irq(q);
 	}
+}
+
+static bool in_callback(struct queue *q)
+{
+	return hrtimer_active(&q->irq_timer) || work_busy(&q->irq_work);
 }
 
 static void delete_queue(struct queue *q)
@@ -913,6 +1042,8 @@ static void delete_queue(struct queue *q)
 			broke(dev, KUNIT_VIRTIO_RULE_LEFT,
 			      "queue %u: %u of %u descriptors are free", vq->index,
 			      vq->num_free, q->config.size);
+		if (dev->late_irqs && in_callback(q))
+			broke(dev, KUNIT_VIRTIO_RULE_CALLBACK, "queue %u", vq->index);
 		q->vq = NULL;
 		q->live = false;
 		q->spoil = false;
@@ -921,6 +1052,8 @@ static void delete_queue(struct queue *q)
 			q->heads[head]->state = KUNIT_VIRTIO_IDLE;
 	}
 
+	if (work_busy(&q->irq_work))
+		kunit_virtio_release(dev, KUNIT_VIRTIO_OP_CALLBACK);
 	cancel_irq(q);
 	vring_del_virtqueue(vq);
 }
@@ -1053,6 +1186,7 @@ static const char *kunit_virtio_bus_name(struct virtio_device *vdev)
 static const struct virtio_config_ops kunit_virtio_config_ops = {
 	.get			= kunit_virtio_get,
 	.set			= kunit_virtio_set,
+	.generation		= kunit_virtio_generation,
 	.get_status		= kunit_virtio_get_status,
 	.set_status		= kunit_virtio_set_status,
 	.reset			= kunit_virtio_reset,
@@ -1079,7 +1213,10 @@ static void free_device(struct kunit_virtio *dev)
 		kvfree(q->heads);
 	}
 	kvfree(dev->mappings);
+	kvfree(dev->bounce);
+	bitmap_free(dev->bounce_map);
 	kfree(dev->config_space);
+	kfree(dev->next_config);
 	kfree(dev);
 }
 
@@ -1170,8 +1307,10 @@ struct kunit_virtio *kunit_virtio_alloc(struct kunit *test,
 	init_waitqueue_head(&dev->stop_wq);
 
 	dev->config_space = kmemdup(config->config, config->config_len, GFP_KERNEL);
+	dev->next_config = kmemdup(config->config, config->config_len, GFP_KERNEL);
 	dev->mappings = kvzalloc_objs(*dev->mappings, MAX_MAPPINGS);
-	if ((config->config_len && !dev->config_space) || !dev->mappings)
+	if ((config->config_len && (!dev->config_space || !dev->next_config)) ||
+	    !dev->mappings)
 		goto err;
 	for (unsigned int i = 0; i < config->num_queues; i++) {
 		if (init_queue(dev, i))
@@ -1333,6 +1472,40 @@ void kunit_virtio_refuse_features(struct kunit_virtio *dev, unsigned int after,
 EXPORT_SYMBOL_GPL(kunit_virtio_refuse_features);
 
 /**
+ * kunit_virtio_bounce() - Let memory reach the device through bounce buffers
+ * @dev: the device
+ *
+ * As with swiotlb: what the driver writes after the memory was mapped, the
+ * device does not see, and what the device writes is not there for the driver
+ * before the memory is unmapped, or synchronized. Goes for what is mapped from
+ * now on. Buffers that overlap are not noticed then.
+ *
+ * Return: 0, or -ENOMEM.
+ */
+int kunit_virtio_bounce(struct kunit_virtio *dev)
+{
+	u8 *bounce = kvzalloc(BOUNCE_SIZE, GFP_KERNEL);
+	unsigned long *map = bitmap_zalloc(BOUNCE_SLOTS, GFP_KERNEL);
+
+	if (!bounce || !map) {
+		kvfree(bounce);
+		bitmap_free(map);
+		return -ENOMEM;
+	}
+
+	scoped_guard(device_state, dev) {
+		if (!dev->bounce) {
+			swap(dev->bounce, bounce);
+			swap(dev->bounce_map, map);
+		}
+	}
+	kvfree(bounce);
+	bitmap_free(map);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_bounce);
+
+/**
  * kunit_virtio_slow_map() - Let mappings for DMA take a while
  * @dev: the device
  * @us: microseconds for each mapping from now on
@@ -1390,6 +1563,22 @@ void kunit_virtio_interrupt(struct kunit_virtio *dev, unsigned int queue)
 EXPORT_SYMBOL_GPL(kunit_virtio_interrupt);
 
 /**
+ * kunit_virtio_late_irqs() - Let interrupts come late
+ * @dev: the device
+ *
+ * From now on a reset does not wait for callbacks that run, nor keep those from
+ * running whose interrupts are on their way. On some transports that is up to
+ * virtio_synchronize_cbs(), and a driver that does not call it before it deletes
+ * its queues breaks a rule. Interrupts of queues that are deleted are dropped.
+ */
+void kunit_virtio_late_irqs(struct kunit_virtio *dev)
+{
+	guard(device_state)(dev);
+	dev->late_irqs = true;
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_late_irqs);
+
+/**
  * kunit_virtio_set_config() - Change the configuration space
  * @dev: the device
  * @config: its contents, of the size that it had in the beginning
@@ -1397,9 +1586,28 @@ EXPORT_SYMBOL_GPL(kunit_virtio_interrupt);
 void kunit_virtio_set_config(struct kunit_virtio *dev, const void *config)
 {
 	guard(device_state)(dev);
-	memcpy(dev->config_space, config, dev->config.config_len);
+	change_config(dev, config);
 }
 EXPORT_SYMBOL_GPL(kunit_virtio_set_config);
+
+/**
+ * kunit_virtio_set_config_after() - Change the configuration space later
+ * @dev: the device
+ * @config: its contents, of the size that it had in the beginning
+ * @reads: how often the driver reads before that; a read of more than four
+ *	bytes is as many as it has words
+ *
+ * For a driver that is in the middle of reading several fields. It is not told
+ * of the change, but sees another generation.
+ */
+void kunit_virtio_set_config_after(struct kunit_virtio *dev, const void *config,
+				   unsigned int reads)
+{
+	guard(device_state)(dev);
+	memcpy(dev->next_config, config, dev->config.config_len);
+	dev->next_reads = reads;
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_set_config_after);
 
 /**
  * kunit_virtio_needs_reset() - Ask the driver for a reset
@@ -1533,6 +1741,21 @@ unsigned int kunit_virtio_interrupts(struct kunit_virtio *dev, unsigned int queu
 EXPORT_SYMBOL_GPL(kunit_virtio_interrupts);
 
 /**
+ * kunit_virtio_dropped() - How many interrupts came when there was no driver
+ * @dev: the device
+ * @queue: index of the queue
+ *
+ * Return: the number of interrupts of a queue that was deleted or, but for
+ * kunit_virtio_late_irqs(), of a device that was reset.
+ */
+unsigned int kunit_virtio_dropped(struct kunit_virtio *dev, unsigned int queue)
+{
+	guard(device_state)(dev);
+	return to_queue(dev, queue)->dropped;
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_dropped);
+
+/**
  * kunit_virtio_completed() - How many buffers the device has given back
  * @dev: the device
  * @queue: index of the queue
@@ -1558,6 +1781,19 @@ unsigned int kunit_virtio_resets(struct kunit_virtio *dev)
 	return dev->resets;
 }
 EXPORT_SYMBOL_GPL(kunit_virtio_resets);
+
+/**
+ * kunit_virtio_synchronized() - How often callbacks were waited for
+ * @dev: the device
+ *
+ * Return: the number of calls of virtio_synchronize_cbs().
+ */
+unsigned int kunit_virtio_synchronized(struct kunit_virtio *dev)
+{
+	guard(device_state)(dev);
+	return dev->synchronized;
+}
+EXPORT_SYMBOL_GPL(kunit_virtio_synchronized);
 
 /**
  * kunit_virtio_busy() - How many buffers the device has

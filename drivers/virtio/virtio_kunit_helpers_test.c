@@ -135,7 +135,7 @@ static const struct kunit_virtio_queue_config toy_queues[TOY_QUEUES] = {
 	{ .size = TOY_RING },
 };
 
-static const u8 toy_config[] = { 1, 2, 3, 4 };
+static const u8 toy_config[] = { 1, 2, 3, 4, 5, 6, 7, 8 };
 
 /* Driver */
 
@@ -305,6 +305,11 @@ static void toy_operate(struct toy *toy, enum kunit_virtio_op op)
 		config->finalize_features(toy->vdev);
 		break;
 	case KUNIT_VIRTIO_OP_SYNCHRONIZE_CBS:
+		virtio_synchronize_cbs(toy->vdev);
+		break;
+	case KUNIT_VIRTIO_OP_CALLBACK:
+		kunit_virtio_set_irq(toy->dev, KUNIT_VIRTIO_PROCESS);
+		kunit_virtio_interrupt(toy->dev, 0);
 		virtio_synchronize_cbs(toy->vdev);
 		break;
 	case KUNIT_VIRTIO_OPS:
@@ -740,6 +745,154 @@ static void stops_one_task(struct kunit *test)
 	flush_work(&toy->task);
 }
 
+/* A callback that is not over, and a task that has to wait for it. */
+static bool toy_waits_for_callback(struct toy *toy, enum kunit_virtio_op op)
+{
+	bool waits;
+
+	kunit_virtio_set_irq(toy->dev, KUNIT_VIRTIO_PROCESS);
+	kunit_virtio_stop_at(toy->dev, KUNIT_VIRTIO_OP_CALLBACK, 1);
+	KUNIT_ASSERT_EQ(toy->test, toy_send(toy, 0), 0);
+	KUNIT_ASSERT_TRUE(toy->test, kunit_virtio_wait_stopped(toy->dev,
+							       KUNIT_VIRTIO_OP_CALLBACK,
+							       1000));
+	toy_start(toy, op);
+	fsleep(20000);
+	waits = !READ_ONCE(toy->done);
+	kunit_virtio_release(toy->dev, KUNIT_VIRTIO_OP_CALLBACK);
+	flush_work(&toy->task);
+	return waits;
+}
+
+static void synchronizes_callbacks(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	KUNIT_EXPECT_TRUE(test, toy_waits_for_callback(toy, KUNIT_VIRTIO_OP_SYNCHRONIZE_CBS));
+	KUNIT_EXPECT_EQ(test, toy->callbacks, 1);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_synchronized(toy->dev), 1);
+}
+
+static void resets_after_callbacks(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	KUNIT_EXPECT_TRUE(test, toy_waits_for_callback(toy, KUNIT_VIRTIO_OP_RESET));
+	KUNIT_EXPECT_EQ(test, toy->callbacks, 0);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_dropped(toy->dev, 0), 1);
+}
+
+static void resets_before_late_callbacks(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	kunit_virtio_late_irqs(toy->dev);
+	KUNIT_EXPECT_FALSE(test, toy_waits_for_callback(toy, KUNIT_VIRTIO_OP_RESET));
+	toy_wait_callbacks(toy, 1);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_dropped(toy->dev, 0), 0);
+}
+
+static void drops_interrupts_of_deleted_queues(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	kunit_virtio_late_irqs(toy->dev);
+	device_release_driver(&toy->vdev->dev);
+	kunit_virtio_interrupt(toy->dev, 0);
+	fsleep(1000);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_dropped(toy->dev, 0), 1);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_interrupts(toy->dev, 0), 0);
+}
+
+static void changes_its_config(struct kunit *test)
+{
+	const u8 next[] = { 11, 12, 13, 14, 15, 16, 17, 18 };
+	struct toy *toy = toy_plug(test);
+	u8 bytes[sizeof(next)];
+	u32 generation;
+
+	/* Half of it is old. */
+	generation = toy->vdev->config->generation(toy->vdev);
+	kunit_virtio_set_config_after(toy->dev, next, 1);
+	toy->vdev->config->get(toy->vdev, 0, bytes, sizeof(bytes));
+	KUNIT_EXPECT_MEMEQ(test, bytes, toy_config, sizeof(u32));
+	KUNIT_EXPECT_MEMEQ(test, bytes + sizeof(u32), next + sizeof(u32), sizeof(u32));
+	KUNIT_EXPECT_EQ(test, toy->vdev->config->generation(toy->vdev), generation + 1);
+
+	/* The core looks at the generation. */
+	kunit_virtio_set_config_after(toy->dev, toy_config, 1);
+	KUNIT_EXPECT_EQ(test, virtio_cread64(toy->vdev, 0), 0x0807060504030201);
+	kunit_virtio_set_config(toy->dev, next);
+	KUNIT_EXPECT_EQ(test, virtio_cread64(toy->vdev, 0), 0x1211100f0e0d0c0b);
+	KUNIT_EXPECT_EQ(test, toy->vdev->config->generation(toy->vdev), generation + 3);
+}
+
+static void bounces_what_the_device_writes(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	KUNIT_ASSERT_EQ(test, kunit_virtio_bounce(toy->dev), 0);
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_completed(toy->dev, 0), 1);
+	KUNIT_EXPECT_EQ(test, toy->requests[0].in[0], 0);
+	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
+	KUNIT_EXPECT_MEMEQ(test, toy->requests[0].in, toy->requests[0].out, TOY_BYTES);
+}
+
+static void bounces_what_the_driver_writes(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	KUNIT_ASSERT_EQ(test, kunit_virtio_bounce(toy->dev), 0);
+	KUNIT_ASSERT_EQ(test, toy_add(toy, 0, 0, true, true), 0);
+	toy->requests[0].out[0] = 1;
+	virtqueue_kick(toy->vqs[0]);
+	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
+	KUNIT_EXPECT_EQ(test, toy->requests[0].in[0], 0);
+}
+
+static void bounces_until_it_is_synchronized(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	struct virtqueue *vq = toy->vqs[0];
+	u8 *cpu = toy->requests[0].in;
+	dma_addr_t addr;
+	u8 *device;
+
+	KUNIT_ASSERT_EQ(test, kunit_virtio_bounce(toy->dev), 0);
+	addr = virtqueue_map_single_attrs(vq, cpu, TOY_BYTES, DMA_BIDIRECTIONAL, 0);
+	KUNIT_ASSERT_EQ(test, virtqueue_map_mapping_error(vq, addr), 0);
+	KUNIT_EXPECT_TRUE(test, virtqueue_map_need_sync(vq, addr));
+	device = (u8 *)(uintptr_t)addr;
+
+	cpu[1] = 1;
+	KUNIT_EXPECT_EQ(test, device[1], 0);
+	virtqueue_map_sync_single_range_for_device(vq, addr, 1, 1, DMA_BIDIRECTIONAL);
+	KUNIT_EXPECT_EQ(test, device[1], 1);
+	device[2] = 2;
+	KUNIT_EXPECT_EQ(test, cpu[2], 0);
+	virtqueue_map_sync_single_range_for_cpu(vq, addr, 2, 1, DMA_BIDIRECTIONAL);
+	KUNIT_EXPECT_EQ(test, cpu[2], 2);
+	virtqueue_unmap_single_attrs(vq, addr, TOY_BYTES, DMA_BIDIRECTIONAL, 0);
+}
+
+static void bounces_indirect_tables(struct kunit *test)
+{
+	struct toy *toy;
+	unsigned int len;
+
+	KUNIT_ASSERT_EQ(test, toy_init_features(test, BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC)), 0);
+	toy = toy_plug(test);
+	KUNIT_ASSERT_EQ(test, kunit_virtio_bounce(toy->dev), 0);
+	for (int n = 0; n < 3 * TOY_RING; n++) {
+		KUNIT_ASSERT_EQ(test, toy_send(toy, n % TOY_RING), 0);
+		KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), n % TOY_RING);
+		KUNIT_EXPECT_EQ(test, toy->requests[n % TOY_RING].in[0], n % TOY_RING + 1);
+	}
+}
+
 static void is_pulled(struct kunit *test)
 {
 	struct toy *toy = toy_plug(test);
@@ -906,6 +1059,69 @@ static void notices_memory_taken(struct kunit *test)
 	kunit_virtio_forgive(toy->dev, KUNIT_VIRTIO_RULE_TAKEN);
 }
 
+static void toy_expect_wrong_unmap(struct toy *toy, size_t len, enum dma_data_direction dir)
+{
+	struct virtqueue *vq = toy->vqs[0];
+	dma_addr_t addr = virtqueue_map_single_attrs(vq, toy->requests[0].in, TOY_BYTES,
+						     DMA_FROM_DEVICE, 0);
+
+	KUNIT_ASSERT_EQ(toy->test, virtqueue_map_mapping_error(vq, addr), 0);
+	virtqueue_unmap_single_attrs(vq, addr, len, dir, 0);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_TAKEN);
+	virtqueue_unmap_single_attrs(vq, addr, TOY_BYTES, DMA_FROM_DEVICE, 0);
+	KUNIT_EXPECT_EQ(toy->test, kunit_virtio_broken(toy->dev, KUNIT_VIRTIO_RULE_TAKEN), 0);
+}
+
+static void notices_unmap_of_the_wrong_length(struct kunit *test)
+{
+	toy_expect_wrong_unmap(toy_plug(test), TOY_BYTES - 1, DMA_FROM_DEVICE);
+}
+
+static void notices_unmap_of_the_wrong_direction(struct kunit *test)
+{
+	toy_expect_wrong_unmap(toy_plug(test), TOY_BYTES, DMA_TO_DEVICE);
+}
+
+static void notices_unmap_twice(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	struct virtqueue *vq = toy->vqs[0];
+	dma_addr_t addr = virtqueue_map_single_attrs(vq, toy->requests[0].in, TOY_BYTES,
+						     DMA_FROM_DEVICE, 0);
+
+	for (int i = 0; i < 2; i++)
+		virtqueue_unmap_single_attrs(vq, addr, TOY_BYTES, DMA_FROM_DEVICE, 0);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_TAKEN);
+}
+
+static void notices_sync_of_what_is_not_mapped(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	dma_addr_t addr;
+
+	KUNIT_ASSERT_EQ(test, kunit_virtio_bounce(toy->dev), 0);
+	addr = virtqueue_map_single_attrs(toy->vqs[0], toy->requests[0].in, TOY_BYTES,
+					  DMA_FROM_DEVICE, 0);
+	virtqueue_map_sync_single_range_for_cpu(toy->vqs[0], addr, 1, TOY_BYTES,
+						DMA_FROM_DEVICE);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_CHAIN);
+	virtqueue_unmap_single_attrs(toy->vqs[0], addr, TOY_BYTES, DMA_FROM_DEVICE, 0);
+}
+
+static void notices_queue_deleted_under_a_callback(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+
+	kunit_virtio_late_irqs(toy->dev);
+	kunit_virtio_set_irq(toy->dev, KUNIT_VIRTIO_PROCESS);
+	kunit_virtio_stop_at(toy->dev, KUNIT_VIRTIO_OP_CALLBACK, 1);
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	KUNIT_ASSERT_TRUE(test, kunit_virtio_wait_stopped(toy->dev, KUNIT_VIRTIO_OP_CALLBACK,
+							  1000));
+	kunit_virtio_unregister(toy->dev);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_CALLBACK);
+}
+
 static void notices_early_notification(struct kunit *test)
 {
 	struct toy *toy = test->priv;
@@ -1024,6 +1240,15 @@ static struct kunit_case toy_cases[] = {
 	KUNIT_CASE(stops_at_each_operation),
 	KUNIT_CASE(stops_before_the_effect),
 	KUNIT_CASE(stops_one_task),
+	KUNIT_CASE(synchronizes_callbacks),
+	KUNIT_CASE(resets_after_callbacks),
+	KUNIT_CASE(resets_before_late_callbacks),
+	KUNIT_CASE(drops_interrupts_of_deleted_queues),
+	KUNIT_CASE(changes_its_config),
+	KUNIT_CASE(bounces_what_the_device_writes),
+	KUNIT_CASE(bounces_what_the_driver_writes),
+	KUNIT_CASE(bounces_until_it_is_synchronized),
+	KUNIT_CASE(bounces_indirect_tables),
 	KUNIT_CASE(is_pulled),
 	KUNIT_CASE(refuses_features),
 	KUNIT_CASE(fails_to_take_features),
@@ -1036,6 +1261,11 @@ static struct kunit_case toy_cases[] = {
 	KUNIT_CASE(notices_writable_request),
 	KUNIT_CASE(notices_missing_response),
 	KUNIT_CASE(notices_memory_taken),
+	KUNIT_CASE(notices_unmap_of_the_wrong_length),
+	KUNIT_CASE(notices_unmap_of_the_wrong_direction),
+	KUNIT_CASE(notices_unmap_twice),
+	KUNIT_CASE(notices_sync_of_what_is_not_mapped),
+	KUNIT_CASE(notices_queue_deleted_under_a_callback),
 	KUNIT_CASE(notices_early_notification),
 	KUNIT_CASE(notices_use_after_reset),
 	KUNIT_CASE(notices_old_queue_after_reset),

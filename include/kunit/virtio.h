@@ -57,6 +57,8 @@ enum kunit_virtio_irq {
  *	memory stays mapped
  * @KUNIT_VIRTIO_RULE_NEEDS_RESET: no buffer is made available to a device that
  *	has asked for a reset
+ * @KUNIT_VIRTIO_RULE_CALLBACK: callbacks of a queue that is deleted have been
+ *	waited for, if that is left to virtio_synchronize_cbs()
  * @KUNIT_VIRTIO_RULE_CONFIG: accesses are inside the configuration space
  * @KUNIT_VIRTIO_RULES: number of rules
  */
@@ -72,6 +74,7 @@ enum kunit_virtio_rule {
 	KUNIT_VIRTIO_RULE_RESET,
 	KUNIT_VIRTIO_RULE_LEFT,
 	KUNIT_VIRTIO_RULE_NEEDS_RESET,
+	KUNIT_VIRTIO_RULE_CALLBACK,
 	KUNIT_VIRTIO_RULE_CONFIG,
 	KUNIT_VIRTIO_RULES
 };
@@ -87,6 +90,7 @@ enum kunit_virtio_rule {
  * @KUNIT_VIRTIO_OP_GET_FEATURES: read of the features that are offered
  * @KUNIT_VIRTIO_OP_FINALIZE_FEATURES: write of those that are accepted
  * @KUNIT_VIRTIO_OP_SYNCHRONIZE_CBS: wait for callbacks
+ * @KUNIT_VIRTIO_OP_CALLBACK: callback of the driver, with KUNIT_VIRTIO_PROCESS
  * @KUNIT_VIRTIO_OPS: number of operations
  */
 enum kunit_virtio_op {
@@ -99,6 +103,7 @@ enum kunit_virtio_op {
 	KUNIT_VIRTIO_OP_GET_FEATURES,
 	KUNIT_VIRTIO_OP_FINALIZE_FEATURES,
 	KUNIT_VIRTIO_OP_SYNCHRONIZE_CBS,
+	KUNIT_VIRTIO_OP_CALLBACK,
 	KUNIT_VIRTIO_OPS
 };
 
@@ -216,11 +221,15 @@ void kunit_virtio_fail_find(struct kunit_virtio *dev, unsigned int count);
 void kunit_virtio_fail_finalize(struct kunit_virtio *dev, unsigned int count);
 void kunit_virtio_refuse_features(struct kunit_virtio *dev, unsigned int after,
 				  unsigned int count);
+int kunit_virtio_bounce(struct kunit_virtio *dev);
 void kunit_virtio_slow_map(struct kunit_virtio *dev, unsigned int us);
 void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, u16 id);
 void kunit_virtio_poll(struct kunit_virtio *dev, unsigned int queue);
 void kunit_virtio_interrupt(struct kunit_virtio *dev, unsigned int queue);
+void kunit_virtio_late_irqs(struct kunit_virtio *dev);
 void kunit_virtio_set_config(struct kunit_virtio *dev, const void *config);
+void kunit_virtio_set_config_after(struct kunit_virtio *dev, const void *config,
+				   unsigned int reads);
 void kunit_virtio_needs_reset(struct kunit_virtio *dev);
 void kunit_virtio_pull(struct kunit_virtio *dev);
 void kunit_virtio_rescue(struct kunit_virtio *dev);
@@ -238,9 +247,11 @@ unsigned int kunit_virtio_notifications(struct kunit_virtio *dev,
 					unsigned int queue);
 unsigned int kunit_virtio_interrupts(struct kunit_virtio *dev,
 				     unsigned int queue);
+unsigned int kunit_virtio_dropped(struct kunit_virtio *dev, unsigned int queue);
 unsigned int kunit_virtio_completed(struct kunit_virtio *dev,
 				    unsigned int queue);
 unsigned int kunit_virtio_resets(struct kunit_virtio *dev);
+unsigned int kunit_virtio_synchronized(struct kunit_virtio *dev);
 unsigned int kunit_virtio_busy(struct kunit_virtio *dev, unsigned int queue);
 u8 kunit_virtio_status(struct kunit_virtio *dev);
 unsigned int kunit_virtio_broken(struct kunit_virtio *dev,
