@@ -7,11 +7,13 @@
  *
  * Names begin with the number of what is wrong in a driver or the core:
  *
+ *	K4	half of the configuration is from before it has changed
  *	K9	a device whose restore has failed cannot ask for a reset
  *	S1	what the last driver has left in priv is taken for the driver's own
  *	S3	a suspend or a reset that another binding has begun opens open queues
  *	S4	a callback of one driver runs on the data of another
  *	S5	a change of the configuration is reported to a driver that is leaving
+ *	S8	callbacks run while the queues are deleted
  *	S10	queues of a device that has refused the features
  */
 
@@ -687,6 +689,108 @@ static void pulled_device_is_let_go_of(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
+/* S8: a reset does not wait for callbacks */
+
+static void s8_unbinds_while_a_callback_runs(struct kunit *test)
+{
+	struct turn turn = { .of_user = unbind };
+	struct fixture *f = plug_two_tidy(test);
+	struct kunit_virtio *dev = f->g->dev;
+	struct job *get, *job;
+
+	kunit_virtio_late_irqs(dev);
+	kunit_virtio_set_irq(dev, KUNIT_VIRTIO_PROCESS);
+	kunit_virtio_stop_at(dev, KUNIT_VIRTIO_OP_CALLBACK, 1);
+	get = job_start(f, get_value, line_desc(f, 0));
+	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_CALLBACK, 1000));
+	job = job_start(f, user_job, &turn);
+	/* The queues stay until the callback is over. */
+	KUNIT_EXPECT_FALSE(test, job_wait(job, 100));
+	kunit_virtio_release_all(dev);
+	while (!job_wait(job, 1000))
+		;
+	KUNIT_EXPECT_TRUE(test, job_wait(get, driver_patience()));
+	expect_works_anew(f);
+}
+
+static int interrupt_all_the_time(struct job *job)
+{
+	while (!READ_ONCE(job->stop)) {
+		kunit_virtio_interrupt(job->f->g->dev, REQUESTQ);
+		kunit_virtio_interrupt(job->f->g->dev, EVENTQ);
+		cond_resched();
+	}
+	return 0;
+}
+
+static void s8_interrupts_come_late(struct kunit *test)
+{
+	const struct pause *pause = test->param_value;
+	struct fixture *f;
+	struct job *job;
+
+	skip_without_sleep(test, pause);
+	f = plug_two_tidy(test);
+	kunit_virtio_late_irqs(f->g->dev);
+	job = job_start(f, interrupt_all_the_time, NULL);
+	for (int i = 0; i < 5; i++) {
+		KUNIT_EXPECT_EQ(test, bind_tested(f), 0);
+		KUNIT_EXPECT_EQ(test, use_line(f), 0);
+		KUNIT_EXPECT_EQ(test, pause->begin(f), 0);
+		KUNIT_EXPECT_EQ(test, pause->end(f), 0);
+		KUNIT_EXPECT_EQ(test, use_line(f), 0);
+	}
+	unbind_driver(f);
+	msleep(20);
+	WRITE_ONCE(job->stop, true);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
+	KUNIT_EXPECT_GT(test, kunit_virtio_dropped(f->g->dev, REQUESTQ), 0);
+	expect_works_anew(f);
+}
+
+/* K4: the configuration changes between two reads of a probe */
+
+static void k4_config_changes_while_it_is_read(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = 8);
+	struct virtio_gpio_config space = f->g->space;
+
+	space.ngpio = cpu_to_le16(4);
+	kunit_virtio_set_config_after(f->g->dev, &space, 1);
+	plug_prepared(f);
+	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
+	KUNIT_EXPECT_EQ(test, gpio_device_get_chip(f->gdev)->ngpio, 4);
+}
+
+/* Bounce buffers */
+
+static void works_with_bounce_buffers(struct kunit *test)
+{
+	static const char names[] = "zero\0one\0two";
+	struct fixture *f = prepare(test, .ngpio = 3, .names = names,
+				    .names_size = sizeof(names));
+	struct irq_user *user;
+	struct gpio_desc *desc;
+
+	KUNIT_ASSERT_EQ(test, kunit_virtio_bounce(f->g->dev), 0);
+	plug_prepared(f);
+	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
+	KUNIT_EXPECT_STREQ(test, gpio_device_get_chip(f->gdev)->names[2], "two");
+
+	desc = line_get(f, 0, GPIOD_IN);
+	for (int level = 1; level >= 0; level--) {
+		gpio_model_level(f->g, 0, level);
+		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), level);
+	}
+	line_get(f, 1, GPIOD_OUT_HIGH);
+	KUNIT_EXPECT_EQ(test, gpio_model_line(f->g, 1).value, 1);
+	user = irq_get(f, 2, IRQF_TRIGGER_RISING);
+	for (int i = 1; i <= 3; i++) {
+		gpio_model_rise(f->g, 2);
+		assert_irqs(user, i);
+	}
+}
+
 /* Each of them, again and again */
 
 static void soak_step(struct fixture *f, struct rnd_state *rnd, const struct pause **pause)
@@ -762,6 +866,10 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE_PARAM(s10_features_are_refused_when_it_resumes, pause_gen_params),
 	KUNIT_CASE_PARAM(k9_asks_for_a_reset_after_a_failed_resume, pause_gen_params),
 	KUNIT_CASE(pulled_device_is_let_go_of),
+	KUNIT_CASE(s8_unbinds_while_a_callback_runs),
+	KUNIT_CASE_PARAM(s8_interrupts_come_late, pause_gen_params),
+	KUNIT_CASE(k4_config_changes_while_it_is_read),
+	KUNIT_CASE(works_with_bounce_buffers),
 	KUNIT_CASE_SLOW(rebinds_at_random),
 	{ }
 };

@@ -7,6 +7,7 @@
 #include <linux/delay.h>
 #include <linux/glob.h>
 #include <linux/jiffies.h>
+#include <linux/moduleparam.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/virtio_config.h>
@@ -653,6 +654,10 @@ void gpio_model_forgive(struct gpio_model *g)
 }
 
 /* Returns %NULL when there is not enough memory. Freed with the test. */
+static bool bounce;
+module_param(bounce, bool, 0444);
+MODULE_PARM_DESC(bounce, "Let memory reach each device through bounce buffers");
+
 struct gpio_model *gpio_model_create(struct kunit *test,
 				     const struct gpio_model_config *config)
 {
@@ -706,5 +711,7 @@ struct gpio_model *gpio_model_create(struct kunit *test,
 	virtio.ops = &gpio_model_ops;
 	virtio.priv = g;
 	g->dev = kunit_virtio_alloc(test, &virtio);
-	return g->dev ? g : NULL;
+	if (!g->dev || (bounce && kunit_virtio_bounce(g->dev)))
+		return NULL;
+	return g;
 }
