@@ -314,12 +314,12 @@ def main():
     print("\n".join([summary(facts, boots), "", *(table.markdown() for table in tables)]))
     rst = [".. SPDX-License-Identifier: GPL-2.0", "", summary(facts, boots), "", *(table.rst() for table in tables)]
     for name, (plot, caption) in plots(guests).items():
-        path = documents / f"virtio-gpio-bench-{name}.svg"
+        path = documents / f"bench-{name}.svg"
         path.unlink(missing_ok=True)
         if plot:
             path.write_text(plot.svg())
             rst += [f".. kernel-figure:: {path.name}", f"   :alt: {caption}", "", f"   {caption}", ""]
-    (documents / "virtio-gpio-bench-tables.txt").write_text("\n".join(rst))
+    (documents / "bench-tables.txt").write_text("\n".join(rst))
     text = json.dumps(figures(facts, boots), separators=(",", ":"))
     (out / "results.json").write_text(text.replace('{"workload"', '\n{"workload"') + "\n")
 

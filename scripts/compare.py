@@ -91,7 +91,7 @@ def write(rows, path, args):
         "",
         "Results of the KUnit suites in ``drivers/gpio/gpio-virtio-kunit/``, which know nothing of",
         "the driver, on the driver in C and on the one in Rust. ``make compare`` runs them. The",
-        "numbers are those in Documentation/driver-api/gpio/virtio-gpio.rst; tests without a number",
+        "numbers are those in Documentation/project/c-driver.rst; tests without a number",
         "are about what anybody expects.",
         "",
         f"Measured on {today} with Linux {args.kernel}, ``ARCH={args.arch}``, the driver in Rust of",
