@@ -1264,6 +1264,21 @@ static void report(struct kunit_virtio *dev)
 	}
 }
 
+/* A driver that is gone cannot delete its queues any more. */
+static void check_queues(struct kunit_virtio *dev)
+{
+	for (unsigned int i = 0; i < dev->config.num_queues; i++) {
+		struct queue *q = to_queue(dev, i);
+
+		scoped_guard(device_state, dev) {
+			if (!q->vq)
+				continue;
+			broke(dev, KUNIT_VIRTIO_RULE_LEFT, "queue %u itself", i);
+		}
+		delete_queue(q);
+	}
+}
+
 static void end_device(void *data)
 {
 	struct kunit_virtio *dev = data;
@@ -1275,6 +1290,7 @@ static void end_device(void *data)
 
 	kunit_virtio_release_all(dev);
 	kunit_virtio_unregister(dev);
+	check_queues(dev);
 	report(dev);
 	put_device(&dev->vdev.dev);
 }

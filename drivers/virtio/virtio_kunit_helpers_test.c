@@ -62,6 +62,7 @@ struct toy {
 	bool notify_early;
 	bool no_reset;
 	bool leave_buffers;
+	bool leave_queues;
 };
 
 /* The driver has no other way to find it in probe. */
@@ -195,7 +196,8 @@ static void toy_remove(struct virtio_device *vdev)
 		while (virtqueue_detach_unused_buf(toy->vqs[i]))
 			;
 	}
-	vdev->config->del_vqs(vdev);
+	if (!toy->leave_queues)
+		vdev->config->del_vqs(vdev);
 }
 
 static void toy_config_changed(struct virtio_device *vdev)
@@ -1214,6 +1216,75 @@ static void notices_config_overrun(struct kunit *test)
 	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_CONFIG);
 }
 
+/* What a driver does wrong fails the test that it is in */
+
+static void toy_wrong_shape(struct toy *toy)
+{
+	KUNIT_EXPECT_EQ(toy->test, toy_add(toy, 0, 0, false, true), 0);
+	virtqueue_kick(toy->vqs[0]);
+}
+
+static void toy_wrong_unmap(struct toy *toy)
+{
+	dma_addr_t addr = virtqueue_map_single_attrs(toy->vqs[0], toy->requests[0].in,
+						     TOY_BYTES, DMA_FROM_DEVICE, 0);
+
+	virtqueue_unmap_single_attrs(toy->vqs[0], addr, TOY_BYTES - 1, DMA_FROM_DEVICE, 0);
+	virtqueue_unmap_single_attrs(toy->vqs[0], addr, TOY_BYTES, DMA_FROM_DEVICE, 0);
+}
+
+static void toy_leaves_mapping(struct toy *toy)
+{
+	virtqueue_map_single_attrs(toy->vqs[0], toy->requests[0].in, TOY_BYTES,
+				   DMA_FROM_DEVICE, 0);
+}
+
+static void toy_leaves_queues(struct toy *toy)
+{
+	toy->leave_queues = true;
+}
+
+static void toy_nothing_wrong(struct toy *toy)
+{
+	unsigned int len;
+
+	KUNIT_EXPECT_EQ(toy->test, toy_send(toy, 0), 0);
+	KUNIT_EXPECT_EQ(toy->test, toy_receive(toy, &len), 0);
+}
+
+static const struct toy_mistake {
+	const char *name;
+	void (*make)(struct toy *toy);
+	enum kunit_status status;
+} toy_mistakes[] = {
+	{ "nothing wrong", toy_nothing_wrong, KUNIT_SUCCESS },
+	{ "wrong shape", toy_wrong_shape, KUNIT_FAILURE },
+	{ "wrong unmap", toy_wrong_unmap, KUNIT_FAILURE },
+	{ "mapping left", toy_leaves_mapping, KUNIT_FAILURE },
+	{ "queues left", toy_leaves_queues, KUNIT_FAILURE },
+};
+
+KUNIT_ARRAY_PARAM_DESC(toy_mistake, toy_mistakes, name);
+
+/* A test inside of this one makes the mistake, and ends. */
+static void judges_the_test(struct kunit *test)
+{
+	const struct toy_mistake *mistake = test->param_value;
+	struct kunit *inner = kunit_kzalloc(test, sizeof(*inner), GFP_KERNEL);
+	int ret;
+
+	KUNIT_ASSERT_NOT_NULL(test, inner);
+	kunit_init_test(inner, "inner", NULL);
+	ret = toy_init(inner);
+	if (!ret)
+		ret = kunit_virtio_register(the_toy->dev);
+	if (!ret)
+		mistake->make(the_toy);
+	kunit_cleanup(inner);
+	KUNIT_EXPECT_EQ(test, ret, 0);
+	KUNIT_EXPECT_EQ(test, inner->status, mistake->status);
+}
+
 static struct kunit_case toy_cases[] = {
 	KUNIT_CASE(answers),
 	KUNIT_CASE(answers_in_hardirq),
@@ -1275,6 +1346,7 @@ static struct kunit_case toy_cases[] = {
 	KUNIT_CASE(notices_buffers_left),
 	KUNIT_CASE(notices_use_while_reset_is_needed),
 	KUNIT_CASE(notices_config_overrun),
+	KUNIT_CASE_PARAM(judges_the_test, toy_mistake_gen_params),
 	{ }
 };
 

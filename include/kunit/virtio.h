@@ -53,8 +53,8 @@ enum kunit_virtio_irq {
  * @KUNIT_VIRTIO_RULE_STATUS: status bits are set once, and cleared by a reset
  *	only; a driver that lets go of the device has reset it
  * @KUNIT_VIRTIO_RULE_RESET: a queue is deleted after a reset only
- * @KUNIT_VIRTIO_RULE_LEFT: no buffer is in a queue that is deleted, and no
- *	memory stays mapped
+ * @KUNIT_VIRTIO_RULE_LEFT: no buffer is in a queue that is deleted, no memory
+ *	stays mapped, and no queue outlives its driver
  * @KUNIT_VIRTIO_RULE_NEEDS_RESET: no buffer is made available to a device that
  *	has asked for a reset
  * @KUNIT_VIRTIO_RULE_CALLBACK: callbacks of a queue that is deleted have been

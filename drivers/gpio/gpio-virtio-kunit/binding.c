@@ -848,6 +848,8 @@ static void rebinds_at_random(struct kunit *test)
 	kunit_virtio_forgive(f->g->dev, KUNIT_VIRTIO_RULE_NEEDS_RESET);
 }
 
+static const struct kunit_attributes slow = { .speed = KUNIT_SPEED_SLOW };
+
 static struct kunit_case cases[] = {
 	KUNIT_CASE(s1_binds_after_another_driver),
 	KUNIT_CASE(s1_probe_fails_after_another_driver),
@@ -855,7 +857,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(s1_resumes_after_another_driver),
 	KUNIT_CASE_PARAM(s3_resumes_another_binding, pause_gen_params),
 	KUNIT_CASE_PARAM(s3_resumes_with_another_driver_between, pause_gen_params),
-	KUNIT_CASE_PARAM(s3_any_order, pause_gen_params),
+	KUNIT_CASE_PARAM_ATTR(s3_any_order, pause_gen_params, slow),
 	KUNIT_CASE_PARAM(s4_begins_with_another_driver, pause_gen_params),
 	KUNIT_CASE_PARAM(s4_ends_with_another_driver, pause_gen_params),
 	KUNIT_CASE_PARAM(s5_config_changes_all_the_time, pause_gen_params),

@@ -31,8 +31,8 @@ int shuffle_cases(struct kunit_suite *suite)
 	return 0;
 }
 
-kunit_test_suites(&gpio_virtio_model_suite, &gpio_virtio_spec_suite,
-		  &gpio_virtio_irq_suite, &gpio_virtio_life_suite,
+kunit_test_suites(&gpio_virtio_model_suite, &gpio_virtio_fixture_suite,
+		  &gpio_virtio_spec_suite, &gpio_virtio_irq_suite, &gpio_virtio_life_suite,
 		  &gpio_virtio_binding_suite,
 		  &gpio_virtio_faults_suite, &gpio_virtio_fuzz_suite);
 

@@ -6,6 +6,7 @@
 #define _GPIO_VIRTIO_SUITES_H
 
 extern struct kunit_suite gpio_virtio_model_suite;
+extern struct kunit_suite gpio_virtio_fixture_suite;
 extern struct kunit_suite gpio_virtio_spec_suite;
 extern struct kunit_suite gpio_virtio_irq_suite;
 extern struct kunit_suite gpio_virtio_faults_suite;
