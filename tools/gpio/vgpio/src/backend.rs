@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use log::debug;
 use vhost::vhost_user::{Listener, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackend, VhostUserDaemon};
-use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::bindings::virtio_config::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1};
 use virtio_bindings::bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
 };
@@ -20,7 +20,8 @@ use vmm_sys_util::event::{
 };
 
 use crate::device::Device;
-use crate::ring::{Memory, Ring};
+use crate::platform::Platform;
+use crate::ring::{self, Memory, Ring, View};
 use crate::vring::Vring;
 use crate::wire::F_IRQ;
 
@@ -30,6 +31,9 @@ const QUEUES: usize = 2;
 struct Backend {
     device: Arc<Device>,
     mem: Memory,
+    /// The same, as the rings see it.
+    view: View,
+    platform: Arc<Platform>,
     /// The end of the exit event that the ring thread reads.
     exit: Mutex<Option<RawFd>>,
 }
@@ -40,9 +44,12 @@ pub fn serve(
     listener: &mut Listener,
 ) -> Result<(), vhost_user_backend::Error> {
     let mem = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+    let platform = Arc::default();
     let backend = Arc::new(Backend {
         device: device.clone(),
+        view: View::new(ring::view(&mem, &platform)),
         mem: mem.clone(),
+        platform,
         exit: Mutex::new(None),
     });
     let result = serve_with(&backend, mem, listener);
@@ -59,14 +66,29 @@ fn serve_with(
     let label = device.description().label.clone();
     // Joins the ring thread when it is dropped.
     let mut daemon = VhostUserDaemon::new(label, backend.clone(), mem)?;
+    let mut rings = Vec::new();
     for handler in daemon.get_epoll_handlers() {
         // SAFETY: `handler` owns the descriptor and lives longer than the borrow.
         let sleeper = unsafe { BorrowedFd::borrow_raw(handler.as_raw_fd()) };
-        Vring::all_sleep_on(sleeper).map_err(vhost_user_backend::Error::StartDaemon)?;
+        let made = Vring::all_sleep_on(sleeper);
+        rings.extend(made.map_err(vhost_user_backend::Error::StartDaemon)?);
     }
-    daemon.start(listener)?;
+    if device.description().access_platform {
+        let inner = backend.platform.interpose(listener, rings);
+        daemon.start(&mut inner.map_err(vhost_user_backend::Error::StartDaemon)?)?;
+    } else {
+        daemon.start(listener)?;
+    }
     device.connect(daemon.shutdown_handle());
     daemon.wait()
+}
+
+impl Backend {
+    /// Has the rings see memory as it is now.
+    fn look_again(&self) {
+        let view = ring::view(&self.mem, &self.platform);
+        self.view.lock().expect("a thread panicked").replace(view);
+    }
 }
 
 impl Drop for Backend {
@@ -99,19 +121,26 @@ impl VhostUserBackend for Backend {
             | (1 << VIRTIO_RING_F_INDIRECT_DESC)
             | (1 << VIRTIO_RING_F_EVENT_IDX)
             | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        bits | (u64::from(self.device.description().irq) << F_IRQ)
+        let description = self.device.description();
+        bits | (u64::from(description.irq) << F_IRQ)
+            | (u64::from(description.access_platform) << VIRTIO_F_ACCESS_PLATFORM)
     }
 
     fn acked_features(&self, features: u64) {
+        self.look_again();
         let can_disable = features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() != 0;
         self.device
             .negotiate(features & (1 << F_IRQ) != 0, can_disable);
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::CONFIG
+        let mut features = VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::MQ
-            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::REPLY_ACK;
+        // Front ends want a way to be asked for translations before they offer the guest a platform.
+        let access_platform = self.device.description().access_platform;
+        features.set(VhostUserProtocolFeatures::BACKEND_REQ, access_platform);
+        features
     }
 
     fn set_event_idx(&self, _enabled: bool) {
@@ -136,7 +165,7 @@ impl VhostUserBackend for Backend {
     }
 
     fn update_memory(&self, _mem: Memory) -> io::Result<()> {
-        // The rings share the atomic that has just been updated.
+        self.look_again();
         Ok(())
     }
 
@@ -162,7 +191,7 @@ impl VhostUserBackend for Backend {
         // An error would end the ring thread and leave the guest without a device.
         if let [requests, events] = vrings {
             self.device.kick(queue.into(), || {
-                [requests, events].map(|vring| Ring::new(vring.clone(), self.mem.clone()))
+                [requests, events].map(|vring| Ring::new(vring.clone(), self.view.clone()))
             });
         }
         Ok(())

@@ -224,6 +224,7 @@ Device keys:
   queue-size=N      most entries in a ring, a power of two up to 1024 [default: 1024]
   irq-needs-input   refuse an interrupt on a line that was not made an input
   strict            refuse whatever the specification forbids to drivers
+  access-platform   let the driver use memory as the platform has it (iommu_platform=on of QEMU)
 
 Prints \"ready\" when all sockets are open. RUST_LOG=debug shows more of what happens.";
 

@@ -27,6 +27,7 @@ pub struct Device {
     pub irq: Option<bool>,
     pub irq_needs_input: bool,
     pub strict: bool,
+    pub access_platform: bool,
     pub queue_size: Option<u32>,
 }
 
@@ -89,10 +90,11 @@ impl std::str::FromStr for Device {
                 "irq" => device.irq = Some(switch()?),
                 "irq-needs-input" => device.irq_needs_input = switch()?,
                 "strict" => device.strict = switch()?,
+                "access-platform" => device.access_platform = switch()?,
                 "queue-size" => device.queue_size = Some(number()?),
                 _ => bail!(
                     "unknown key {key:?}: use socket, lines, label, names, names-file, values, irq, \
-                     irq-needs-input, strict or queue-size"
+                     irq-needs-input, strict, access-platform or queue-size"
                 ),
             }
         }
@@ -129,6 +131,7 @@ impl Device {
             irq: self.irq.unwrap_or(true),
             irq_needs_input: self.irq_needs_input,
             strict: self.strict,
+            access_platform: self.access_platform,
             queue_size: self.queue_size()?,
         })
     }
@@ -188,13 +191,13 @@ mod tests {
     #[test]
     fn all_keys() {
         let text = "socket=/a b,lines=5,label=panel,names=a::c,values=011,irq=off,\
-                    irq-needs-input,strict,queue-size=64";
+                    irq-needs-input,strict,access-platform,queue-size=64";
         let it = describe(text).unwrap();
         assert_eq!(it.label, "panel");
         assert_eq!(it.lines, 5);
         assert_eq!(it.names.block(), b"a\0\0c\0\0\0");
         assert_eq!(it.values, [false, true, true, false, false]);
-        assert!(!it.irq && it.irq_needs_input && it.strict);
+        assert!(!it.irq && it.irq_needs_input && it.strict && it.access_platform);
         assert_eq!(it.queue_size, 64);
     }
 
@@ -202,7 +205,7 @@ mod tests {
     fn defaults() {
         let it = describe("socket=s,lines=1").unwrap();
         assert_eq!(it.label, "vgpio3");
-        assert!(it.irq && !it.irq_needs_input && !it.strict);
+        assert!(it.irq && !it.irq_needs_input && !it.strict && !it.access_platform);
         assert_eq!(it.queue_size, 1024);
         assert!(it.names.block().is_empty());
     }

@@ -44,6 +44,8 @@ pub struct Description {
     pub irq: bool,
     pub irq_needs_input: bool,
     pub strict: bool,
+    /// Whether a platform may stand between the guest's memory and the device.
+    pub access_platform: bool,
     /// The most entries that a ring may have.
     pub queue_size: u16,
 }

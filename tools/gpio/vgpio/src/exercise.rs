@@ -16,7 +16,7 @@ use crate::control::{self, Reply, Request};
 use crate::device::Device;
 use crate::duration;
 use crate::fault::Faults;
-use crate::ring::{Memory, Ring};
+use crate::ring::{self, Memory, Ring, View};
 use crate::server::{Served, Server};
 use crate::vring::Vring;
 use crate::wire;
@@ -139,9 +139,8 @@ impl Stage {
 
     fn kick(&self, vrings: &[Vring; 2], queue: usize) {
         self.device.kick(queue, || {
-            vrings
-                .clone()
-                .map(|vring| Ring::new(vring, self.mem.clone()))
+            let view = View::new(ring::view(&self.mem, &Arc::default()));
+            vrings.clone().map(|vring| Ring::new(vring, view.clone()))
         });
     }
 

@@ -17,6 +17,7 @@ mod limit;
 pub mod model;
 mod names;
 mod outbox;
+mod platform;
 mod ring;
 mod serve;
 mod server;

@@ -8,18 +8,33 @@
 
 use std::io;
 use std::sync::atomic::{fence, Ordering};
+use std::sync::Arc;
 
 use vhost_user_backend::{VringState, VringT};
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Error, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{
+    Bytes, GuestAddress, GuestAddressSpace, GuestMemory, GuestMemoryAtomic, GuestMemoryMmap,
+    IommuMemory,
+};
 
 use crate::chain::{self, Chain};
 use crate::outbox::Completion;
+use crate::platform::{Platform, Translator};
 use crate::vring::Vring;
 
 /// The guest's memory, replaced as a whole when the front end sends another memory table.
 pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
+
+/// The same, by the addresses that the guest gives to its devices.
+pub type View = GuestMemoryAtomic<IommuMemory<GuestMemoryMmap, Translator>>;
+
+/// How a device sees memory.
+pub fn view(mem: &Memory, platform: &Arc<Platform>) -> IommuMemory<GuestMemoryMmap, Translator> {
+    let translator = Translator(platform.clone());
+    let mem = GuestMemoryMmap::clone(&mem.memory());
+    IommuMemory::new(mem, translator, platform.is_enabled(), ())
+}
 
 /// Where a ring stands, to tell a continued one from a fresh one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +64,11 @@ pub struct Handed {
 #[derive(Clone)]
 pub struct Ring {
     vring: Vring,
-    mem: Memory,
+    mem: View,
 }
 
 impl Ring {
-    pub fn new(vring: Vring, mem: Memory) -> Self {
+    pub fn new(vring: Vring, mem: View) -> Self {
         Self { vring, mem }
     }
 
@@ -108,7 +123,7 @@ impl Ring {
         let signal = if returned == 0 {
             Ok(false)
         } else {
-            signal(&mut state, &mem)
+            signal(&mut state, &*mem)
         };
         Ok(Some(Handed {
             returned,
@@ -161,7 +176,7 @@ impl Ring {
 
 /// Interrupts the guest for the chains handed back since the last call, unless it does not want that.
 /// Returns whether it was interrupted.
-fn signal(state: &mut VringState<Memory>, mem: &GuestMemoryMmap) -> io::Result<bool> {
+fn signal(state: &mut VringState<Memory>, mem: &impl GuestMemory) -> io::Result<bool> {
     let wanted = wants_signal(state, mem).map_err(io::Error::other)?;
     if wanted {
         match state.signal_used_queue() {
@@ -173,7 +188,7 @@ fn signal(state: &mut VringState<Memory>, mem: &GuestMemoryMmap) -> io::Result<b
     Ok(wanted)
 }
 
-fn wants_signal(state: &mut VringState<Memory>, mem: &GuestMemoryMmap) -> Result<bool, Error> {
+fn wants_signal(state: &mut VringState<Memory>, mem: &impl GuestMemory) -> Result<bool, Error> {
     let queue = state.get_queue_mut();
     if queue.event_idx_enabled() {
         return queue.needs_notification(mem);

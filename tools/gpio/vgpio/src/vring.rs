@@ -52,13 +52,14 @@ impl Vring {
         self.disabled.swap(0, Ordering::Relaxed)
     }
 
-    /// Tells the rings that this thread has made who listens to them.
-    pub fn all_sleep_on(sleeper: BorrowedFd<'_>) -> io::Result<()> {
-        for vring in MADE.take() {
+    /// Tells the rings that this thread has made who listens to them, and gives them.
+    pub fn all_sleep_on(sleeper: BorrowedFd<'_>) -> io::Result<Vec<Self>> {
+        let made = MADE.take();
+        for vring in &made {
             // It is set once, as nobody else has the ring yet.
             let _ = vring.sleeper.set(sleeper.try_clone_to_owned()?);
         }
-        Ok(())
+        Ok(made)
     }
 
     /// Ends the listening to the descriptor by which the front end wakes us.
