@@ -10,7 +10,7 @@ SERIES ?= series
 
 # Command line variables reach the scripts through the environment.
 export ARCH DRIVER MODULE SAN KDIR JOBS COPY FORCE TRANSPORT TOOLCHAIN DEBIAN_MIRROR STRESS PARTS
-export SLOW SMP SHUFFLE REPEAT CONFIGS COMPARE PAIRS OPERATIONS KEEP RAW OUT RESPONSES FUZZ_SECONDS SOAK FULL
+export SLOW SMP SHUFFLE REPEAT CONFIGS GUEST COMPARE PAIRS OPERATIONS KEEP RAW OUT RESPONSES FUZZ_SECONDS SOAK FULL
 
 help:
 	@echo "Targets:"
@@ -24,6 +24,7 @@ help:
 #: MODULE 1 builds the driver as a module
 #: SAN 1 builds with KASAN, UBSAN, lockdep and kmemleak
 #: CONFIGS preempt-rt, kcsan or both build with these
+#: GUEST threadirqs, swiotlb or iommu: how a QEMU guest is set up
 #: SMP number of processors of a QEMU guest that runs KUnit
 #: KDIR a kernel tree of your own
 #: COPY 1 grafts copies instead of links
@@ -53,6 +54,9 @@ run: ## boot a guest and leave you at its shell
 
 test: ## run all tests
 	@scripts/test
+
+test-all: ## run all tests, and some of them again in other guests and with other kernels (hours)
+	@scripts/test all
 
 smoke: ## boot guests and test the driver with libgpiod (STRESS=<seconds>)
 	@scripts/smoke
@@ -93,4 +97,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio run test smoke kunit compare fuzz bench mutants fuzz-vgpio check-hard soak lint series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio run test test-all smoke kunit compare fuzz bench mutants fuzz-vgpio check-hard soak lint series clean distclean

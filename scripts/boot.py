@@ -209,6 +209,8 @@ def qemu(args, device, accel):
         command += ["-mon", "chardev=console,mode=readline"]
     # microvm has one serial port of its own, for the console.
     command += ["-serial", "chardev:console", "-device", "isa-serial,chardev=channel,index=1"]
+    # An IOMMU has to come before the devices behind it.
+    command += args.emulator
     for n, path in enumerate(device.sockets):
         command += ["-chardev", f"socket,id=gpio{n},path={path}"]
         if args.transport == "pci":
@@ -219,7 +221,6 @@ def qemu(args, device, accel):
             command += ["-device", f"vhost-user-gpio-device,id=gpio{n},chardev=gpio{n}"]
     if args.transport == "mmio":
         command += ["-global", "virtio-mmio.force-legacy=false"]
-    command += args.emulator
     # On a loaded host the timer's self-test fails for no reason.
     append = ["console=ttyS0", "panic=-1", "no_timer_check"]
     if args.transport == "mmio":
@@ -369,6 +370,8 @@ def parse():
     parser.add_argument("--vgpio", type=Path, help="the vgpio program")
     parser.add_argument("--gpio", action="append", default=[], metavar="SPEC",
                         help="a controller, as in 'vgpio serve --device' but without the socket; repeatable")  # fmt: skip
+    parser.add_argument("--gpio-key", action="append", default=[], metavar="KEY",
+                        help="what is added to the SPEC of each controller; repeatable")  # fmt: skip
     parser.add_argument("--control", type=Path, help="control socket of vgpio")
     parser.add_argument("--smp", type=int, default=2)
     parser.add_argument("--memory", type=int, default=256, help="in MiB")
@@ -380,6 +383,7 @@ def parse():
     parser.add_argument("--log", type=Path, default=os.devnull, help="file for the kernel's log")
     parser.add_argument("command", nargs="*", help="to run in the guest")
     args = parser.parse_args()
+    args.gpio = [",".join([spec, *args.gpio_key]) for spec in args.gpio]
     args.interactive = not args.command
     if args.interactive:
         # The kernel's messages are a `dmesg` away.

@@ -83,3 +83,20 @@ line_by_name() {
 	vgpio --device main set tamper=0
 }
 check 'info: a line is found by its name alone' line_by_name
+
+# What scripts/boot was asked for is what the devices have.
+platform_between() {
+	for chip in "$main" "$noirq" "$unnamed" "$one" "$many"; do
+		device=/sys/bus/virtio/devices/$(device_of "$chip")
+		# VIRTIO_F_ACCESS_PLATFORM.
+		same 1 "$(cut -c 34 "$device/features")" "the feature of $chip"
+		! grep -q intel_iommu=on /proc/cmdline || [ -e "$device/../iommu_group" ]
+	done
+	! grep -q swiotlb=force /proc/cmdline ||
+		[ "$(cat "$debugfs/swiotlb/io_tlb_used_hiwater")" -gt 0 ]
+}
+if grep -qE 'swiotlb=force|intel_iommu=on' /proc/cmdline; then
+	check 'detect: the devices get copies, or are behind the IOMMU' platform_between
+else
+	ktap_test_skip 'detect: nothing is between the devices and memory'
+fi
