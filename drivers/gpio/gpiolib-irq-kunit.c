@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit tests of gpiolib: flags and interrupts of lines while others use
+ * them, and while their chip is removed.
+ */
+
+#include <linux/anon_inodes.h>
+#include <linux/cleanup.h>
+#include <linux/completion.h>
+#include <linux/delay.h>
+#include <linux/fdtable.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/gpio/consumer.h>
+#include <linux/gpio/driver.h>
+#include <linux/gpio/machine.h>
+#include <linux/interrupt.h>
+#include <linux/irq.h>
+#include <linux/irqdomain.h>
+#include <linux/kthread.h>
+#include <linux/mman.h>
+#include <linux/mutex.h>
+#include <linux/sched.h>
+#include <linux/uaccess.h>
+
+#include <uapi/linux/gpio.h>
+#include <uapi/linux/sched/types.h>
+
+#include <kunit/device.h>
+#include <kunit/test.h>
+
+#include "gpiolib.h"
+
+#define LINES	4
+#define LINE	1
+
+/* Whoever comes to a stop point says so, and waits until the test goes on. */
+struct stop_point {
+	bool armed;
+	struct completion reached;
+	struct completion go_on;
+};
+
+struct test_chip {
+	struct gpio_chip gc;
+	struct mutex bus_lock; /* of all lines */
+	int bus_locks;
+	int started;
+	/* What the next get_direction() or free() does meanwhile. */
+	int (*meanwhile)(struct test_chip *chip);
+	struct stop_point in_get;
+	struct stop_point in_bus_unlock;
+	struct gpio_desc *desc;
+	int irq;
+	struct completion removed;
+};
+
+struct task {
+	void (*job)(struct test_chip *chip);
+	struct test_chip *chip;
+	struct completion done;
+	struct task_struct *thread;
+};
+
+static void stop_at(struct stop_point *stop)
+{
+	if (!stop->armed)
+		return;
+	stop->armed = false;
+	complete(&stop->reached);
+	wait_for_completion(&stop->go_on);
+}
+
+static irqreturn_t test_handler(int irq, void *data)
+{
+	return IRQ_HANDLED;
+}
+
+static int request_line(struct test_chip *chip)
+{
+	return request_threaded_irq(chip->irq, NULL, test_handler,
+				    IRQF_ONESHOT | IRQF_TRIGGER_RISING, "test", chip);
+}
+
+static void do_meanwhile(struct test_chip *chip)
+{
+	int (*meanwhile)(struct test_chip *chip) = chip->meanwhile;
+
+	chip->meanwhile = NULL;
+	if (meanwhile)
+		meanwhile(chip);
+}
+
+static int test_get_direction(struct gpio_chip *gc, unsigned int offset)
+{
+	do_meanwhile(gpiochip_get_data(gc));
+	return GPIO_LINE_DIRECTION_IN;
+}
+
+static void test_free(struct gpio_chip *gc, unsigned int offset)
+{
+	do_meanwhile(gpiochip_get_data(gc));
+}
+
+static int test_direction_input(struct gpio_chip *gc, unsigned int offset)
+{
+	return 0;
+}
+
+static int test_get(struct gpio_chip *gc, unsigned int offset)
+{
+	stop_at(&((struct test_chip *)gpiochip_get_data(gc))->in_get);
+	return 0;
+}
+
+static struct test_chip *chip_of(struct irq_data *data)
+{
+	return container_of(irq_data_get_irq_chip_data(data), struct test_chip, gc);
+}
+
+static void test_irq_mask(struct irq_data *data)
+{
+	gpiochip_disable_irq(irq_data_get_irq_chip_data(data), irqd_to_hwirq(data));
+}
+
+static void test_irq_unmask(struct irq_data *data)
+{
+	gpiochip_enable_irq(irq_data_get_irq_chip_data(data), irqd_to_hwirq(data));
+}
+
+static unsigned int test_irq_startup(struct irq_data *data)
+{
+	chip_of(data)->started++;
+	test_irq_unmask(data);
+	return 0;
+}
+
+static void test_irq_shutdown(struct irq_data *data)
+{
+	chip_of(data)->started--;
+	test_irq_mask(data);
+}
+
+static int test_irq_set_type(struct irq_data *data, unsigned int type)
+{
+	return IRQ_SET_MASK_OK;
+}
+
+static void test_irq_bus_lock(struct irq_data *data)
+{
+	struct test_chip *chip = chip_of(data);
+
+	mutex_lock(&chip->bus_lock);
+	chip->bus_locks++;
+}
+
+static void test_irq_bus_sync_unlock(struct irq_data *data)
+{
+	struct test_chip *chip = chip_of(data);
+
+	stop_at(&chip->in_bus_unlock);
+	chip->bus_locks--;
+	mutex_unlock(&chip->bus_lock);
+}
+
+static const struct irq_chip test_irq_chip = {
+	.name = "gpiolib-irq-test",
+	.irq_startup = test_irq_startup,
+	.irq_shutdown = test_irq_shutdown,
+	.irq_mask = test_irq_mask,
+	.irq_unmask = test_irq_unmask,
+	.irq_set_type = test_irq_set_type,
+	.irq_bus_lock = test_irq_bus_lock,
+	.irq_bus_sync_unlock = test_irq_bus_sync_unlock,
+	.flags = IRQCHIP_IMMUTABLE,
+	GPIOCHIP_IRQ_RESOURCE_HELPERS,
+};
+
+static struct test_chip *add_chip(struct kunit *test)
+{
+	struct test_chip *chip;
+	struct device *dev;
+
+	dev = kunit_device_register(test, "gpiolib-irq-test");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dev);
+
+	/* Not kunit_kzalloc(): a test that fails may leave tasks behind. */
+	chip = kzalloc_obj(*chip);
+	KUNIT_ASSERT_NOT_NULL(test, chip);
+	mutex_init(&chip->bus_lock);
+	init_completion(&chip->removed);
+	init_completion(&chip->in_get.reached);
+	init_completion(&chip->in_get.go_on);
+	init_completion(&chip->in_bus_unlock.reached);
+	init_completion(&chip->in_bus_unlock.go_on);
+
+	chip->gc = (struct gpio_chip){
+		.label = "gpiolib-irq-test",
+		.parent = dev,
+		.owner = THIS_MODULE,
+		.base = -1,
+		.ngpio = LINES,
+		.can_sleep = true,
+		.free = test_free,
+		.get_direction = test_get_direction,
+		.direction_input = test_direction_input,
+		.get = test_get,
+	};
+	gpio_irq_chip_set_chip(&chip->gc.irq, &test_irq_chip);
+	chip->gc.irq.handler = handle_level_irq;
+	chip->gc.irq.default_type = IRQ_TYPE_NONE;
+	KUNIT_ASSERT_EQ(test, gpiochip_add_data(&chip->gc, chip), 0);
+
+	chip->desc = gpiochip_request_own_desc(&chip->gc, LINE, "test", 0, GPIOD_ASIS);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, chip->desc);
+	chip->irq = gpiod_to_irq(chip->desc);
+	KUNIT_ASSERT_GT(test, chip->irq, 0);
+	return chip;
+}
+
+static void remove_chip(struct test_chip *chip)
+{
+	gpiochip_remove(&chip->gc);
+	complete_all(&chip->removed);
+}
+
+static int run_task(void *data)
+{
+	struct task *task = data;
+
+	task->job(task->chip);
+	complete_all(&task->done);
+	return 0;
+}
+
+static struct task *start(struct kunit *test, struct test_chip *chip,
+			  void (*job)(struct test_chip *chip), bool urgent)
+{
+	struct sched_param param = { .sched_priority = MAX_RT_PRIO - 1 };
+	struct task *task;
+
+	task = kzalloc_obj(*task);
+	KUNIT_ASSERT_NOT_NULL(test, task);
+	task->job = job;
+	task->chip = chip;
+	init_completion(&task->done);
+	task->thread = kthread_create(run_task, task, "gpiolib-irq-test");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task->thread);
+	if (urgent)
+		sched_setscheduler_nocheck(task->thread, SCHED_FIFO, &param);
+	wake_up_process(task->thread);
+	return task;
+}
+
+static bool ends(struct completion *done)
+{
+	return wait_for_completion_timeout(done, msecs_to_jiffies(2000));
+}
+
+/* A task that did not end still uses what it was given. */
+static void finish(struct kunit *test, struct task *task)
+{
+	bool done = ends(&task->done);
+
+	KUNIT_EXPECT_TRUE(test, done);
+	if (done)
+		kfree(task);
+}
+
+static void read_line(struct test_chip *chip)
+{
+	gpiod_get_value_cansleep(chip->desc);
+}
+
+static void change_type(struct test_chip *chip)
+{
+	irq_set_irq_type(chip->irq, IRQ_TYPE_EDGE_FALLING);
+}
+
+static void request_irq_of_line(struct test_chip *chip)
+{
+	request_line(chip);
+}
+
+static void wait_until_numb(struct kunit *test, struct test_chip *chip)
+{
+	for (int i = 0; i < 100 && gpiod_to_irq(chip->desc) != -ENODEV; i++)
+		msleep(20);
+}
+
+/* Gives others the time to do what they must not do. */
+static void a_while(void)
+{
+	msleep(100);
+}
+
+static void flags_survive_get_direction(struct kunit *test)
+{
+	struct test_chip *chip = add_chip(test);
+
+	chip->meanwhile = request_line;
+	KUNIT_EXPECT_EQ(test, gpiod_get_direction(chip->desc), 1);
+	KUNIT_EXPECT_TRUE(test, gpiochip_line_is_irq(&chip->gc, LINE));
+
+	kunit_warning_suppress(test) {
+		free_irq(chip->irq, chip);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 0);
+	}
+	gpiochip_free_own_desc(chip->desc);
+	remove_chip(chip);
+	kfree(chip);
+}
+
+static void flags_survive_free(struct kunit *test)
+{
+	struct test_chip *chip = add_chip(test);
+
+	chip->meanwhile = request_line;
+	gpiochip_free_own_desc(chip->desc);
+	KUNIT_EXPECT_TRUE(test, gpiochip_line_is_irq(&chip->gc, LINE));
+
+	kunit_warning_suppress(test) {
+		free_irq(chip->irq, chip);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 0);
+	}
+	remove_chip(chip);
+	kfree(chip);
+}
+
+/* An operation in progress holds up the removal; from then on requests fail. */
+static void no_request_during_removal(struct kunit *test)
+{
+	struct test_chip *chip = add_chip(test);
+	struct task *reader, *remover;
+	int ret;
+
+	chip->in_get.armed = true;
+	reader = start(test, chip, read_line, false);
+	KUNIT_ASSERT_TRUE(test, ends(&chip->in_get.reached));
+	remover = start(test, chip, remove_chip, false);
+	wait_until_numb(test, chip);
+
+	ret = request_line(chip);
+	KUNIT_EXPECT_EQ(test, ret, -ENODEV);
+	if (!ret)
+		free_irq(chip->irq, chip);
+
+	complete(&chip->in_get.go_on);
+	finish(test, reader);
+	finish(test, remover);
+	gpiochip_free_own_desc(chip->desc);
+	KUNIT_EXPECT_EQ(test, chip->started, 0);
+	kfree(chip);
+}
+
+/* System calls may be using the interrupts that they have requested. */
+static void interrupts_are_freed_after_operations(struct kunit *test)
+{
+	struct test_chip *chip = add_chip(test);
+	struct task *reader, *remover;
+
+	KUNIT_ASSERT_EQ(test, request_line(chip), 0);
+	chip->in_get.armed = true;
+	reader = start(test, chip, read_line, false);
+	KUNIT_ASSERT_TRUE(test, ends(&chip->in_get.reached));
+	remover = start(test, chip, remove_chip, false);
+	wait_until_numb(test, chip);
+	a_while();
+	KUNIT_EXPECT_EQ(test, chip->started, 1);
+
+	complete(&chip->in_get.go_on);
+	finish(test, reader);
+	finish(test, remover);
+	gpiochip_free_own_desc(chip->desc);
+	KUNIT_EXPECT_EQ(test, chip->started, 0);
+	kfree(chip);
+}
+
+/* The remover runs as soon as the request lets go of the mutex. */
+static void removal_waits_for_request(struct kunit *test)
+{
+	struct test_chip *chip = add_chip(test);
+	struct task *requester, *remover;
+
+	chip->in_bus_unlock.armed = true;
+	requester = start(test, chip, request_irq_of_line, false);
+	KUNIT_ASSERT_TRUE(test, ends(&chip->in_bus_unlock.reached));
+	remover = start(test, chip, remove_chip, true);
+	wait_until_numb(test, chip);
+	a_while();
+
+	complete(&chip->in_bus_unlock.go_on);
+	finish(test, requester);
+	finish(test, remover);
+	gpiochip_free_own_desc(chip->desc);
+	KUNIT_EXPECT_EQ(test, chip->started, 0);
+	kfree(chip);
+}
+
+/* One operation holds the bus lock, another one waits for it. */
+static void removal_waits_for_bus_lock(struct kunit *test)
+{
+	struct test_chip *chip = add_chip(test);
+	struct task *holder, *waiter, *remover;
+
+	chip->in_bus_unlock.armed = true;
+	holder = start(test, chip, change_type, false);
+	KUNIT_ASSERT_TRUE(test, ends(&chip->in_bus_unlock.reached));
+	waiter = start(test, chip, change_type, false);
+	a_while();
+	remover = start(test, chip, remove_chip, false);
+	wait_until_numb(test, chip);
+	a_while();
+	KUNIT_EXPECT_FALSE(test, completion_done(&chip->removed));
+
+	complete(&chip->in_bus_unlock.go_on);
+	finish(test, holder);
+	finish(test, waiter);
+	finish(test, remover);
+	gpiochip_free_own_desc(chip->desc);
+	KUNIT_EXPECT_EQ(test, chip->bus_locks, 0);
+	KUNIT_EXPECT_FALSE(test, mutex_is_locked(&chip->bus_lock));
+	/* Who still holds the lock would use it. */
+	if (!chip->bus_locks)
+		kfree(chip);
+}
+
+#ifdef CONFIG_GPIO_CDEV
+/* A request of the line for its rising edges, as user space makes it. */
+static struct file *request_events(struct kunit *test, struct test_chip *chip,
+				   struct file **cdev)
+{
+	const struct file_operations *fops = chip->gc.gpiodev->chrdev.ops;
+	struct gpio_v2_line_request __user *user;
+	struct gpio_v2_line_request *request;
+	struct inode *inode;
+	struct file *file;
+
+	/* No more than gpio_chrdev_open() needs. */
+	inode = kunit_kzalloc(test, sizeof(*inode), GFP_KERNEL);
+	request = kunit_kzalloc(test, sizeof(*request), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, inode);
+	KUNIT_ASSERT_NOT_NULL(test, request);
+	inode->i_cdev = &chip->gc.gpiodev->chrdev;
+
+	*cdev = anon_inode_getfile("gpiolib-irq-test", fops, NULL, O_RDWR);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, *cdev);
+	KUNIT_ASSERT_EQ(test, fops->open(inode, *cdev), 0);
+
+	user = (void __user *)kunit_vm_mmap(test, NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+					    MAP_ANONYMOUS | MAP_PRIVATE, 0);
+	KUNIT_ASSERT_NE(test, (unsigned long)user, 0);
+	strscpy(request->consumer, "test");
+	request->offsets[0] = LINE + 1;
+	request->num_lines = 1;
+	request->config.flags = GPIO_V2_LINE_FLAG_INPUT | GPIO_V2_LINE_FLAG_EDGE_RISING;
+	KUNIT_ASSERT_EQ(test, copy_to_user(user, request, sizeof(*request)), 0);
+	KUNIT_ASSERT_EQ(test, fops->unlocked_ioctl(*cdev, GPIO_V2_GET_LINE_IOCTL,
+						   (unsigned long)user), 0);
+	KUNIT_ASSERT_EQ(test, copy_from_user(request, user, sizeof(*request)), 0);
+
+	file = fget(request->fd);
+	KUNIT_ASSERT_NOT_NULL(test, file);
+	close_fd(request->fd);
+	return file;
+}
+
+/* The request's interrupt is freed once, whoever does it. */
+static void requests_may_end_during_removal(struct kunit *test)
+{
+	struct test_chip *chip = add_chip(test);
+	struct task *reader, *remover;
+	struct file *file, *cdev;
+
+	file = request_events(test, chip, &cdev);
+	chip->in_get.armed = true;
+	reader = start(test, chip, read_line, false);
+	KUNIT_ASSERT_TRUE(test, ends(&chip->in_get.reached));
+	remover = start(test, chip, remove_chip, false);
+	wait_until_numb(test, chip);
+	a_while();
+
+	kunit_warning_suppress(test) {
+		fput(file);
+		flush_delayed_fput();
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 0);
+	}
+	complete(&chip->in_get.go_on);
+	finish(test, reader);
+	finish(test, remover);
+	KUNIT_EXPECT_EQ(test, chip->started, 0);
+	gpiochip_free_own_desc(chip->desc);
+	fput(cdev);
+	flush_delayed_fput();
+	kfree(chip);
+}
+
+struct read_of_events {
+	struct file *file;
+	struct completion done;
+	ssize_t ret;
+};
+
+static int read_events(void *data)
+{
+	struct read_of_events *read = data;
+	loff_t pos = 0;
+
+	/* Nothing is copied, as there is no event. */
+	read->ret = read->file->f_op->read(read->file, NULL,
+					   sizeof(struct gpio_v2_line_event), &pos);
+	complete(&read->done);
+	return 0;
+}
+
+static void reading_does_not_keep_the_chip(struct kunit *test)
+{
+	struct test_chip *chip = add_chip(test);
+	struct read_of_events read;
+	struct task *remover;
+	struct file *cdev;
+	int irq;
+
+	read.file = request_events(test, chip, &cdev);
+	init_completion(&read.done);
+	irq = irq_find_mapping(chip->gc.irq.domain, LINE + 1);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(kthread_run(read_events, &read, "gpiolib-irq-test")));
+	a_while();
+
+	remover = start(test, chip, remove_chip, false);
+	KUNIT_EXPECT_TRUE(test, ends(&remover->done));
+	KUNIT_EXPECT_TRUE(test, ends(&read.done));
+	KUNIT_EXPECT_EQ(test, read.ret, -ENODEV);
+
+	/* If they wait for each other, an event ends it. */
+	if (!completion_done(&remover->done))
+		generic_handle_irq_safe(irq);
+	finish(test, remover);
+	gpiochip_free_own_desc(chip->desc);
+	fput(read.file);
+	fput(cdev);
+	flush_delayed_fput();
+	kfree(chip);
+}
+#endif /* CONFIG_GPIO_CDEV */
+
+static struct kunit_case gpiolib_irq_cases[] = {
+	KUNIT_CASE(flags_survive_get_direction),
+	KUNIT_CASE(flags_survive_free),
+	KUNIT_CASE(no_request_during_removal),
+	KUNIT_CASE(interrupts_are_freed_after_operations),
+	KUNIT_CASE(removal_waits_for_request),
+	KUNIT_CASE(removal_waits_for_bus_lock),
+#ifdef CONFIG_GPIO_CDEV
+	KUNIT_CASE(requests_may_end_during_removal),
+	KUNIT_CASE(reading_does_not_keep_the_chip),
+#endif
+	{}
+};
+
+static struct kunit_suite gpiolib_irq_suite = {
+	.name = "gpiolib_irq",
+	.test_cases = gpiolib_irq_cases,
+};
+
+kunit_test_suite(gpiolib_irq_suite);
+
+MODULE_DESCRIPTION("KUnit tests of the interrupts of GPIO lines");
+MODULE_LICENSE("GPL");
