@@ -2,12 +2,6 @@
 
 #include <linux/wait_bit.h>
 
-__rust_helper int rust_helper_wait_on_bit(unsigned long *word, int bit,
-					  unsigned int mode)
-{
-	return wait_on_bit(word, bit, mode);
-}
-
 __rust_helper int rust_helper_wait_on_bit_lock(unsigned long *word, int bit,
 					       unsigned int mode)
 {

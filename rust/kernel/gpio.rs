@@ -14,34 +14,28 @@
 
 use crate::bindings;
 
-mod chip;
+mod driver;
 #[cfg(CONFIG_GPIOLIB_IRQCHIP)]
-mod irq_chip;
-#[cfg(CONFIG_GPIOLIB_IRQCHIP)]
-mod irq_domain;
-#[cfg(CONFIG_GPIOLIB_IRQCHIP)]
-mod irq_lines;
+mod irqchip;
 #[cfg(CONFIG_RUST_GPIO_KUNIT_TEST)]
 mod kunit;
-#[cfg(CONFIG_GPIOLIB_IRQCHIP)]
-mod line_locks;
-#[cfg(CONFIG_GPIOLIB_IRQCHIP)]
-mod line_set;
-mod names;
-mod registration;
 
-pub use self::{
-    chip::Chip,
-    names::LineNames,
-    registration::{
-        ChipInfo,
-        Registration, //
-    }, //
+pub use self::driver::{
+    Chip,
+    ChipInfo,
+    LineConfig,
+    LineNames,
+    Registration, //
 };
 #[cfg(CONFIG_GPIOLIB_IRQCHIP)]
-pub use self::{
-    irq_chip::IrqChip,
-    irq_domain::IrqDomain, //
+#[doc(inline)]
+pub use crate::gpio_lock_classes as lock_classes;
+#[cfg(CONFIG_GPIOLIB_IRQCHIP)]
+pub use self::irqchip::{
+    FlowHandler,
+    IrqChip,
+    IrqDomain,
+    LockClasses, //
 };
 
 /// The direction of a line, as the controller sees it.

@@ -7,6 +7,7 @@ use kernel::{
     fmt,
     gpio::{
         self,
+        FlowHandler,
         IrqDomain,
         LineDirection, //
     },
@@ -290,6 +291,8 @@ fn set_bits(mask: &Bitmap) -> impl Iterator<Item = usize> + '_ {
 
 #[vtable]
 impl gpio::IrqChip for GpioChip {
+    const HANDLER: FlowHandler = FlowHandler::Level;
+
     fn irq_domain(&self) -> &IrqDomain {
         self.0.events.domain()
     }

@@ -133,7 +133,7 @@ impl virtio::Driver for GpioVirtio {
             names,
         };
         let chip = if has_irq {
-            gpio::Registration::with_irq(dev, chip, info)
+            gpio::Registration::with_irq(dev, chip, info, gpio::lock_classes!())
         } else {
             gpio::Registration::new(dev, chip, info)
         }

@@ -3,14 +3,13 @@
 //! Tests of the abstractions, from the outside: a chip that writes down what it is told is
 //! registered with gpiolib, and used through gpiolib and genirq as any consumer would.
 
-use super::{
-    line_locks::LineLocks,
-    line_set::LineSet,
-    *, //
-};
+use super::*;
 use crate::{
     alloc::flags::GFP_KERNEL,
-    bitmap::Bitmap,
+    bitmap::{
+        Bitmap,
+        BitmapVec, //
+    },
     device::{
         Bound,
         Device, //
@@ -81,6 +80,11 @@ enum Op {
     IrqSync,
 }
 
+/// Whether a line is in a set.
+fn has(set: &Bitmap, line: u32) -> bool {
+    set.next_bit(line as usize) == Some(line as usize)
+}
+
 /// What a chip was told, in order; can be written in any context.
 struct Log {
     used: Atomic<usize>,
@@ -128,8 +132,8 @@ struct Recorder {
     domain: IrqDomain,
     log: Log,
     /// The lines that are outputs, and those that are high.
-    outputs: LineSet,
-    high: LineSet,
+    outputs: BitmapVec,
+    high: BitmapVec,
     /// The length of the last mask.
     wanted: Atomic<usize>,
     /// The line that cannot be used as interrupt.
@@ -151,8 +155,8 @@ impl Recorder {
             try_pin_init!(Self {
                 domain <- IrqDomain::new(),
                 log: Log::new(),
-                outputs: LineSet::new(LINES.into())?,
-                high: LineSet::new(LINES.into())?,
+                outputs: BitmapVec::new(LINES.into(), GFP_KERNEL)?,
+                high: BitmapVec::new(LINES.into(), GFP_KERNEL)?,
                 wanted: Atomic::new(0),
                 refused: Atomic::new(NONE),
                 requested: Atomic::new(0),
@@ -167,14 +171,14 @@ impl Recorder {
 
     fn drive(&self, offset: u32, value: bool) {
         if value {
-            self.high.insert(offset);
+            self.high.set_bit_atomic(offset as usize);
         } else {
-            self.high.remove(offset);
+            self.high.clear_bit_atomic(offset as usize);
         }
     }
 
     fn is_high(&self, offset: u32) -> bool {
-        self.high.iter().any(|line| line == offset)
+        has(&self.high, offset)
     }
 
     fn linger(&self, offset: u32) {
@@ -197,7 +201,7 @@ impl Chip for Recorder {
     }
 
     fn get_direction(&self, offset: u32) -> Result<LineDirection> {
-        if self.outputs.iter().any(|line| line == offset) {
+        if has(&self.outputs, offset) {
             Ok(LineDirection::Out)
         } else {
             Ok(LineDirection::In)
@@ -206,7 +210,7 @@ impl Chip for Recorder {
 
     fn direction_input(&self, offset: u32) -> Result {
         self.log.add(Op::Input, offset);
-        self.outputs.remove(offset);
+        self.outputs.clear_bit_atomic(offset as usize);
         Ok(())
     }
 
@@ -215,7 +219,7 @@ impl Chip for Recorder {
 
         self.log.add(op, offset);
         self.drive(offset, value);
-        self.outputs.insert(offset);
+        self.outputs.set_bit_atomic(offset as usize);
         Ok(())
     }
 
@@ -234,8 +238,8 @@ impl Chip for Recorder {
     fn get_multiple(&self, mask: &Bitmap, bits: &mut Bitmap) -> Result {
         self.log.add(Op::GetMultiple, 0);
         self.wanted.store(mask.len(), Relaxed);
-        for line in self.high.iter().map(|line| line as usize) {
-            if mask.next_bit(line) == Some(line) {
+        for line in 0..mask.len() {
+            if mask.next_bit(line) == Some(line) && self.is_high(line as u32) {
                 bits.set_bit(line);
             }
         }
@@ -257,6 +261,8 @@ impl Chip for Recorder {
 
 #[vtable]
 impl IrqChip for Recorder {
+    const HANDLER: FlowHandler = FlowHandler::Level;
+
     fn irq_domain(&self) -> &IrqDomain {
         &self.domain
     }
@@ -312,6 +318,138 @@ impl IrqChip for Recorder {
     }
 }
 
+/// A chip with edge interrupts, and with configuration of its lines.
+#[pin_data]
+struct Edge {
+    #[pin]
+    domain: IrqDomain,
+    /// The interrupt of another chip, which those of this one need; or none.
+    parent: Atomic<u32>,
+    /// What `set_config()` got last.
+    debounce: Atomic<u32>,
+    /// Whether `init_valid_mask()` fails.
+    refuses: bool,
+    acked: Atomic<u32>,
+    masked: Atomic<u32>,
+}
+
+impl Edge {
+    fn new(refuses: bool) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                domain <- IrqDomain::new(),
+                parent: Atomic::new(NONE),
+                debounce: Atomic::new(0),
+                refuses,
+                acked: Atomic::new(0),
+                masked: Atomic::new(0),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn register(parent: &Parent, chip: &Arc<Self>) -> Result<Registration<Self>> {
+        let classes = lock_classes!();
+
+        Registration::with_irq(parent.device(), chip.clone(), info(), classes)
+    }
+}
+
+#[vtable]
+impl Chip for Edge {
+    fn get_direction(&self, _offset: u32) -> Result<LineDirection> {
+        Ok(LineDirection::In)
+    }
+
+    fn set_config(&self, _offset: u32, config: LineConfig) -> Result {
+        match config {
+            LineConfig::InputDebounce(time) => {
+                self.debounce.store(time, Relaxed);
+                Ok(())
+            }
+            _ => Err(ENOTSUPP),
+        }
+    }
+
+    fn init_valid_mask(&self, valid: &mut Bitmap) -> Result {
+        if self.refuses {
+            return Err(EIO);
+        }
+        valid.clear_bit(68);
+        Ok(())
+    }
+}
+
+#[vtable]
+impl IrqChip for Edge {
+    const HANDLER: FlowHandler = FlowHandler::Edge;
+
+    fn irq_domain(&self) -> &IrqDomain {
+        &self.domain
+    }
+
+    fn irq_request_resources(&self, _offset: u32) -> Result {
+        match self.parent.load(Relaxed) {
+            NONE => Ok(()),
+            irq => request_for_good(irq),
+        }
+    }
+
+    fn irq_release_resources(&self, _offset: u32) {
+        let irq = self.parent.load(Relaxed);
+
+        if irq != NONE {
+            // SAFETY: As in `request_for_good()`.
+            unsafe { bindings::free_irq(irq, ptr::dangling_mut()) };
+        }
+    }
+
+    fn irq_ack(&self, _offset: u32) {
+        self.acked.fetch_add(1, Relaxed);
+    }
+
+    fn irq_mask(&self, _offset: u32) {
+        self.masked.fetch_add(1, Relaxed);
+    }
+
+    fn irq_unmask(&self, _offset: u32) {}
+
+    fn irq_set_type(&self, _offset: u32, _trigger: TriggerType) -> Result {
+        Ok(())
+    }
+}
+
+/// A chip whose edge interrupts need no acknowledgement, nor a bus lock.
+#[pin_data]
+struct Bare {
+    #[pin]
+    domain: IrqDomain,
+}
+
+#[vtable]
+impl Chip for Bare {
+    fn get_direction(&self, _offset: u32) -> Result<LineDirection> {
+        Ok(LineDirection::In)
+    }
+}
+
+#[vtable]
+impl IrqChip for Bare {
+    const HANDLER: FlowHandler = FlowHandler::Edge;
+
+    fn irq_domain(&self) -> &IrqDomain {
+        &self.domain
+    }
+
+    fn irq_mask(&self, _offset: u32) {}
+
+    fn irq_unmask(&self, _offset: u32) {}
+
+    fn irq_set_type(&self, _offset: u32, _trigger: TriggerType) -> Result {
+        Ok(())
+    }
+}
+
 /// A chip that can do nothing but tell the direction of its lines.
 struct Mute;
 
@@ -340,9 +478,13 @@ impl Parent {
     }
 
     fn device(&self) -> &Device<Bound> {
-        // SAFETY: A faux device is bound to the driver of its bus from its creation to its end.
-        unsafe { self.0.as_ref().as_bound() }
+        self.0.bound()
     }
+}
+
+/// Registers a chip with interrupts.
+fn register(parent: &Parent, chip: &Arc<Recorder>) -> Result<Registration<Recorder>> {
+    Registration::with_irq(parent.device(), chip.clone(), info(), lock_classes!())
 }
 
 /// A line, requested from the chip that is registered with the label of these tests.
@@ -356,8 +498,12 @@ unsafe impl Send for Line {}
 
 impl Line {
     fn request(offset: u32) -> Result<Self> {
+        Self::request_from(LABEL, offset)
+    }
+
+    fn request_from(label: &CStr, offset: u32) -> Result<Self> {
         // SAFETY: The label is a C string.
-        let device = unsafe { bindings::gpio_device_find_by_label(LABEL.as_char_ptr()) };
+        let device = unsafe { bindings::gpio_device_find_by_label(label.as_char_ptr()) };
         if device.is_null() {
             return Err(ENODEV);
         }
@@ -544,67 +690,18 @@ mod tests {
     }
 
     #[test]
-    fn sets_of_lines() -> Result {
-        let set = LineSet::new(65)?;
-
-        for line in [0, 63, 64, 65, NONE] {
-            set.insert(line);
-        }
-        assert!(set.iter().eq([0, 63, 64]));
-        assert!(!set.has(65));
-        assert!(set.remove(63));
-        assert!(!set.remove(63));
-        assert!(!set.remove(65));
-        assert!(set.iter().eq([0, 64]));
-        assert!(LineSet::new(0)?.iter().next().is_none());
-        Ok(())
-    }
-
-    #[test]
-    fn abandoned_locks_let_go() -> Result {
-        let locks = Arc::new(LineLocks::new(LINES.into())?, GFP_KERNEL)?;
-        let theirs = locks.clone();
-        let got_it = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
-        let count = got_it.clone();
-
-        // Nobody ever releases this one.
-        let first = locks.lock(66);
-        let others = spawn(move || {
-            if theirs.lock(65) {
-                count.fetch_add(1, Relaxed);
-            }
-            if !theirs.lock(66) {
-                count.fetch_add(1, Relaxed);
-            }
-        })?;
-        a_while();
-        let before = got_it.load(Relaxed);
-        locks.abandon();
-        others.wait_for_completion();
-        // Do not wait for anybody.
-        let last = locks.lock(66);
-        locks.wait_for_holders();
-
-        assert!(first);
-        assert!(!last);
-        assert_eq!(before, 1);
-        assert_eq!(got_it.load(Relaxed), 2);
-        Ok(())
-    }
-
-    #[test]
     fn lines_are_used() -> Result {
         let parent = Parent::new()?;
         let chip = Recorder::new()?;
-        chip.outputs.insert(1);
-        chip.high.insert(3);
+        chip.outputs.set_bit_atomic(1);
+        chip.high.set_bit_atomic(3);
         let chip_of_lines = Registration::new(parent.device(), chip.clone(), info())?;
 
         let line = Line::request(69)?;
         let requested = chip.log.was(&[(Op::Request, 69)]);
         line.input()?;
         let low = line.get()?;
-        chip.high.insert(69);
+        chip.high.set_bit_atomic(69);
         let high = line.get()?;
         let read = chip.log.was(&[(Op::Input, 69)]);
         line.output(false)?;
@@ -665,8 +762,8 @@ mod tests {
         });
         let were_set = (chip.is_high(2), chip.is_high(68), chip.wanted.xchg(0, Full));
 
-        chip.high.insert(2);
-        chip.high.insert(3);
+        chip.high.set_bit_atomic(2);
+        chip.high.set_bit_atomic(3);
         values = 0;
         // SAFETY: As above.
         let get = to_result(unsafe {
@@ -705,8 +802,8 @@ mod tests {
         // What a consumer passes that has the first four lines: no second word of values.
         let mut mask = [0b1110usize, 0];
         let mut bits = [!0b0100usize, !0];
-        chip.high.insert(0);
-        chip.high.insert(1);
+        chip.high.set_bit_atomic(0);
+        chip.high.set_bit_atomic(1);
         // SAFETY: The mask is of all lines, the values are of those up to the last one in it.
         let ret = unsafe { callback(gc, mask.as_mut_ptr(), bits.as_mut_ptr()) };
         let length = chip.wanted.xchg(0, Full);
@@ -723,51 +820,6 @@ mod tests {
         assert_eq!(bits, [!0b1100, !0]);
         assert_eq!(nothing, 0);
         assert_eq!(chip.wanted.load(Relaxed), 0);
-        Ok(())
-    }
-
-    #[test]
-    fn single_line_is_not_several() -> Result {
-        let parent = Parent::new()?;
-        let chip = Recorder::new()?;
-        let chip_of_lines = Registration::new(parent.device(), chip.clone(), info())?;
-        let line = Line::request(0)?;
-        // SAFETY: The device is valid as long as `line` lives.
-        let gc = unsafe { bindings::gpio_device_get_chip(line.device) };
-        // SAFETY: The chip is registered.
-        let (get, set) = unsafe { ((*gc).get_multiple, (*gc).set_multiple) };
-        let (get, set) = (get.ok_or(ENOTSUPP)?, set.ok_or(ENOTSUPP)?);
-
-        // In the second word, and the last that there is.
-        let mut mask = [0usize, 1 << 5];
-        let mut bits = [!0usize, !0];
-        chip.log.used.store(0, Relaxed);
-        // SAFETY: Mask and values are of all lines.
-        let is_set = unsafe { set(gc, mask.as_mut_ptr(), bits.as_mut_ptr()) };
-        let was_set = chip.log.was(&[(Op::SetHigh, 69)]);
-        let was_high = chip.is_high(69);
-
-        // SAFETY: As above.
-        let high = unsafe { get(gc, mask.as_mut_ptr(), bits.as_mut_ptr()) };
-        let of_high = bits;
-        chip.drive(69, false);
-        // SAFETY: As above.
-        let low = unsafe { get(gc, mask.as_mut_ptr(), bits.as_mut_ptr()) };
-        let several = chip.wanted.load(Relaxed);
-
-        // Two lines, one in each word.
-        mask = [1, 1];
-        // SAFETY: As above.
-        let two = unsafe { get(gc, mask.as_mut_ptr(), bits.as_mut_ptr()) };
-        drop(line);
-        drop(chip_of_lines);
-        drop(parent);
-
-        assert_eq!((is_set, was_set, was_high), (0, true, true));
-        assert_eq!((high, of_high), (0, [!0, !0]));
-        assert_eq!((low, bits), (0, [!1, !(1 | 1 << 5)]));
-        assert_eq!(several, 0);
-        assert_eq!((two, chip.wanted.load(Relaxed)), (0, 65));
         Ok(())
     }
 
@@ -796,6 +848,7 @@ mod tests {
             parent.device(),
             chip.clone(),
             ChipInfo { ngpio: 0, ..info() },
+            lock_classes!(),
         )
         .err();
         let few_names = Registration::with_irq(
@@ -805,10 +858,11 @@ mod tests {
                 names: Some(LineNames::new([Some(c"one")].into_iter())?),
                 ..info()
             },
+            lock_classes!(),
         )
         .err();
         // Neither has kept the chip's domain.
-        let good = Registration::with_irq(parent.device(), chip, info());
+        let good = register(&parent, &chip);
         let is_good = good.is_ok();
         drop(good);
         drop(parent);
@@ -851,7 +905,7 @@ mod tests {
         let chip = Recorder::new()?;
         let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
         let too_early = chip.domain.handle_irq(5);
-        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let chip_of_lines = register(&parent, &chip)?;
         let line = Line::request(5)?;
         let irq = line.irq()?;
         let unwanted = chip.domain.handle_irq(6);
@@ -925,7 +979,7 @@ mod tests {
         let parent = Parent::new()?;
         let chip = Recorder::new()?;
         let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
-        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let chip_of_lines = register(&parent, &chip)?;
         let line = Line::request(0)?;
         let irq = line.irq()?;
         let consumer = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false)?;
@@ -959,7 +1013,7 @@ mod tests {
         let parent = Parent::new()?;
         let chip = Recorder::new()?;
         let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
-        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let chip_of_lines = register(&parent, &chip)?;
         let line = Line::request(0)?;
         let irq = line.irq()?;
         let consumer = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, true)?;
@@ -990,7 +1044,7 @@ mod tests {
         let parent = Parent::new()?;
         let chip = Recorder::new()?;
         let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
-        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let chip_of_lines = register(&parent, &chip)?;
         let line = Line::request(3)?;
         let irq = line.irq()?;
         chip.log.used.store(0, Relaxed);
@@ -1028,13 +1082,13 @@ mod tests {
     fn a_domain_has_one_chip() -> Result {
         let parent = Parent::new()?;
         let chip = Recorder::new()?;
-        let first = Registration::with_irq(parent.device(), chip.clone(), info())?;
-        let second = Registration::with_irq(parent.device(), chip.clone(), info()).err();
+        let first = register(&parent, &chip)?;
+        let second = register(&parent, &chip).err();
         // That has not thrown the first one out.
         let still = chip.domain.handle_irq(0);
         drop(first);
         let gone = chip.domain.handle_irq(0);
-        let again = Registration::with_irq(parent.device(), chip, info());
+        let again = register(&parent, &chip);
         let is_again = again.is_ok();
         drop(again);
         drop(parent);
@@ -1051,7 +1105,7 @@ mod tests {
         let parent = Parent::new()?;
         let chip = Recorder::new()?;
         let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
-        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let chip_of_lines = register(&parent, &chip)?;
         let line = Line::request(66)?;
         let irq = line.irq()?;
         let consumer = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false)?;
@@ -1059,7 +1113,7 @@ mod tests {
         // The lines of another chip, which is just being registered, as it were.
         let other = KBox::pin_init(IrqDomain::new(), GFP_KERNEL)?;
         // SAFETY: `other` outlives `lines`.
-        let lines = unsafe { irq_lines::IrqLines::new(ptr::NonNull::from(&*other), LINES.into())? };
+        let lines = unsafe { irqchip::IrqLines::new(&other, LINES.into())? };
         let early = other.handle_irq(66);
         let out_of_range = other.handle_irq(LINES.into());
         let before = count.load(Relaxed);
@@ -1091,7 +1145,7 @@ mod tests {
     fn a_slow_line_stops_no_other() -> Result {
         let parent = Parent::new()?;
         let chip = Recorder::new()?;
-        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let chip_of_lines = register(&parent, &chip)?;
         let lines = [Line::request(0)?, Line::request(1)?];
         let irqs = [lines[0].irq()?, lines[1].irq()?];
         chip.slow.store(0, Relaxed);
@@ -1128,7 +1182,7 @@ mod tests {
     fn removal_waits_for_operations() -> Result {
         let parent = Parent::new()?;
         let chip = Recorder::new()?;
-        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let chip_of_lines = register(&parent, &chip)?;
         let line = Line::request(0)?;
         let irq = line.irq()?;
         chip.slow.store(0, Relaxed);
@@ -1166,7 +1220,7 @@ mod tests {
         let parent = Parent::new()?;
         let chip = Recorder::new()?;
         let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
-        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let chip_of_lines = register(&parent, &chip)?;
         let line = Line::request(9)?;
         let irq = line.irq()?;
         let consumer = consume(parent.device(), irq, Flags::TRIGGER_FALLING, &count, false)?;
@@ -1197,7 +1251,7 @@ mod tests {
     fn removal_frees_no_interrupt_while_calls_run() -> Result {
         let parent = Parent::new()?;
         let chip = Recorder::new()?;
-        let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+        let chip_of_lines = register(&parent, &chip)?;
         request_for_good(Line::request(9)?.irq()?)?;
         let line = Line::request(0)?;
         chip.slow.store(0, Relaxed);
@@ -1233,7 +1287,7 @@ mod tests {
         for round in 0..20 {
             let parent = Parent::new()?;
             let chip = Recorder::new()?;
-            let chip_of_lines = Registration::with_irq(parent.device(), chip.clone(), info())?;
+            let chip_of_lines = register(&parent, &chip)?;
             let line = Line::request(0)?;
             let irq = line.irq()?;
             drop(line);
@@ -1268,14 +1322,154 @@ mod tests {
     }
 
     #[test]
+    fn edges_are_acknowledged() -> Result {
+        let parent = Parent::new()?;
+        let chip = Edge::new(false)?;
+        let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
+        let chip_of_lines = Edge::register(&parent, &chip)?;
+        let line = Line::request(69)?;
+        let irq = line.irq()?;
+        let consumer = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false)?;
+        chip.acked.store(0, Relaxed);
+
+        let raised = chip.domain.handle_irq(69);
+        let seen = (
+            chip.acked.load(Relaxed),
+            chip.masked.load(Relaxed),
+            count.load(Relaxed),
+        );
+        drop(consumer);
+        drop(line);
+        drop(chip_of_lines);
+        drop(parent);
+
+        assert_eq!(raised, Ok(()));
+        assert_eq!(seen, (1, 0, 1));
+        Ok(())
+    }
+
+    /// `handle_edge_irq()` calls `irq_ack` whether it is there or not.
+    #[test]
+    fn edges_need_no_acknowledgement() -> Result {
+        let parent = Parent::new()?;
+        let chip = Arc::pin_init(
+            pin_init!(Bare {
+                domain <- IrqDomain::new(),
+            }),
+            GFP_KERNEL,
+        )?;
+        let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
+        let chip_of_lines =
+            Registration::with_irq(parent.device(), chip.clone(), info(), lock_classes!())?;
+        let line = Line::request(0)?;
+        let irq = line.irq()?;
+        let consumer = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false)?;
+
+        let raised = chip.domain.handle_irq(0);
+        let counted = count.load(Relaxed);
+        drop(consumer);
+        drop(line);
+        drop(chip_of_lines);
+        drop(parent);
+
+        assert_eq!(raised, Ok(()));
+        assert_eq!(counted, 1);
+        Ok(())
+    }
+
+    #[test]
+    fn lines_are_configured() -> Result {
+        let parent = Parent::new()?;
+        let chip = Edge::new(false)?;
+        let chip_of_lines = Edge::register(&parent, &chip)?;
+        let line = Line::request(1)?;
+        // SAFETY: The descriptor is valid as long as `line` lives.
+        let set = unsafe { bindings::gpiod_set_debounce(line.desc, 1234) };
+        let config = (bindings::pin_config_param_PIN_CONFIG_DRIVE_PUSH_PULL) as usize;
+        // SAFETY: As above.
+        let other = unsafe { bindings::gpiod_set_config(line.desc, config) };
+        let invalid = Line::request(68).err();
+        drop(line);
+        drop(chip_of_lines);
+        drop(parent);
+
+        assert_eq!(set, 0);
+        assert_eq!(chip.debounce.load(Relaxed), 1234);
+        assert_eq!(other, ENOTSUPP.to_errno());
+        assert_eq!(invalid, Some(EINVAL));
+        assert_eq!(LineConfig::try_from(0xff), Err(ENOTSUPP));
+        Ok(())
+    }
+
+    #[test]
+    fn a_failing_registration_leaves_nothing() -> Result {
+        let parent = Parent::new()?;
+        let chip = Edge::new(true)?;
+        let names = LineNames::new((0..LINES).map(|_| Some(c"a line")))?;
+        let failed = Registration::with_irq(
+            parent.device(),
+            chip.clone(),
+            ChipInfo {
+                names: Some(names),
+                ..info()
+            },
+            lock_classes!(),
+        )
+        .err();
+        let raised = chip.domain.handle_irq(0);
+        let again = Edge::register(&parent, &chip).err();
+        drop(parent);
+
+        assert_eq!(failed, Some(EIO));
+        assert_eq!(raised, Err(ENODEV));
+        assert_eq!(again, Some(EIO));
+        Ok(())
+    }
+
+    /// Lockdep takes it for recursion if all chips have the same classes.
+    #[test]
+    fn chips_may_nest() -> Result {
+        let parent = Parent::new()?;
+        let inner = Recorder::new()?;
+        let inner_of_lines = register(&parent, &inner)?;
+        let irq = Line::request(3)?.irq()?;
+        let outer = Edge::new(false)?;
+        let outer_of_lines = Registration::with_irq(
+            parent.device(),
+            outer.clone(),
+            ChipInfo {
+                label: c"rust-gpio-kunit-outer",
+                ..info()
+            },
+            lock_classes!(),
+        )?;
+        outer.parent.store(irq, Relaxed);
+        // SAFETY: It is but read.
+        let before = unsafe { ptr::addr_of!(bindings::debug_locks).read_volatile() };
+
+        let line = Line::request_from(c"rust-gpio-kunit-outer", 3)?;
+        let requested = request_for_good(line.irq()?);
+        let nested = inner.requested.load(Relaxed);
+        drop(line);
+        // Frees the one of the inner chip, too.
+        drop(outer_of_lines);
+        let left = inner.requested.load(Relaxed);
+        // SAFETY: As above.
+        let after = unsafe { ptr::addr_of!(bindings::debug_locks).read_volatile() };
+        drop(inner_of_lines);
+        drop(parent);
+
+        assert_eq!(requested, Ok(()));
+        assert_eq!((nested, left), (1, 0));
+        assert_eq!(after, before);
+        Ok(())
+    }
+
+    #[test]
     fn a_leaked_chip_ends_with_its_device() -> Result {
         let parent = Parent::new()?;
         let chip = Recorder::new()?;
-        let registration = ManuallyDrop::new(Registration::with_irq(
-            parent.device(),
-            chip.clone(),
-            info(),
-        )?);
+        let registration = ManuallyDrop::new(register(&parent, &chip)?);
         let is_there = Line::request(0).is_ok();
         drop(parent);
         let gone = Line::request(0).err();
