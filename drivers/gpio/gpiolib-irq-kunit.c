@@ -33,6 +33,7 @@
 
 #define LINES	4
 #define LINE	1
+#define LAST	(LINES - 1)
 
 /* Whoever comes to a stop point says so, and waits until the test goes on. */
 struct stop_point {
@@ -50,6 +51,7 @@ struct test_chip {
 	int (*meanwhile)(struct test_chip *chip);
 	struct stop_point in_get;
 	struct stop_point in_bus_unlock;
+	struct stop_point after_bus_unlock;
 	struct gpio_desc *desc;
 	int irq;
 	struct completion removed;
@@ -161,6 +163,8 @@ static void test_irq_bus_sync_unlock(struct irq_data *data)
 	stop_at(&chip->in_bus_unlock);
 	chip->bus_locks--;
 	mutex_unlock(&chip->bus_lock);
+	if (irqd_to_hwirq(data) == LAST)
+		stop_at(&chip->after_bus_unlock);
 }
 
 static const struct irq_chip test_irq_chip = {
@@ -193,6 +197,8 @@ static struct test_chip *add_chip(struct kunit *test)
 	init_completion(&chip->in_get.go_on);
 	init_completion(&chip->in_bus_unlock.reached);
 	init_completion(&chip->in_bus_unlock.go_on);
+	init_completion(&chip->after_bus_unlock.reached);
+	init_completion(&chip->after_bus_unlock.go_on);
 
 	chip->gc = (struct gpio_chip){
 		.label = "gpiolib-irq-test",
@@ -495,6 +501,35 @@ static void requests_may_end_during_removal(struct kunit *test)
 	kfree(chip);
 }
 
+/* gpiolib does not free the request's interrupt behind its back. */
+static void requests_free_their_interrupts(struct kunit *test)
+{
+	struct test_chip *chip = add_chip(test);
+	struct file *file, *cdev;
+	struct task *remover;
+
+	/* The one that comes next holds up the removal while it is freed. */
+	chip->irq = irq_create_mapping(chip->gc.irq.domain, LAST);
+	KUNIT_ASSERT_EQ(test, request_line(chip), 0);
+	file = request_events(test, chip, &cdev);
+	chip->after_bus_unlock.armed = true;
+	remover = start(test, chip, remove_chip, false);
+	KUNIT_EXPECT_TRUE(test, ends(&chip->after_bus_unlock.reached));
+
+	kunit_warning_suppress(test) {
+		fput(file);
+		flush_delayed_fput();
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 0);
+	}
+	complete(&chip->after_bus_unlock.go_on);
+	finish(test, remover);
+	KUNIT_EXPECT_EQ(test, chip->started, 0);
+	gpiochip_free_own_desc(chip->desc);
+	fput(cdev);
+	flush_delayed_fput();
+	kfree(chip);
+}
+
 struct read_of_events {
 	struct file *file;
 	struct completion done;
@@ -553,6 +588,7 @@ static struct kunit_case gpiolib_irq_cases[] = {
 	KUNIT_CASE(removal_waits_for_bus_lock),
 #ifdef CONFIG_GPIO_CDEV
 	KUNIT_CASE(requests_may_end_during_removal),
+	KUNIT_CASE(requests_free_their_interrupts),
 	KUNIT_CASE(reading_does_not_keep_the_chip),
 #endif
 	{}
