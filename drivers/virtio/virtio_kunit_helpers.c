@@ -379,7 +379,7 @@ static void kunit_virtio_unmap_page(union virtio_map map, dma_addr_t handle,
 	broke(dev, KUNIT_VIRTIO_RULE_TAKEN, "%zu bytes that are not mapped", size);
 }
 
-static void sync(union virtio_map map, dma_addr_t handle, size_t size, bool for_cpu)
+static void sync_mapping(union virtio_map map, dma_addr_t handle, size_t size, bool for_cpu)
 {
 	struct kunit_virtio *dev = map_to_dev(map);
 	void *addr = (void *)(uintptr_t)handle;
@@ -400,7 +400,7 @@ static void sync(union virtio_map map, dma_addr_t handle, size_t size, bool for_
 static void kunit_virtio_sync_for_cpu(union virtio_map map, dma_addr_t handle,
 				      size_t size, enum dma_data_direction dir)
 {
-	sync(map, handle, size, true);
+	sync_mapping(map, handle, size, true);
 }
 
 static void kunit_virtio_sync_for_device(union virtio_map map, dma_addr_t handle,
@@ -408,7 +408,7 @@ static void kunit_virtio_sync_for_device(union virtio_map map, dma_addr_t handle
 {
 	/* The device has not seen what the driver has not written. */
 	if (dir != DMA_FROM_DEVICE)
-		sync(map, handle, size, false);
+		sync_mapping(map, handle, size, false);
 }
 
 static void *kunit_virtio_alloc_coherent(union virtio_map map, size_t size,

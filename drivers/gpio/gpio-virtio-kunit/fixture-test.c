@@ -5,6 +5,9 @@
  * A test inside of a test does what has to make it fail.
  */
 
+/* For pr_debug(). */
+#define DEBUG
+
 #include <linux/gpio/driver.h>
 #include <linux/jiffies.h>
 #include <linux/printk.h>
@@ -82,7 +85,7 @@ static void fails_for_a_surplus_interrupt(struct kunit *test)
 /* At a level that the console, whose readers take it for a warning, does not show. */
 static void warning(struct fixture *f)
 {
-	printk(KERN_DEBUG "WARNING: of a test of tests\n");
+	pr_debug("WARNING: of a test of tests\n");
 }
 
 static void fails_for_a_warning_of_the_kernel(struct kunit *test)
