@@ -87,8 +87,8 @@ static bool rng_answer(struct rng_model *rng, u8 byte, u32 used)
 /* Waits until the driver has asked so often, as khwrngd may have to run for that. */
 static bool rng_asked(struct rng_model *rng, unsigned int times)
 {
-	for (int i = 0; i < 200 && READ_ONCE(rng->asked) < times; i++)
-		msleep(10);
+	for (int i = 0; i < 100 && READ_ONCE(rng->asked) < times; i++)
+		msleep(20);
 	return READ_ONCE(rng->asked) >= times;
 }
 
