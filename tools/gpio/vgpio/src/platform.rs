@@ -32,6 +32,9 @@ use crate::vring::Vring;
 
 /// How long the front end has for a translation. It may wait for us meanwhile.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The same, when it has said nothing since it was waited for in vain: a guest may use any number of
+/// addresses that are not mapped.
+const IMPATIENCE: Duration = Duration::from_millis(1);
 
 // Requests of the front end, see the vhost-user specification.
 const SET_FEATURES: u32 = 2;
@@ -69,6 +72,8 @@ pub struct Platform {
     /// How many messages about translations came.
     updates: Mutex<u64>,
     updated: Condvar,
+    /// How many there were when the front end did not answer.
+    silent_at: Mutex<Option<u64>>,
     /// The way to ask.
     front_end: Mutex<Option<UnixStream>>,
     regions: Mutex<Vec<Region>>,
@@ -233,7 +238,8 @@ impl Iommu for Translator {
         access: Permissions,
     ) -> Result<IotlbIterator<RwLockReadGuard<'_, Iotlb>>, Error> {
         let platform = &*self.0;
-        let deadline = Instant::now() + PATIENCE;
+        let silent = *lock(&platform.silent_at) == Some(*lock(&platform.updates));
+        let deadline = Instant::now() + if silent { IMPATIENCE } else { PATIENCE };
         loop {
             let seen = *lock(&platform.updates);
             let tlb = platform.tlb.read().expect("a thread panicked");
@@ -251,6 +257,7 @@ impl Iommu for Translator {
                 .updated
                 .wait_timeout_while(updates, patience, unchanged);
             if waited.expect("a thread panicked").1.timed_out() {
+                *lock(&platform.silent_at) = Some(seen);
                 return Err(Error::CannotResolve {
                     iova_range: IovaRange { base: iova, length },
                     reason: "the front end does not say".into(),
@@ -473,6 +480,9 @@ mod tests {
         it.give(SET_MEM_TABLE, 0, &[0xff; 24], &[]);
         it.is_passed_on(SET_MEM_TABLE, 24);
         assert_eq!(it.translate(0x1000, 1, Permissions::Read), None);
+        let begin = Instant::now();
+        assert_eq!(it.translate(0x1000, 1, Permissions::Read), None);
+        assert!(begin.elapsed() < PATIENCE / 2, "waited for an answer twice");
     }
 
     #[test]
