@@ -25,7 +25,7 @@ use crate::ring::{self, Memory, Ring, View};
 use crate::vring::Vring;
 use crate::wire::F_IRQ;
 
-const QUEUES: usize = 2;
+pub const QUEUES: usize = 2;
 
 /// A device as one front end knows it.
 struct Backend {

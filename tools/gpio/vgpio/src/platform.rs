@@ -24,10 +24,10 @@ use smallvec::SmallVec;
 use vhost::vhost_user::Listener;
 use vhost_user_backend::VringT;
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_ACCESS_PLATFORM;
-use virtio_queue::QueueT;
 use vm_memory::iommu::{Error, Iotlb, IotlbIterator, IovaRange};
 use vm_memory::{GuestAddress, Iommu, Permissions};
 
+use crate::backend::QUEUES;
 use crate::vring::Vring;
 
 /// How long the front end has for a translation. It may wait for us meanwhile.
@@ -40,6 +40,7 @@ const IMPATIENCE: Duration = Duration::from_millis(1);
 const SET_FEATURES: u32 = 2;
 const SET_MEM_TABLE: u32 = 5;
 const SET_VRING_ADDR: u32 = 9;
+const SET_VRING_BASE: u32 = 10;
 const SET_BACKEND_REQ_FD: u32 = 21;
 const IOTLB_MSG: u32 = 22;
 /// A request of ours.
@@ -77,6 +78,8 @@ pub struct Platform {
     /// The way to ask.
     front_end: Mutex<Option<UnixStream>>,
     regions: Mutex<Vec<Region>>,
+    /// Where the rings are to begin. The library may not have got to it yet.
+    bases: Mutex<[u32; QUEUES]>,
 }
 
 impl Platform {
@@ -137,8 +140,13 @@ impl Platform {
                 self.change(Iotlb::invalidate_all);
             }
             SET_MEM_TABLE => self.set_regions(payload),
+            SET_VRING_BASE => {
+                if let Some(base) = lock(&self.bases).get_mut(word(payload, 0) as usize) {
+                    *base = word(payload, 4);
+                }
+            }
             SET_VRING_ADDR if self.is_enabled() => {
-                set_ring_address(rings, payload)?;
+                self.set_ring_address(rings, payload)?;
                 return acknowledge(from, request, flags);
             }
             SET_BACKEND_REQ_FD => {
@@ -152,6 +160,23 @@ impl Platform {
             _ => {}
         }
         send(to, &header, payload, &descriptors)
+    }
+
+    /// Sets up where a ring is, as the guest's driver knows it.
+    fn set_ring_address(&self, rings: &[Vring], payload: &[u8]) -> io::Result<()> {
+        let index = word(payload, 0) as usize;
+        let (ring, base) = (rings.get(index), lock(&self.bases).get(index).copied());
+        let (Some(ring), Some(base)) = (ring, base) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let [desc, used, avail] = [8, 16, 24].map(|at| number(payload, at));
+        ring.set_queue_info(desc, avail, used)
+            .map_err(io::Error::other)?;
+        // A ring that goes on where it was is one that we know.
+        if base == 0 {
+            ring.set_queue_next_used(0);
+        }
+        Ok(())
     }
 
     fn set_regions(&self, payload: &[u8]) {
@@ -271,20 +296,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("a thread panicked")
 }
 
-/// Sets up where a ring is, as the guest's driver knows it.
-fn set_ring_address(rings: &[Vring], payload: &[u8]) -> io::Result<()> {
-    let ring = rings.get(word(payload, 0) as usize);
-    let ring = ring.ok_or(io::ErrorKind::InvalidData)?;
-    let [desc, used, avail] = [8, 16, 24].map(|at| number(payload, at));
-    ring.set_queue_info(desc, avail, used)
-        .map_err(io::Error::other)?;
-    // A ring that goes on where it was is one that we know.
-    if ring.get_ref().get_queue().next_avail() == 0 {
-        ring.set_queue_next_used(0);
-    }
-    Ok(())
-}
-
 /// The number at an offset; zero where there is none.
 fn number(bytes: &[u8], at: usize) -> u64 {
     let bytes = bytes.get(at..at + 8).and_then(|it| it.try_into().ok());
@@ -350,7 +361,11 @@ fn acknowledge(to: &UnixStream, request: u32, flags: u32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use virtio_queue::QueueT;
+    use vm_memory::GuestMemoryMmap;
+
     use super::*;
+    use crate::ring::Memory;
 
     const SHARED_AT: u64 = 0x7f00_0000;
     const GUEST_AT: u64 = 0x4_0000;
@@ -386,12 +401,23 @@ mod tests {
         }
 
         fn give(&self, request: u32, flags: u32, payload: &[u8], with: &[OwnedFd]) {
+            self.give_for(&[], request, flags, payload, with);
+        }
+
+        fn give_for(
+            &self,
+            rings: &[Vring],
+            request: u32,
+            flags: u32,
+            payload: &[u8],
+            with: &[OwnedFd],
+        ) {
             let mut header = Vec::new();
             for word in [request, VERSION | flags, payload.len() as u32] {
                 header.extend(word.to_ne_bytes());
             }
             send(&self.front_end, &header, payload, with).unwrap();
-            self.platform.pass_on(&self.from, &self.to, &[]).unwrap();
+            self.platform.pass_on(&self.from, &self.to, rings).unwrap();
         }
 
         fn is_passed_on(&self, request: u32, size: usize) {
@@ -495,5 +521,29 @@ mod tests {
         it.is_passed_on(SET_FEATURES, 8);
         assert!(it.platform.is_enabled());
         assert_eq!(it.translate(0, 1, Permissions::Read), None);
+    }
+
+    #[test]
+    fn rings_begin_where_they_are_told_to() {
+        let it = Stage::new();
+        let ring = Vring::alone(Memory::new(GuestMemoryMmap::new()), 16).unwrap();
+        it.give(
+            SET_FEATURES,
+            0,
+            &bytes(&[1 << VIRTIO_F_ACCESS_PLATFORM]),
+            &[],
+        );
+        for (base, next_used) in [(7, 5), (0, 0)] {
+            ring.set_queue_next_avail(7);
+            ring.set_queue_next_used(5);
+            // The library is yet to read it.
+            it.give(SET_VRING_BASE, 0, &bytes(&[base << 32]), &[]);
+            let place = bytes(&[0, 0xffff_0000, 0xffff_2000, 0xffff_1000, 0]);
+            it.give_for(&[ring.clone()], SET_VRING_ADDR, NEED_REPLY, &place, &[]);
+            it.is_acknowledged(SET_VRING_ADDR);
+            let state = ring.get_ref();
+            assert_eq!(state.get_queue().next_used(), next_used);
+            assert_eq!(state.get_queue().used_ring(), 0xffff_2000);
+        }
     }
 }
