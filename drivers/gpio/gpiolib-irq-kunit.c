@@ -52,6 +52,8 @@ struct test_chip {
 	struct stop_point in_get;
 	struct stop_point in_bus_unlock;
 	struct stop_point after_bus_unlock;
+	/* Descriptors of its own do not keep the device. */
+	struct gpio_device *gdev;
 	struct gpio_desc *desc;
 	int irq;
 	struct completion removed;
@@ -217,6 +219,7 @@ static struct test_chip *add_chip(struct kunit *test)
 	chip->gc.irq.default_type = IRQ_TYPE_NONE;
 	KUNIT_ASSERT_EQ(test, gpiochip_add_data(&chip->gc, chip), 0);
 
+	chip->gdev = gpio_device_get(chip->gc.gpiodev);
 	chip->desc = gpiochip_request_own_desc(&chip->gc, LINE, "test", 0, GPIOD_ASIS);
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, chip->desc);
 	chip->irq = gpiod_to_irq(chip->desc);
@@ -228,6 +231,12 @@ static void remove_chip(struct test_chip *chip)
 {
 	gpiochip_remove(&chip->gc);
 	complete_all(&chip->removed);
+}
+
+static void free_chip(struct test_chip *chip)
+{
+	gpio_device_put(chip->gdev);
+	kfree(chip);
 }
 
 static int run_task(void *data)
@@ -314,7 +323,7 @@ static void flags_survive_get_direction(struct kunit *test)
 	}
 	gpiochip_free_own_desc(chip->desc);
 	remove_chip(chip);
-	kfree(chip);
+	free_chip(chip);
 }
 
 static void flags_survive_free(struct kunit *test)
@@ -330,7 +339,7 @@ static void flags_survive_free(struct kunit *test)
 		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 0);
 	}
 	remove_chip(chip);
-	kfree(chip);
+	free_chip(chip);
 }
 
 /* An operation in progress holds up the removal; from then on requests fail. */
@@ -356,7 +365,7 @@ static void no_request_during_removal(struct kunit *test)
 	finish(test, remover);
 	gpiochip_free_own_desc(chip->desc);
 	KUNIT_EXPECT_EQ(test, chip->started, 0);
-	kfree(chip);
+	free_chip(chip);
 }
 
 /* System calls may be using the interrupts that they have requested. */
@@ -379,7 +388,7 @@ static void interrupts_are_freed_after_operations(struct kunit *test)
 	finish(test, remover);
 	gpiochip_free_own_desc(chip->desc);
 	KUNIT_EXPECT_EQ(test, chip->started, 0);
-	kfree(chip);
+	free_chip(chip);
 }
 
 /* The remover runs as soon as the request lets go of the mutex. */
@@ -400,7 +409,7 @@ static void removal_waits_for_request(struct kunit *test)
 	finish(test, remover);
 	gpiochip_free_own_desc(chip->desc);
 	KUNIT_EXPECT_EQ(test, chip->started, 0);
-	kfree(chip);
+	free_chip(chip);
 }
 
 /* One operation holds the bus lock, another one waits for it. */
@@ -428,7 +437,7 @@ static void removal_waits_for_bus_lock(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, mutex_is_locked(&chip->bus_lock));
 	/* Who still holds the lock would use it. */
 	if (!chip->bus_locks)
-		kfree(chip);
+		free_chip(chip);
 }
 
 #ifdef CONFIG_GPIO_CDEV
@@ -498,7 +507,7 @@ static void requests_may_end_during_removal(struct kunit *test)
 	gpiochip_free_own_desc(chip->desc);
 	fput(cdev);
 	flush_delayed_fput();
-	kfree(chip);
+	free_chip(chip);
 }
 
 /* gpiolib does not free the request's interrupt behind its back. */
@@ -527,7 +536,7 @@ static void requests_free_their_interrupts(struct kunit *test)
 	gpiochip_free_own_desc(chip->desc);
 	fput(cdev);
 	flush_delayed_fput();
-	kfree(chip);
+	free_chip(chip);
 }
 
 struct read_of_events {
@@ -575,7 +584,7 @@ static void reading_does_not_keep_the_chip(struct kunit *test)
 	fput(read.file);
 	fput(cdev);
 	flush_delayed_fput();
-	kfree(chip);
+	free_chip(chip);
 }
 #endif /* CONFIG_GPIO_CDEV */
 

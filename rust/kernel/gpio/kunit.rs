@@ -586,6 +586,19 @@ impl irq::Handler for Consumer {
     }
 }
 
+/// A consumer whose handler may be forced into a thread.
+struct Forced {
+    /// The task that the handler ran in.
+    task: Arc<Atomic<i32>>,
+}
+
+impl irq::Handler for Forced {
+    fn handle(&self, _dev: &Device<Bound>) -> IrqReturn {
+        self.task.store(current!().pid(), Relaxed);
+        IrqReturn::Handled
+    }
+}
+
 /// Requests an interrupt; the result has to be dropped before the chip is removed.
 ///
 /// The handler is not forced into a thread: it has run when the interrupt was raised.
@@ -1036,6 +1049,52 @@ mod tests {
         assert!(masked);
         assert!(unmasked);
         assert_eq!(count.load(Relaxed), 1);
+        Ok(())
+    }
+
+    /// With `threadirqs` the handler is a thread, at the end of which the chip must be told to
+    /// unmask the line: with the bus lock, or a chip that tells its hardware then never does.
+    #[test]
+    fn forced_threads_end_with_the_bus_lock() -> Result {
+        let parent = Parent::new()?;
+        let chip = Recorder::new()?;
+        let task = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        let chip_of_lines = register(&parent, &chip)?;
+        let line = Line::request(0)?;
+        // SAFETY: The interrupt is that of a line of the chip of `dev`.
+        let request = unsafe { IrqRequest::new(parent.device(), line.irq()?) };
+        let consumer = KBox::pin_init(
+            irq::Registration::new(
+                request,
+                Flags::TRIGGER_RISING,
+                LABEL,
+                Ok::<_, Error>(Forced { task: task.clone() }),
+            ),
+            GFP_KERNEL,
+        )?;
+        chip.log.used.store(0, Relaxed);
+
+        let raised = chip.domain.handle_irq(0);
+        a_while();
+        let forced = task.load(Relaxed) != current!().pid();
+        let ended = if forced {
+            chip.log.was(&[
+                (Op::IrqMask, 0),
+                (Op::IrqLock, 0),
+                (Op::IrqUnmask, 0),
+                (Op::IrqSync, 0),
+            ])
+        } else {
+            chip.log.was(&[(Op::IrqMask, 0), (Op::IrqUnmask, 0)])
+        };
+        drop(consumer);
+        drop(line);
+        drop(chip_of_lines);
+        drop(parent);
+
+        assert_eq!(raised, Ok(()));
+        assert!(task.load(Relaxed) != 0);
+        assert!(ended);
         Ok(())
     }
 
