@@ -62,6 +62,7 @@ mod config;
 #[cfg(CONFIG_RUST_VIRTIO_KUNIT_TEST)]
 mod kunit;
 mod queue;
+mod requests;
 
 pub use self::{
     binding::{
@@ -83,8 +84,19 @@ pub use self::{
         new_virtqueue,
         Access,
         AnyQueue,
+        Closed,
         Queue,
         Reclaim, //
+    },
+    requests::{
+        new_requests,
+        Answer,
+        Generation,
+        Options,
+        Part,
+        Requests,
+        Scope,
+        SlotNumber, //
     }, //
 };
 

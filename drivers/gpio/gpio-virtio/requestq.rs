@@ -757,7 +757,7 @@ impl Slots {
         slot.missing = 0;
         if let (Err(_), Some(done)) = (waited, self.dones.get(first)) {
             // The signal may have come in the last moment. It is not for the next one who waits.
-            let _ = done.try_wait();
+            let _ = done.try_wait_for_completion();
         }
         waited.and(slot.ended)
     }
@@ -1181,7 +1181,7 @@ impl RequestQueue {
         let err = loop {
             let slice = left.min(msecs_to_jiffies(BROKEN_POLL_MS));
 
-            match room.wait_killable_timeout(slice) {
+            match room.wait_for_completion_killable_timeout(slice) {
                 Err(err) if err == ETIMEDOUT => left -= slice,
                 Err(err) => break err,
                 Ok(()) => return Ok(()),
@@ -1201,7 +1201,7 @@ impl RequestQueue {
             }
 
             // Either the signal for this task goes to another one, or it was not sent yet.
-            if room.try_wait() {
+            if room.try_wait_for_completion() {
                 slots.pass_on();
             } else {
                 slots.waiting = slots.waiting.saturating_sub(1);
@@ -1222,7 +1222,7 @@ impl RequestQueue {
             .as_ref()
             .and_then(|dones| dones.get(usize::from(batch.first)))
             .ok_or(EINVAL)?
-            .wait_killable()
+            .wait_for_completion_killable()
     }
 
     /// Looks for the answers to a batch for a while.
@@ -1560,7 +1560,7 @@ mod tests {
         fn is_done(&self, batch: &Batch) -> bool {
             let done = self.slots.dones.get(usize::from(batch.first));
 
-            done.is_some_and(|done| done.try_wait())
+            done.is_some_and(|done| done.try_wait_for_completion())
         }
 
         /// Lets time pass. Returns whether anybody is looked after.

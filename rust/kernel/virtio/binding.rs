@@ -7,7 +7,10 @@
 //! field, points to the [`Binding`] from before the driver's probe until after its remove.
 
 use super::{
-    queue::Operations,
+    queue::{
+        Closed,
+        Operations, //
+    },
     AnyQueue,
     Device, //
 };
@@ -399,7 +402,12 @@ impl Binding {
         }
 
         // SAFETY: By the requirements of this function; there are no queues.
-        unsafe { self.find()? };
+        unsafe { self.find() }.inspect_err(|_| {
+            // The core does not try again.
+            //
+            // SAFETY: By the requirements of this function.
+            unsafe { self.tell_owner(Closed::Ended) };
+        })?;
         // SAFETY: As above.
         unsafe { self.set_ready() };
         Ok(())
@@ -423,6 +431,9 @@ impl Binding {
 
         // SAFETY: The device is valid and bound; this may sleep.
         unsafe { bindings::virtio_device_shutdown(self.dev.as_raw()) };
+
+        // SAFETY: By the requirements of this function.
+        unsafe { self.tell_owner(self.why_closed()) };
     }
 
     /// Resets the device, negotiates what was negotiated before, finds the queues, opens them, and
@@ -651,6 +662,9 @@ impl Binding {
 
         if !self.found.replace(false) {
             // A transport that has failed to find the queues has cleaned up by itself.
+            //
+            // SAFETY: By the requirements of this function.
+            unsafe { self.tell_owner(self.why_closed()) };
             return;
         }
 
@@ -667,6 +681,32 @@ impl Binding {
         if let Some(del_vqs) = unsafe { (*(*vdev).config).del_vqs } {
             // SAFETY: The device has queues, and all that were opened are closed.
             unsafe { del_vqs(vdev) };
+        }
+
+        // SAFETY: By the requirements of this function.
+        unsafe { self.tell_owner(self.why_closed()) };
+    }
+
+    fn why_closed(&self) -> Closed {
+        match self.state.get() {
+            State::Ended => Closed::Ended,
+            _ => Closed::Held,
+        }
+    }
+
+    /// Tells all queues that they are closed, and for how long.
+    ///
+    /// # Safety
+    ///
+    /// The lock of the device must be held.
+    unsafe fn tell_owner(&self, why: Closed) {
+        // SAFETY: By the type invariants: the lock is held.
+        let Some(owner) = (unsafe { &*self.owner.get() }) else {
+            return;
+        };
+
+        for AnyQueue(queue) in (0..).map_while(|index| owner.queue(index)) {
+            queue.closed(why);
         }
     }
 }

@@ -59,6 +59,25 @@ pub trait Reclaim<B: Buffer, L: IrqLockKind = Spin>: Sized + Send + 'static {
     ///
     /// Process context, may sleep, no lock of the queue held.
     fn reclaim(queue: &Queue<B, Self, L>, buffer: B);
+
+    /// Notes that `queue` was closed, and its buffers were reclaimed: see [`Closed`].
+    ///
+    /// # Context
+    ///
+    /// Process context, may sleep, no lock of the queue held.
+    fn closed(queue: &Queue<B, Self, L>, why: Closed) {
+        let _ = (queue, why);
+    }
+}
+
+/// For how long a [`Queue`] is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Until the device was reset, or resumed.
+    Held,
+    /// For good: the driver is unbound, its probe has failed, the system shuts down, or the device
+    /// could not be resumed. When the system shuts down, buffers are not reclaimed.
+    Ended,
 }
 
 /// Without state the buffer is freed.
@@ -513,6 +532,9 @@ pub(super) unsafe trait Operations: Sync {
     /// `vq` must be what [`Operations::open`] got, [`Operations::close`] must have been called
     /// since, and the device must have been reset since.
     unsafe fn reclaim(&self, vq: NonNull<bindings::virtqueue>);
+
+    /// Tells the driver's state that the queue is closed and its buffers are reclaimed.
+    fn closed(&self, why: Closed);
 }
 
 // SAFETY: `close()` sets `ring.vq` to NULL under the lock and waits for the notifications. All
@@ -581,5 +603,8 @@ unsafe impl<B: Buffer, S: Reclaim<B, L>, L: IrqLockKind> Operations for Queue<B,
             // core no longer has it. The device has been reset, so it no longer uses the memory.
             S::reclaim(self, unsafe { B::from_raw(raw) });
         }
+    }
+    fn closed(&self, why: Closed) {
+        S::closed(self, why);
     }
 }

@@ -34,7 +34,7 @@ impl Completion {
     ///
     /// Any context but NMI.
     #[inline]
-    pub fn try_wait(&self) -> bool {
+    pub fn try_wait_for_completion(&self) -> bool {
         // SAFETY: `self.as_raw()` is a pointer to a valid `struct completion`.
         unsafe { bindings::try_wait_for_completion(self.as_raw()) }
     }
@@ -49,7 +49,7 @@ impl Completion {
     ///
     /// Process context; sleeps.
     #[inline]
-    pub fn wait_killable(&self) -> Result {
+    pub fn wait_for_completion_killable(&self) -> Result {
         // SAFETY: `self.as_raw()` is a pointer to a valid `struct completion`.
         match unsafe { bindings::wait_for_completion_killable(self.as_raw()) } {
             0 => Ok(()),
@@ -68,7 +68,7 @@ impl Completion {
     ///
     /// Process context; sleeps.
     #[inline]
-    pub fn wait_killable_timeout(&self, timeout: Jiffies) -> Result {
+    pub fn wait_for_completion_killable_timeout(&self, timeout: Jiffies) -> Result {
         // SAFETY: `self.as_raw()` is a pointer to a valid `struct completion`.
         match unsafe { bindings::wait_for_completion_killable_timeout(self.as_raw(), timeout) } {
             0 => Err(ETIMEDOUT),
