@@ -842,10 +842,12 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     pub fn call_message(&self, message: Buffer<Out, In>) -> Result<(Buffer<Out, In>, u32)> {
         let next = Some(Next::Message(message));
         let none = &mut core::iter::empty();
-        let returned = self.run(Scope::Any, false, next, none, &mut |_, _| ())?;
-        let (message, written) = returned.ok_or(ENODEV)?;
+        let mut answer = Err(ENODEV);
+        let returned = self.run(Scope::Any, false, next, none, &mut |_, it| answer = it)?;
+        let written = answer?.written;
+        let (message, _) = returned.ok_or(ENODEV)?;
 
-        Ok((message, written?))
+        Ok((message, written))
     }
 
     /// Makes a message for [`Requests::call_message`].
