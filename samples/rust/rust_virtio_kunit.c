@@ -17,6 +17,7 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/virtio.h>
+#include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
 
 #include <kunit/resource.h>
@@ -676,7 +677,444 @@ static struct kunit_suite rng_suite = {
 	.test_cases = rng_cases,
 };
 
-kunit_test_suites(&rng_suite);
+/* The block device */
+
+#define SECTOR		512
+#define SECTORS		21
+#define DISK_BYTES	(SECTORS * SECTOR)
+
+/* What is on the disk: no two words are alike. */
+static u8 disk_byte(loff_t pos)
+{
+	u32 word = pos / sizeof(word) * 2654435761u;
+
+	return word >> (8 * (pos % sizeof(word)));
+}
+
+static u32 blk_complete(struct sample *s, struct kunit_virtio_buffer *buf, u8 status)
+{
+	kunit_virtio_write(buf, buf->in_len - 1, &status, sizeof(status));
+	return status == VIRTIO_BLK_S_OK ? buf->in_len : 1;
+}
+
+static u32 blk_answer(struct sample *s, struct kunit_virtio_buffer *buf)
+{
+	struct virtio_blk_outhdr header = {};
+	size_t len = buf->in_len - 1;
+	u64 sector;
+
+	if (kunit_virtio_read(buf, 0, &header, sizeof(header)) != sizeof(header) ||
+	    buf->out_len != sizeof(header) || header.ioprio ||
+	    le32_to_cpu((__force __le32)header.type) != VIRTIO_BLK_T_IN)
+		return blk_complete(s, buf, VIRTIO_BLK_S_UNSUPP);
+
+	sector = le64_to_cpu((__force __le64)header.sector);
+	if (!len || len % SECTOR || sector >= SECTORS || len / SECTOR > SECTORS - sector)
+		return blk_complete(s, buf, VIRTIO_BLK_S_IOERR);
+
+	for (size_t i = 0; i < len; i++) {
+		u8 byte = disk_byte(sector * SECTOR + i);
+
+		kunit_virtio_write(buf, i, &byte, sizeof(byte));
+	}
+	return blk_complete(s, buf, VIRTIO_BLK_S_OK);
+}
+
+static const struct kunit_virtio_queue_config blk_queue = {
+	.size = 4 * RING,
+	.out = sizeof(struct virtio_blk_outhdr),
+	.in = SECTOR + 1,
+};
+
+/* Makes a block device that is not plugged in yet. */
+static struct sample *blk_of(struct kunit *test, u64 sectors)
+{
+	struct virtio_blk_config config = {
+		.capacity = (__force __virtio64)cpu_to_le64(sectors),
+	};
+	struct kunit_virtio_config device = {
+		.id = VIRTIO_ID_BLOCK,
+		.config = &config,
+		.config_len = sizeof(config),
+		.queues = &blk_queue,
+		.num_queues = 1,
+	};
+	struct sample *s = prepare(test, &device, blk_answer);
+
+	s->file = open_node(test, "rust-virtio-blk");
+	return s;
+}
+
+static struct sample *blk_device(struct kunit *test)
+{
+	return blk_of(test, SECTORS);
+}
+
+static struct sample *bound_blk(struct kunit *test)
+{
+	struct sample *s = blk_device(test);
+
+	plug_bound(s);
+	return s;
+}
+
+/* Bound, and silent from now on. */
+static struct sample *silent_blk(struct kunit *test)
+{
+	struct sample *s = bound_blk(test);
+
+	hold(s);
+	return s;
+}
+
+static void expect_disk_bytes(struct sample *s, struct reader *r, loff_t pos, size_t len)
+{
+	KUNIT_ASSERT_EQ_MSG(s->test, r->ret, len, "%zu bytes at %lld", r->len, pos);
+	KUNIT_EXPECT_EQ(s->test, r->pos, pos + len);
+	for (size_t i = 0; i < len; i++)
+		KUNIT_ASSERT_EQ_MSG(s->test, r->bytes[i], disk_byte(pos + i), "at %lld",
+				    pos + i);
+	KUNIT_EXPECT_PTR_EQ(s->test, memchr_inv(r->bytes + len, 0, sizeof(r->bytes) - len), NULL);
+}
+
+/* All is well: the whole disk can be read. */
+static void expect_disk(struct sample *s)
+{
+	loff_t pos = 0;
+
+	while (pos < DISK_BYTES) {
+		size_t len = min_t(size_t, DISK_BYTES - pos, 4096);
+
+		expect_disk_bytes(s, read_at(s, pos, 4096), pos, len);
+		pos += len;
+	}
+	KUNIT_EXPECT_EQ(s->test, read_ret(s, pos, 4096), 0);
+}
+
+static void blk_reads_the_disk(struct kunit *test)
+{
+	expect_disk(bound_blk(test));
+}
+
+static void blk_reads_from_anywhere(struct kunit *test)
+{
+	static const struct {
+		loff_t pos;
+		size_t len;
+	} cases[] = {
+		{ 0, 1 }, { 1, 1 }, { 511, 1 }, { 511, 2 }, { 512, 512 }, { 1, 512 },
+		{ 1, 4095 }, { 1, 4096 }, { 511, 4096 }, { 513, 3583 }, { 513, 3584 },
+		{ DISK_BYTES - 1, 1 }, { DISK_BYTES - 512, 512 }, { DISK_BYTES - 4096, 4096 },
+	};
+	struct sample *s = bound_blk(test);
+
+	for (int i = 0; i < ARRAY_SIZE(cases); i++)
+		expect_disk_bytes(s, read_at(s, cases[i].pos, cases[i].len), cases[i].pos,
+				  cases[i].len);
+	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 0), 0);
+}
+
+static void blk_ends_at_the_capacity(struct kunit *test)
+{
+	struct sample *s = bound_blk(test);
+
+	expect_disk_bytes(s, read_at(s, DISK_BYTES - 1, 4096), DISK_BYTES - 1, 1);
+	expect_disk_bytes(s, read_at(s, DISK_BYTES - 513, 4096), DISK_BYTES - 513, 513);
+	KUNIT_EXPECT_EQ(test, read_ret(s, DISK_BYTES, 1), 0);
+	KUNIT_EXPECT_EQ(test, read_ret(s, DISK_BYTES + 1, 4096), 0);
+	KUNIT_EXPECT_EQ(test, read_ret(s, LLONG_MAX - 4096, 4096), 0);
+	KUNIT_EXPECT_EQ(test, read_ret(s, -1, 4096), -EINVAL);
+}
+
+/* The sizes of disks are the device's word as well. */
+static void blk_odd_capacities(struct kunit *test)
+{
+	struct sample *s = blk_of(test, 0);
+
+	plug_bound(s);
+	KUNIT_EXPECT_EQ(test, s->answered, 0);
+	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 1), 0);
+	kunit_virtio_unregister(s->dev);
+
+	s = blk_of(test, U64_MAX);
+	plug_bound(s);
+	expect_disk_bytes(s, read_at(s, 0, 4096), 0, 4096);
+	KUNIT_EXPECT_EQ(test, read_ret(s, LLONG_MAX - 4096, 4096), -EIO);
+}
+
+static u32 blk_fails(struct sample *s, struct kunit_virtio_buffer *buf)
+{
+	return blk_complete(s, buf, VIRTIO_BLK_S_IOERR);
+}
+
+static u32 blk_refuses(struct sample *s, struct kunit_virtio_buffer *buf)
+{
+	return blk_complete(s, buf, VIRTIO_BLK_S_UNSUPP);
+}
+
+/* No status, but success as far as the length tells. */
+static u32 blk_odd_status(struct sample *s, struct kunit_virtio_buffer *buf)
+{
+	blk_complete(s, buf, 77);
+	return buf->in_len;
+}
+
+static u32 blk_writes_nothing(struct sample *s, struct kunit_virtio_buffer *buf)
+{
+	return buf->in_len;
+}
+
+static void blk_bad_status(struct kunit *test)
+{
+	static u32 (*const answers[])(struct sample *s, struct kunit_virtio_buffer *buf) = {
+		blk_fails, blk_refuses, blk_odd_status, blk_writes_nothing,
+	};
+	struct sample *s = bound_blk(test);
+
+	for (int i = 0; i < ARRAY_SIZE(answers); i++) {
+		s->answer = answers[i];
+		KUNIT_EXPECT_EQ_MSG(test, read_ret(s, 0, 4096), -EIO, "answer %d", i);
+	}
+	s->answer = blk_answer;
+	expect_disk(s);
+}
+
+static void blk_bad_used_lengths(struct kunit *test)
+{
+	static const u32 lengths[] = {
+		0, 1, SECTOR, SECTOR + 2, 4 * SECTOR + 1, U32_MAX,
+	};
+	struct sample *s = bound_blk(test);
+
+	for (int i = 0; i < ARRAY_SIZE(lengths); i++) {
+		claim(s, lengths[i]);
+		KUNIT_EXPECT_EQ_MSG(test, read_ret(s, 0, SECTOR), -EIO, "used %u", lengths[i]);
+	}
+	claim(s, -1);
+	expect_disk(s);
+}
+
+static void blk_slow_device(struct kunit *test)
+{
+	struct sample *s = bound_blk(test);
+	struct reader *r;
+
+	s->delay_ns = 3 * MOMENT * NSEC_PER_MSEC;
+	r = blocked_reader(s, 0, 4096);
+	KUNIT_ASSERT_TRUE(test, returns(r, PATIENCE));
+	expect_disk_bytes(s, r, 0, 4096);
+}
+
+static void blk_silent_device(struct kunit *test)
+{
+	struct sample *s = silent_blk(test);
+	struct reader *killed = blocked_reader(s, 0, 4096);
+	struct reader *patient = blocked_reader(s, SECTOR, 4096);
+
+	send_sig(SIGKILL, killed->task, 1);
+	KUNIT_ASSERT_TRUE(test, returns(killed, PATIENCE));
+	KUNIT_EXPECT_EQ(test, killed->ret, -EINTR);
+	KUNIT_EXPECT_FALSE(test, returns(patient, MOMENT));
+	/* The device may still write to the memory of the one that was killed. */
+	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(s->dev, 0), 2);
+
+	release(s);
+	KUNIT_ASSERT_TRUE(test, returns(patient, PATIENCE));
+	expect_disk_bytes(s, patient, SECTOR, 4096);
+	expect_disk(s);
+}
+
+/* More than there is room for in the ring. */
+static void blk_many_readers(struct kunit *test)
+{
+	struct sample *s = silent_blk(test);
+	struct reader *readers[2 * SECTORS];
+
+	for (int i = 0; i < ARRAY_SIZE(readers); i++)
+		readers[i] = start_reader(s, i / 2 * SECTOR, SECTOR);
+	KUNIT_EXPECT_FALSE(test, returns(readers[0], MOMENT));
+	KUNIT_EXPECT_GT(test, kunit_virtio_busy(s->dev, 0), 1);
+	release(s);
+	for (int i = 0; i < ARRAY_SIZE(readers); i++) {
+		KUNIT_ASSERT_TRUE(test, returns(readers[i], PATIENCE));
+		expect_disk_bytes(s, readers[i], i / 2 * SECTOR, SECTOR);
+	}
+}
+
+static void blk_many_that_are_killed(struct kunit *test)
+{
+	struct sample *s = silent_blk(test);
+	struct reader *readers[2 * SECTORS];
+
+	for (int i = 0; i < ARRAY_SIZE(readers); i++)
+		readers[i] = start_reader(s, 0, SECTOR);
+	KUNIT_EXPECT_FALSE(test, returns(readers[0], MOMENT));
+	for (int i = 0; i < ARRAY_SIZE(readers); i++)
+		send_sig(SIGKILL, readers[i]->task, 1);
+	for (int i = 0; i < ARRAY_SIZE(readers); i++) {
+		KUNIT_ASSERT_TRUE(test, returns(readers[i], PATIENCE));
+		KUNIT_EXPECT_EQ(test, readers[i]->ret, -EINTR);
+	}
+	release(s);
+	expect_disk(s);
+}
+
+static void blk_without_a_device(struct kunit *test)
+{
+	struct sample *s = blk_device(test);
+
+	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 4096), -ENODEV);
+	plug_bound(s);
+	expect_disk(s);
+	kunit_virtio_unregister(s->dev);
+	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 4096), -ENODEV);
+}
+
+static void blk_unbound_while_readers_wait(struct kunit *test)
+{
+	struct sample *s = silent_blk(test);
+	struct reader *readers[3];
+
+	for (int i = 0; i < ARRAY_SIZE(readers); i++)
+		readers[i] = blocked_reader(s, 0, 4096);
+	unbind(s);
+	for (int i = 0; i < ARRAY_SIZE(readers); i++) {
+		KUNIT_ASSERT_TRUE(test, returns(readers[i], PATIENCE));
+		KUNIT_EXPECT_EQ(test, readers[i]->ret, -ENODEV);
+	}
+	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 4096), -ENODEV);
+
+	s->hold = false;
+	bind(s);
+	expect_disk(s);
+}
+
+/* The device has forgotten the request, so the reader must not wait any longer. */
+static void blk_suspended_while_a_reader_waits(struct kunit *test)
+{
+	struct sample *s = silent_blk(test);
+	struct reader *r = blocked_reader(s, 0, 4096);
+
+	suspend(s);
+	KUNIT_ASSERT_TRUE(test, returns(r, PATIENCE));
+	KUNIT_EXPECT_LT(test, r->ret, 0);
+	release(s);
+	expect_disk(s);
+}
+
+static void blk_reset_while_a_reader_waits(struct kunit *test)
+{
+	struct sample *s = silent_blk(test);
+	struct reader *r;
+
+	for (int i = 0; i < 3; i++) {
+		r = blocked_reader(s, 0, 4096);
+		reset(s);
+		KUNIT_ASSERT_TRUE(test, returns(r, PATIENCE));
+		KUNIT_EXPECT_LT(test, r->ret, 0);
+	}
+	release(s);
+	expect_disk(s);
+}
+
+static void blk_read_while_suspended(struct kunit *test)
+{
+	struct sample *s = bound_blk(test);
+	struct reader *r;
+
+	KUNIT_ASSERT_EQ(test, virtio_device_reset_prepare(s->vdev), 0);
+	r = blocked_reader(s, SECTOR, SECTOR);
+	KUNIT_ASSERT_EQ(test, virtio_device_reset_done(s->vdev), 0);
+	KUNIT_ASSERT_TRUE(test, returns(r, PATIENCE));
+	expect_disk_bytes(s, r, SECTOR, SECTOR);
+}
+
+/* The ring is broken: readers do not wait for an answer that cannot come. */
+static void blk_device_that_lies_about_buffers(struct kunit *test)
+{
+	struct sample *s = silent_blk(test);
+	struct reader *r = blocked_reader(s, 0, 4096);
+
+	kunit_virtio_use_id(s->dev, 0, 4 * RING - 1);
+	release(s);
+	KUNIT_ASSERT_TRUE(test, returns(r, PATIENCE));
+	KUNIT_EXPECT_LT(test, r->ret, 0);
+	KUNIT_EXPECT_LT(test, read_ret(s, 0, 4096), 0);
+	unbind(s);
+	bind(s);
+	expect_disk(s);
+}
+
+static void blk_mappings_that_fail(struct kunit *test)
+{
+	struct sample *s = bound_blk(test);
+
+	for (int i = 1; i <= 3; i++) {
+		kunit_virtio_fail_map(s->dev, i);
+		KUNIT_EXPECT_EQ(test, read_ret(s, 0, 4096), -ENOMEM);
+		kunit_virtio_fail_map(s->dev, 0);
+		expect_disk(s);
+	}
+}
+
+static void blk_probe_that_fails(struct kunit *test)
+{
+	struct sample *s = blk_device(test);
+
+	kunit_virtio_fail_find(s->dev, 1);
+	plug(s);
+	KUNIT_EXPECT_FALSE(test, is_bound(s));
+	s->answer = blk_fails;
+	KUNIT_EXPECT_EQ(test, device_attach(&s->vdev->dev), 0);
+	KUNIT_EXPECT_FALSE(test, is_bound(s));
+	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 1), -ENODEV);
+	s->answer = blk_answer;
+	bind(s);
+	expect_disk(s);
+}
+
+static void blk_second_device(struct kunit *test)
+{
+	struct sample *s = bound_blk(test);
+	struct sample *second = blk_device(test);
+
+	plug(second);
+	KUNIT_EXPECT_FALSE(test, is_bound(second));
+	expect_disk(s);
+	unbind(s);
+	bind(second);
+	expect_disk(second);
+}
+
+static struct kunit_case blk_cases[] = {
+	KUNIT_CASE(blk_reads_the_disk),
+	KUNIT_CASE(blk_reads_from_anywhere),
+	KUNIT_CASE(blk_ends_at_the_capacity),
+	KUNIT_CASE(blk_odd_capacities),
+	KUNIT_CASE(blk_bad_status),
+	KUNIT_CASE(blk_bad_used_lengths),
+	KUNIT_CASE(blk_slow_device),
+	KUNIT_CASE(blk_silent_device),
+	KUNIT_CASE(blk_many_readers),
+	KUNIT_CASE(blk_many_that_are_killed),
+	KUNIT_CASE(blk_without_a_device),
+	KUNIT_CASE(blk_unbound_while_readers_wait),
+	KUNIT_CASE(blk_suspended_while_a_reader_waits),
+	KUNIT_CASE(blk_reset_while_a_reader_waits),
+	KUNIT_CASE(blk_read_while_suspended),
+	KUNIT_CASE(blk_device_that_lies_about_buffers),
+	KUNIT_CASE(blk_mappings_that_fail),
+	KUNIT_CASE(blk_probe_that_fails),
+	KUNIT_CASE(blk_second_device),
+	{}
+};
+
+static struct kunit_suite blk_suite = {
+	.name = "rust_virtio_blk",
+	.test_cases = blk_cases,
+};
+
+kunit_test_suites(&rng_suite, &blk_suite);
 
 MODULE_DESCRIPTION("KUnit tests of the virtio samples");
 MODULE_LICENSE("GPL");
