@@ -171,12 +171,12 @@ impl MiscDevice for Blk {
 
 struct BlkDriver(Arc<Blk>);
 
+// Requests end by themselves when the queue is closed.
 impl Drop for BlkDriver {
     fn drop(&mut self) {
         if let Some(current) = CURRENT.as_ref() {
             *current.lock() = None;
         }
-        self.0.requests.end();
     }
 }
 
