@@ -61,6 +61,9 @@ test-all: ## run all tests, and some of them again in other guests and with othe
 smoke: ## boot guests and test the driver with libgpiod (STRESS=<seconds>)
 	@scripts/smoke
 
+samples: ## boot a guest and test the virtio samples with devices of QEMU's own
+	@scripts/samples
+
 kunit: ## build and run the KUnit suites (SLOW=1, SMP=<n>, SHUFFLE=<seed>, REPEAT=<n>)
 	@scripts/kunit
 
@@ -97,4 +100,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio run test test-all smoke kunit compare fuzz bench mutants fuzz-vgpio check-hard soak lint series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio run test test-all smoke samples kunit compare fuzz bench mutants fuzz-vgpio check-hard soak lint series clean distclean
