@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The GPIO controller: what gpiolib and genirq ask of it.
+//! The chip: what gpiolib and genirq ask of the device.
 
 use kernel::{
     bitmap::Bitmap,
-    fmt,
     gpio::{
         self,
         FlowHandler,
@@ -13,87 +12,27 @@ use kernel::{
     },
     irq::TriggerType,
     prelude::*,
-    sync::{
-        Arc,
-        RawSpinLock, //
+    sync::Arc,
+    virtio::{
+        Answer,
+        Scope, //
     }, //
 };
 
 use crate::{
-    device::VirtioGpio,
-    line::{
+    irq_line::{
         self,
         Action, //
     },
-    requestq::RequestQueue,
+    lines::Line,
     wire::{
+        self,
         Direction,
         IrqType,
         Message, //
-    }, //
+    },
+    VirtioGpio, //
 };
-
-/// What the driver knows of a line, so that it need not ask the device.
-#[derive(Clone, Copy)]
-pub(crate) struct Usage {
-    /// The direction that the device has.
-    direction: Direction,
-    /// The value that was set last.
-    value: bool,
-    /// A consumer has the line as a GPIO.
-    requested: bool,
-    /// A consumer has the line as an interrupt.
-    irq: bool,
-}
-
-impl Usage {
-    /// A line that nobody uses.
-    pub(crate) const fn new(direction: Direction) -> Self {
-        Self {
-            direction,
-            value: false,
-            requested: false,
-            irq: false,
-        }
-    }
-
-    /// Returns whether a consumer has the line.
-    pub(crate) fn is_used(&self) -> bool {
-        self.requested || self.irq
-    }
-
-    /// Returns whether a consumer has the line as an interrupt.
-    pub(crate) fn is_irq(&self) -> bool {
-        self.irq
-    }
-
-    /// Returns the messages that make a device that was reset as it was: value and direction.
-    pub(crate) fn replay(&self) -> impl Iterator<Item = Message> {
-        let used = self.is_used() && self.direction != Direction::None;
-        let value =
-            (used && self.direction == Direction::Out).then_some(Message::SetValue(self.value));
-        let direction = used.then_some(Message::SetDirection(self.direction));
-
-        [value, direction].into_iter().flatten()
-    }
-
-    /// Shows it to people.
-    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "direction {:?}", self.direction)?;
-        if self.direction == Direction::Out {
-            write!(f, ", value {}", u8::from(self.value))?;
-        }
-        for (is, what) in [(self.requested, ", gpio"), (self.irq, ", interrupt")] {
-            if is {
-                f.write_str(what)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What the driver knows of all lines.
-pub(crate) type Lines = RawSpinLock<KVVec<Usage>>;
 
 /// The chip as gpiolib has it.
 pub(crate) struct GpioChip(pub(crate) Arc<VirtioGpio>);
@@ -103,65 +42,121 @@ fn line(offset: u32) -> Result<u16> {
     Ok(u16::try_from(offset)?)
 }
 
-impl GpioChip {
-    /// Changes what the driver knows of a line.
-    fn usage<R>(&self, line: u16, f: impl FnOnce(&mut Usage) -> R) -> Result<R> {
-        self.0
-            .lines
-            .with(|lines| lines.get_mut(usize::from(line)).map(f))
-            .ok_or(EINVAL)
+impl VirtioGpio {
+    /// Changes the state of a line.
+    pub(crate) fn update<R>(&self, line: u16, f: impl FnOnce(&mut Line) -> R) -> Result<R> {
+        self.lines.with(|lines| lines.get(line).map(f))
     }
 
-    /// Has the device set something about a line.
-    fn request(&self, line: u16, message: Message) -> Result {
-        VirtioGpio::request(&self.0, line, message, |_| self.note(line, message))
-    }
-
-    /// The device has accepted a message.
+    /// Decodes the answer to a message, and notes what the device has accepted.
     ///
-    /// To be called under the lock of the requestq, so that a reset of the device comes either
-    /// before that, and the message fails, or after it, and the change is replayed.
-    fn note(&self, line: u16, message: Message) -> Result {
+    /// Runs under the lock of the requestq: a reset of the device either comes before that, and the
+    /// message fails, or after it, and the change is replayed.
+    pub(crate) fn answered(
+        &self,
+        line: u16,
+        message: Message,
+        answer: Result<Answer<wire::Response>>,
+    ) -> Result<u8> {
+        let answer = answer?;
+        let value = message.answer(&answer.response, answer.written)?;
+
         match message {
-            Message::SetValue(value) => self.usage(line, |usage| usage.value = value),
+            Message::SetValue(value) => self.update(line, |state| state.value = value)?,
             Message::SetDirection(direction) => {
-                self.usage(line, |usage| usage.direction = direction)
+                self.update(line, |state| state.direction = direction)?
             }
-            _ => Ok(()),
+            _ => (),
         }
+        Ok(value)
     }
 
-    /// Sets the direction of a line at the device.
-    fn set_direction(&self, line: u16, direction: Direction) -> Result {
-        self.request(line, Message::SetDirection(direction))
-    }
-
-    /// Deactivates a line that neither side of the chip uses any more.
+    /// Sends a message about a line and waits for the answer. Returns the value in it.
     ///
-    /// Does not wait for the device: a release may run when a killed task exits, which nothing
-    /// could interrupt.
-    fn deactivate(&self, line: u16) -> Result {
-        let idle = self.usage(line, |usage| {
-            let idle = !usage.requested && !usage.irq;
+    /// # Errors
+    ///
+    /// - `EIO` if the device refuses it,
+    /// - `EPROTO` if the answer is none,
+    /// - `ETIMEDOUT`, `EINTR` or `ENODEV` as [`Requests`](kernel::virtio::Requests) has it.
+    pub(crate) fn request(&self, scope: Scope, line: u16, message: Message) -> Result<u8> {
+        let mut ret = Err(ENODEV);
+        let request = core::iter::once(message.request(line));
+
+        self.requests
+            .call_all(scope, request, |_, answer| {
+                ret = self.answered(line, message, answer)
+            })
+            .and(ret)
+    }
+
+    /// Sends a message about each of `lines`, and hands the values in the answers to `each`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`VirtioGpio::request`], for the first that failed.
+    pub(crate) fn request_all(
+        &self,
+        lines: impl Iterator<Item = u16> + Send,
+        message: impl Fn(u16) -> Message + Send + Sync,
+        mut each: impl FnMut(u16, u8) + Send,
+    ) -> Result {
+        let mut ret = Ok(());
+        let requests = lines.map(|line| message(line).request(line));
+
+        self.requests
+            .call_all(Scope::Any, requests, |request, answer| {
+                let line = request.line();
+
+                match self.answered(line, message(line), answer) {
+                    Ok(value) => each(line, value),
+                    Err(err) => ret = ret.and(Err(err)),
+                }
+            })
+            .and(ret)
+    }
+}
+
+impl GpioChip {
+    /// Has the device looked at if a request has failed because it needs a reset.
+    fn checked<R>(&self, ret: Result<R>) -> Result<R> {
+        if ret.is_err() && (self.0.requests.is_broken() || self.0.requests.is_stuck()) {
+            VirtioGpio::check_device(&self.0, 0);
+        }
+        ret
+    }
+
+    fn request_line(&self, offset: u32, message: Message) -> Result<u8> {
+        self.checked(self.0.request(Scope::Any, line(offset)?, message))
+    }
+
+    /// Deactivates a line that neither gpiolib nor genirq uses any more.
+    ///
+    /// Does not wait for the answer: a release may run when a killed task exits, which no signal
+    /// interrupts.
+    fn deactivate(&self, line: u16, release: impl FnOnce(&mut Line)) -> Result {
+        let idle = self.0.update(line, |state| {
+            release(state);
+
+            let idle = !state.requested && !state.irq_requested;
 
             if idle {
-                *usage = Usage::new(Direction::None);
+                state.direction = Direction::None;
+                state.value = false;
             }
             idle
         })?;
 
         if idle {
-            let message = Message::SetDirection(Direction::None);
+            let request = Message::SetDirection(Direction::None).request(line);
 
-            RequestQueue::post(&self.0.requests, None, line, message)?;
+            self.0.requests.post(Scope::Any, request)?;
         }
         Ok(())
     }
 
-    /// Has the machine of a line step, and sees to what is left to do.
-    fn step(&self, offset: u32, step: impl FnOnce(&mut line::Line) -> Action) {
+    fn step(&self, offset: u32, step: &mut dyn FnMut(&mut irq_line::Line) -> Action) {
         if let Ok(line) = line(offset) {
-            VirtioGpio::follow_up(&self.0, self.0.events.update(line, step));
+            VirtioGpio::step(&self.0, line, step);
         }
     }
 }
@@ -169,123 +164,95 @@ impl GpioChip {
 #[vtable]
 impl gpio::Chip for GpioChip {
     fn request(&self, offset: u32) -> Result {
-        self.usage(line(offset)?, |usage| usage.requested = true)
+        self.0.update(line(offset)?, |state| state.requested = true)
     }
 
     fn free(&self, offset: u32) {
-        let freed = line(offset).and_then(|line| {
-            self.usage(line, |usage| usage.requested = false)?;
-            self.deactivate(line)
-        });
-
-        // gpiolib does not want to know. Without an answer the line is configured anew when it is
-        // used again.
-        let _ = freed;
+        // gpiolib takes no error. Without an answer the line is configured anew when it is used
+        // again.
+        let _ =
+            line(offset).and_then(|line| self.deactivate(line, |state| state.requested = false));
     }
 
     fn get_direction(&self, offset: u32) -> Result<LineDirection> {
-        let direction = self.usage(line(offset)?, |usage| usage.direction)?;
-
         // A line that is not in use drives nothing.
-        Ok(match direction {
-            Direction::Out => LineDirection::Out,
-            Direction::In | Direction::None => LineDirection::In,
-        })
+        Ok(
+            match self.0.update(line(offset)?, |state| state.direction)? {
+                Direction::Out => LineDirection::Out,
+                Direction::In | Direction::None => LineDirection::In,
+            },
+        )
     }
 
     fn direction_input(&self, offset: u32) -> Result {
-        self.set_direction(line(offset)?, Direction::In)
+        self.request_line(offset, Message::SetDirection(Direction::In))
+            .map(|_| ())
     }
 
     fn direction_output(&self, offset: u32, value: bool) -> Result {
         let line = line(offset)?;
         // The value first, so that the line does not start with another one.
-        let messages = [
-            Message::SetValue(value),
-            Message::SetDirection(Direction::Out),
-        ];
-        let mut sent = messages.iter();
-        let mut answered = messages.iter();
+        let set_value = Message::SetValue(value);
+        let set_direction = Message::SetDirection(Direction::Out);
+        let requests = [set_value.request(line), set_direction.request(line)];
         let mut ret = Ok(());
 
-        VirtioGpio::batch(
-            &self.0,
-            &mut || sent.next().map(|&message| (line, message)),
-            &mut |answer| {
-                let message = answered.next().ok_or(EIO);
+        let sent =
+            (self.0.requests).call_all(Scope::Any, requests.into_iter(), |request, answer| {
+                let message = if request == requests[0] {
+                    set_value
+                } else {
+                    set_direction
+                };
 
-                ret = ret.and(
-                    answer
-                        .and(message)
-                        .and_then(|&message| self.note(line, message)),
-                );
-            },
-        )?;
-        ret
+                ret = ret.and(self.0.answered(line, message, answer).map(|_| ()));
+            });
+
+        self.checked(sent.and(ret))
     }
 
     fn get(&self, offset: u32) -> Result<bool> {
-        VirtioGpio::request(&self.0, line(offset)?, Message::GetValue, |value| {
-            Ok(value != 0)
-        })
+        self.request_line(offset, Message::GetValue)
+            .map(|value| value != 0)
     }
 
     fn get_multiple(&self, mask: &Bitmap, bits: &mut Bitmap) -> Result {
-        let mut sent = set_bits(mask);
-        let mut answered = set_bits(mask);
-        let mut ret = Ok(());
-
-        VirtioGpio::batch(
-            &self.0,
-            &mut || sent.next().map(|index| (index as u16, Message::GetValue)),
-            &mut |answer| match (answered.next(), answer) {
-                (Some(index), Ok(0)) => bits.clear_bit(index),
-                (Some(index), Ok(_)) => bits.set_bit(index),
-                (_, Err(err)) => ret = ret.and(Err(err)),
-                (None, Ok(_)) => (),
+        self.checked(self.0.request_all(
+            set_bits(mask),
+            |_| Message::GetValue,
+            |line, value| match value {
+                0 => bits.clear_bit(line.into()),
+                _ => bits.set_bit(line.into()),
             },
-        )?;
-        ret
+        ))
     }
 
     fn set(&self, offset: u32, value: bool) -> Result {
-        self.request(line(offset)?, Message::SetValue(value))
+        self.request_line(offset, Message::SetValue(value))
+            .map(|_| ())
     }
 
     fn set_multiple(&self, mask: &Bitmap, bits: &Bitmap) -> Result {
-        let mut sent = set_bits(mask);
-        let mut answered = set_bits(mask);
-        let mut ret = Ok(());
-        let value = |index| bits.next_bit(index) == Some(index);
+        let value = |line: u16| bits.next_bit(line.into()) == Some(line.into());
 
-        VirtioGpio::batch(
-            &self.0,
-            &mut || {
-                let index = sent.next()?;
-
-                Some((index as u16, Message::SetValue(value(index))))
-            },
-            &mut |answer| match (answered.next(), answer) {
-                (Some(index), Ok(_)) => {
-                    let _ = self.note(index as u16, Message::SetValue(value(index)));
-                }
-                (_, Err(err)) => ret = ret.and(Err(err)),
-                (None, Ok(_)) => (),
-            },
-        )?;
-        ret
+        self.checked(self.0.request_all(
+            set_bits(mask),
+            |line| Message::SetValue(value(line)),
+            |_, _| (),
+        ))
     }
 }
 
-/// Returns the numbers of the bits that are set.
-fn set_bits(mask: &Bitmap) -> impl Iterator<Item = usize> + '_ {
+/// Returns the lines whose bits are set.
+fn set_bits(mask: &Bitmap) -> impl Iterator<Item = u16> + Send + '_ {
     let mut next = 0;
 
     core::iter::from_fn(move || {
         let index = mask.next_bit(next)?;
 
         next = index + 1;
-        Some(index)
+        // CAST: Lines number from 0 to 65534.
+        Some(index as u16)
     })
 }
 
@@ -294,67 +261,56 @@ impl gpio::IrqChip for GpioChip {
     const HANDLER: FlowHandler = FlowHandler::Level;
 
     fn irq_domain(&self) -> &IrqDomain {
-        self.0.events.domain()
+        &self.0.domain
     }
 
     fn irq_request_resources(&self, offset: u32) -> Result {
         let line = line(offset)?;
-        let room = self.0.events.add_user()?;
 
-        let ret = self
-            .usage(line, |usage| {
-                usage.irq = true;
-                usage.direction
-            })
-            .and_then(|direction| match direction {
-                Direction::In => Ok(()),
-                // A consumer of nothing but the interrupt has not made it one.
-                _ => self.set_direction(line, Direction::In),
-            });
-
-        if let Err(err) = ret {
-            self.irq_release_resources(offset);
-            return Err(err);
+        if !self.0.add_irq_user()? {
+            self.0.warn_of_turns();
         }
 
-        if !room {
-            self.0.warn_crowded();
-        }
-        Ok(())
+        let direction = self.0.update(line, |state| {
+            state.irq_requested = true;
+            state.direction
+        });
+        let ret = direction.and_then(|direction| match direction {
+            Direction::In => Ok(()),
+            // A consumer of nothing but the interrupt has not made it one.
+            _ => gpio::Chip::direction_input(self, offset),
+        });
+
+        ret.inspect_err(|_| self.irq_release_resources(offset))
     }
 
     fn irq_release_resources(&self, offset: u32) {
-        self.0.events.remove_user();
-
-        let released = line(offset).and_then(|line| {
-            self.usage(line, |usage| usage.irq = false)?;
-            self.deactivate(line)
-        });
-
+        self.0.remove_irq_user();
         // As in `free()`.
-        let _ = released;
+        let _ = line(offset)
+            .and_then(|line| self.deactivate(line, |state| state.irq_requested = false));
     }
 
     fn irq_startup(&self, offset: u32) {
-        self.step(offset, line::Line::startup);
+        self.step(offset, &mut irq_line::Line::startup);
     }
 
     fn irq_shutdown(&self, offset: u32) {
-        self.step(offset, |line| {
+        self.step(offset, &mut |line| {
             line.shutdown();
             Action::None
         });
     }
 
     fn irq_mask(&self, offset: u32) {
-        self.step(offset, |line| {
+        self.step(offset, &mut |line| {
             line.mask();
             Action::None
         });
     }
 
     fn irq_unmask(&self, offset: u32) {
-        self.step(offset, line::Line::unmask);
+        self.step(offset, &mut irq_line::Line::unmask);
     }
 
     fn irq_set_type(&self, offset: u32, trigger: TriggerType) -> Result {
@@ -367,19 +323,19 @@ impl gpio::IrqChip for GpioChip {
             TriggerType::None => return Err(EINVAL),
         };
 
-        self.step(offset, |line| line.set_type(kind));
+        self.step(offset, &mut |line| line.set_type(kind));
         Ok(())
     }
 
     fn irq_bus_lock(&self, offset: u32) {
         if let Ok(line) = line(offset) {
-            self.0.events.bus_lock(line);
+            self.0.lines.with(|lines| lines.set_bus_locked(line, true));
         }
     }
 
     fn irq_bus_sync_unlock(&self, offset: u32) {
         if let Ok(line) = line(offset) {
-            VirtioGpio::sync_line(&self.0, line, true);
+            VirtioGpio::bus_unlock(&self.0, line);
         }
     }
 }

@@ -2,12 +2,13 @@
 
 //! Driver for virtio GPIO controllers.
 //!
-//! - [`wire`], [`names`] and [`line`] know the device, but neither bus nor queues: what goes over
-//!   the wire, the names of lines, and what the interrupt of a line may do next. Nor do [`watch`]
-//!   and [`poll`], about waits, and [`gate`], [`duty`], [`lost`] and [`recovery`], about devices
-//!   that misbehave.
-//! - [`requestq`] and [`eventq`] are the two queues of the device.
-//! - [`device`] ties them together, and [`chip`] to gpiolib and genirq. [`debugfs`] shows them.
+//! - This file: probe and unbind, suspend and resume, work items.
+//! - [`chip`]: the operations of `struct gpio_chip` and `struct irq_chip`, and the messages that
+//!   they send and wait for.
+//! - [`events`]: the event queue, which brings interrupts.
+//! - [`lines`]: the state of the lines; [`irq_line`]: the state machine of a line's interrupt.
+//! - [`replay`] restores a device that was reset, [`reset`] resets one that needs it.
+//! - [`wire`] and [`names`]: the layout of messages and of the block of names.
 //!
 //! # Limits
 //!
@@ -21,50 +22,299 @@ use kernel::{
         Core, //
     },
     gpio,
+    impl_has_delayed_work,
+    new_delayed_work,
+    new_mutex,
+    new_raw_spinlock,
     prelude::*,
-    sync::Arc,
+    sync::{
+        aref::ARef,
+        Arc,
+        Mutex,
+        RawSpinLock, //
+    },
+    time::Delta,
     uapi,
-    virtio, //
+    virtio::{
+        self,
+        new_requests,
+        new_virtqueue,
+        AnyQueue,
+        Payload,
+        Queue,
+        Queues,
+        Requests, //
+    },
+    workqueue::{
+        DelayedWork,
+        WorkItem, //
+    }, //
 };
 
 mod chip;
-mod count;
-mod debugfs;
-mod device;
-mod duty;
-mod eventq;
-mod gate;
-mod line;
-mod lost;
+mod events;
+mod irq_line;
+mod lines;
 mod names;
-mod poll;
-#[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
-mod random;
-mod recovery;
-mod requestq;
-mod watch;
+mod replay;
+mod reset;
 mod wire;
 
 use crate::{
     chip::GpioChip,
-    device::{
-        Callbacks,
-        VirtioGpio, //
+    events::{
+        Buffer,
+        Events, //
+    },
+    lines::Lines,
+    reset::Resets,
+    wire::{
+        Direction,
+        Message, //
     }, //
 };
 
-/// Ends what goes on by itself when the driver is unbound, or when its probe fails.
+/// How many requests the device has at a time, at least and at most, if the ring has room for them.
+const MIN_SLOTS: usize = 32;
+const MAX_SLOTS: usize = 256;
+
+/// The largest block of names that the driver asks for, in bytes: what fits into contiguous pages.
+const MAX_NAMES_SIZE: usize = (4 << 20) - 1;
+
+/// The longest time in microseconds to poll for an answer.
+const MAX_POLL_US: u32 = 1000;
+
+/// State of a device, shared by its chip, the callbacks of its queues, and its work items.
+#[pin_data]
+pub(crate) struct VirtioGpio {
+    vdev: ARef<virtio::Device>,
+    binding: Arc<virtio::Binding>,
+    ngpio: u16,
+    has_irq: bool,
+    #[pin]
+    requests: Requests<wire::Request, wire::Response>,
+    #[pin]
+    eventq: Queue<Buffer, Events>,
+    #[pin]
+    domain: gpio::IrqDomain,
+    /// Nests in the locks of the queues.
+    #[pin]
+    lines: RawSpinLock<Lines>,
+    /// Handles events, and hands out their buffers, for those who cannot.
+    #[pin]
+    event_work: DelayedWork<Self, 0>,
+    /// Sends messages for those who cannot.
+    #[pin]
+    retry_work: DelayedWork<Self, 1>,
+    /// Resets the device.
+    #[pin]
+    reset_work: DelayedWork<Self, 2>,
+    #[pin]
+    resets: Mutex<Resets>,
+}
+
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self, 0> for VirtioGpio { self.event_work }
+    impl HasDelayedWork<Self, 1> for VirtioGpio { self.retry_work }
+    impl HasDelayedWork<Self, 2> for VirtioGpio { self.reset_work }
+}
+
+impl WorkItem<0> for VirtioGpio {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        if Self::poll_events(&this) {
+            Self::poll_soon(&this, 1);
+        }
+    }
+}
+
+impl WorkItem<1> for VirtioGpio {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        Self::retry_lines(&this);
+    }
+}
+
+impl WorkItem<2> for VirtioGpio {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        Self::recover(&this);
+    }
+}
+
+impl VirtioGpio {
+    /// Constructs an initialiser for a device with `ngpio` lines.
+    fn new(
+        vdev: &virtio::Device<Core<'_>>,
+        ngpio: u16,
+        has_irq: bool,
+    ) -> impl PinInit<Self, Error> {
+        let binding = vdev.binding();
+        let vdev: ARef<virtio::Device> = (&**vdev).into();
+        let timeout_ms = *module_parameters::timeout_ms.value();
+        let poll_us = *module_parameters::poll_us.value();
+        let options = virtio::Options {
+            // A line that becomes an output takes two messages.
+            slots: (2 * usize::from(ngpio)).clamp(MIN_SLOTS, MAX_SLOTS),
+            timeout_ms,
+            poll: Delta::from_micros(poll_us.min(MAX_POLL_US).into()),
+        };
+
+        pin_init::pin_init_scope(move || {
+            let lines = Lines::new(ngpio)?;
+
+            Ok(try_pin_init!(Self {
+                vdev,
+                binding,
+                ngpio,
+                has_irq,
+                requests <- new_requests!(c"requestq", wire::Response::POISON, options),
+                eventq <- new_virtqueue!(c"eventq", Events::new()),
+                domain <- gpio::IrqDomain::new(),
+                lines <- new_raw_spinlock!(lines, "VirtioGpio::lines"),
+                event_work <- new_delayed_work!("VirtioGpio::event_work"),
+                retry_work <- new_delayed_work!("VirtioGpio::retry_work"),
+                reset_work <- new_delayed_work!("VirtioGpio::reset_work"),
+                resets <- new_mutex!(Resets::new(timeout_ms), "VirtioGpio::resets"),
+            }? Error))
+        })
+    }
+
+    /// Allocates the buffers, as far as the rings have room for them.
+    fn allocate(&self) -> Result {
+        self.requests.start()?;
+        if self.has_irq {
+            self.allocate_events()?;
+        }
+        Ok(())
+    }
+
+    /// Asks the device for the directions of all lines. That it refuses is no error.
+    fn fetch_directions(&self) -> Result {
+        let ret = self.request_all(
+            0..self.ngpio,
+            |_| Message::GetDirection,
+            |line, value| {
+                if let Ok(direction) = Direction::try_from(value) {
+                    let _ = self.update(line, |state| state.direction = direction);
+                }
+            },
+        );
+
+        match ret {
+            Err(err) if err == EIO || err == EPROTO => Ok(()),
+            ret => ret,
+        }
+    }
+
+    /// Asks the device for the names of the lines, a block of `size` bytes. A chip can do without
+    /// names.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT`, `EINTR` or `ENODEV` if the device does not answer, or `ENOMEM`.
+    fn fetch_names(&self, size: usize) -> Result<Option<gpio::LineNames>> {
+        if size == 0 {
+            return Ok(None);
+        }
+
+        match self.request_names(size) {
+            Ok(block) => gpio::LineNames::new(names::parse(&block, self.ngpio)).map(Some),
+            Err(err) if err == EIO || err == EPROTO || err == ENOMEM || err == E2BIG => {
+                dev_warn!(self.vdev.as_ref(), "no line names: {:?}\n", err);
+                Ok(None)
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    fn request_names(&self, size: usize) -> Result<KVVec<u8>> {
+        if size > MAX_NAMES_SIZE {
+            return Err(E2BIG);
+        }
+
+        let mut payload = Payload::response(size + 1, GFP_KERNEL | __GFP_NOWARN)?;
+        payload.fill(wire::POISON);
+
+        let message = self
+            .requests
+            .message(wire::Request::names(), payload, GFP_KERNEL)?;
+        let (message, written) = self.requests.call_message(message)?;
+        let payload = message.payload().ok_or(EINVAL)?;
+        let mut status = [0];
+
+        payload.read(0, &mut status);
+
+        let mut block =
+            KVVec::from_elem(0, wire::names_answer(status[0], written, size)?, GFP_KERNEL)?;
+
+        payload.read(1, &mut block);
+        Ok(block)
+    }
+
+    /// Warns that not all interrupts can be armed at the same time.
+    fn warn_of_turns(&self) {
+        kernel::do_once_lite! {
+            dev_warn!(
+                self.vdev.as_ref(),
+                "more interrupts in use than the eventq has room for: they take turns\n"
+            )
+        };
+    }
+
+    /// Ends all waits for the device, and stops the work items.
+    fn shut_down(&self) {
+        self.requests.end();
+        self.event_work.disable_sync();
+        self.retry_work.disable_sync();
+        self.reset_work.disable_sync();
+    }
+
+    /// Restores a device that the core has reset.
+    fn resume(this: &Arc<Self>) -> Result {
+        this.resets.lock().forget();
+        if let Err(err) = Self::replay(this) {
+            dev_warn!(this.vdev.as_ref(), "cannot restore the device: {:?}\n", err);
+            Self::check_device(this, 0);
+        }
+        Ok(())
+    }
+}
+
+/// What the queues of a device call back.
+struct Callbacks(Arc<VirtioGpio>);
+
+impl Queues for Callbacks {
+    fn queue(&self, index: usize) -> Option<AnyQueue<'_>> {
+        match index {
+            0 => Some(self.0.requests.as_any()),
+            1 if self.0.has_irq => Some(self.0.eventq.as_any()),
+            _ => None,
+        }
+    }
+
+    fn callback(&self, index: usize) {
+        match index {
+            0 => self.0.requests.callback(),
+            _ => VirtioGpio::event_callback(&self.0),
+        }
+    }
+}
+
+/// Stops a device when the driver is unbound, or when its probe fails.
 struct Running(Arc<VirtioGpio>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        VirtioGpio::shut_down(&self.0);
+        self.0.shut_down();
     }
 }
 
 /// The driver's data of a device.
 struct GpioVirtio {
-    _debugfs: debugfs::Directory,
     // Dropped before the device is reset.
     _chip: gpio::Registration<GpioChip>,
     running: Running,
@@ -101,28 +351,24 @@ impl virtio::Driver for GpioVirtio {
             return Err(EINVAL);
         }
 
-        let timeout_ms = *module_parameters::timeout_ms.value();
-        let poll_us = *module_parameters::poll_us.value();
         let running = Running(Arc::pin_init(
-            VirtioGpio::new(vdev, ngpio, has_irq, timeout_ms, poll_us),
+            VirtioGpio::new(vdev, ngpio, has_irq),
             GFP_KERNEL,
         )?);
         let gpio = &running.0;
 
         vdev.find_vqs(Arc::new(Callbacks(gpio.clone()), GFP_KERNEL)?)
             .inspect_err(|err| dev_err!(dev, "cannot find the queues: {:?}\n", err))?;
-        gpio.populate().inspect_err(|&err| {
+        gpio.allocate().inspect_err(|&err| {
             if err == EINVAL {
                 dev_err!(dev, "a queue is too small: it has no room for a buffer\n");
-            } else {
-                dev_err!(dev, "cannot use the queues: {:?}\n", err);
             }
         })?;
         vdev.ready();
 
         let failed =
             |err: &Error| dev_err!(dev, "cannot ask for names and directions: {:?}\n", err);
-        let names = gpio.fetch_names(names_size).inspect_err(failed)?;
+        let names = gpio.fetch_names(names_size as usize).inspect_err(failed)?;
         gpio.fetch_directions().inspect_err(failed)?;
 
         let chip = Arc::new(GpioChip(gpio.clone()), GFP_KERNEL)?;
@@ -140,16 +386,15 @@ impl virtio::Driver for GpioVirtio {
         .inspect_err(|err| dev_err!(dev, "cannot register the chip: {:?}\n", err))?;
 
         Ok(Self {
-            _debugfs: debugfs::Directory::new(dev, gpio)?,
             _chip: chip,
             running,
         })
     }
 
     fn unbind<'bound>(_vdev: &'bound virtio::Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
-        // gpiolib waits for operations in progress, and those for the device: not any more. What
-        // the device should still be told is covered by its reset.
-        VirtioGpio::shut_down(&this.running.0);
+        // gpiolib waits for operations in progress, which wait for the device. Its reset covers
+        // what it should be told.
+        this.running.0.shut_down();
     }
 
     fn config_changed<'bound>(
@@ -159,14 +404,6 @@ impl virtio::Driver for GpioVirtio {
         VirtioGpio::config_changed(&this.running.0);
     }
 
-    fn freeze<'bound>(
-        _vdev: &'bound virtio::Device<Core<'_>>,
-        this: Pin<&Self::Data<'bound>>,
-    ) -> Result {
-        this.running.0.suspend();
-        Ok(())
-    }
-
     fn restore<'bound>(
         _vdev: &'bound virtio::Device<Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
@@ -174,18 +411,11 @@ impl virtio::Driver for GpioVirtio {
         VirtioGpio::resume(&this.running.0)
     }
 
-    fn reset_prepare<'bound>(
-        dev: &'bound virtio::Device<Core<'_>>,
-        this: Pin<&Self::Data<'bound>>,
-    ) -> Result {
-        Self::freeze(dev, this)
-    }
-
     fn reset_done<'bound>(
-        dev: &'bound virtio::Device<Core<'_>>,
+        _vdev: &'bound virtio::Device<Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        Self::restore(dev, this)
+        VirtioGpio::resume(&this.running.0)
     }
 }
 
@@ -196,8 +426,8 @@ kernel::module_virtio_driver! {
     license: "GPL",
     params: {
         timeout_ms: u32 {
-            default: 5000,
-            description: "Time in milliseconds that a device has for an answer",
+            default: 30000,
+            description: "Time in milliseconds that a device has for an answer; 0: without end",
         },
         poll_us: u32 {
             default: 100,

@@ -187,6 +187,11 @@ impl Request {
     pub(crate) fn names() -> Self {
         Self::new(uapi::VIRTIO_GPIO_MSG_GET_NAMES, 0, 0)
     }
+
+    /// Returns the line that this is about.
+    pub(crate) fn line(&self) -> u16 {
+        self.line.get()
+    }
 }
 
 /// The part of a message about one line that the device writes.

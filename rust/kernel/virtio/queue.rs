@@ -215,7 +215,6 @@ impl<B: Buffer, S: Reclaim<B, L>, L: IrqLockKind> Queue<B, S, L> {
         let mut access = Access {
             vq: ring.vq,
             pending: &mut ring.pending,
-            notifications: ring.notifications,
             held_back: false,
             _buffers: PhantomData,
         };
@@ -316,7 +315,6 @@ impl<B: Buffer, S: Reclaim<B, L>, L: IrqLockKind> Queue<B, S, L> {
 pub struct Access<'a, B: Buffer> {
     vq: *mut bindings::virtqueue,
     pending: &'a mut bool,
-    notifications: u64,
     held_back: bool,
     _buffers: PhantomData<fn(B) -> B>,
 }
@@ -475,11 +473,6 @@ impl<B: Buffer> Access<'_, B> {
         let size = unsafe { bindings::virtqueue_get_vring_size(self.vq) };
 
         size as usize / segments.max(1)
-    }
-
-    /// Returns how often the device was notified so far, since the queue was made.
-    pub fn notifications(&self) -> u64 {
-        self.notifications
     }
 
     fn free_descriptors(&self) -> c_uint {

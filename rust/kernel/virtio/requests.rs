@@ -53,9 +53,9 @@ pub use new_requests;
 /// How often a wait looks whether the queue is broken. A broken queue makes no callbacks.
 const BROKEN_CHECK_MS: Msecs = 250;
 
-/// The longest that [`Requests::post`] waits for room. It is called where no signal ends a wait,
-/// such as in the release of a file by a task that was killed.
-const POST_TIMEOUT_MS: Msecs = 5000;
+/// The longest wait that no signal ends: [`Requests::post`] is called in the release of files by
+/// tasks that were killed, and [`Scope::Replay`] used with the lock of the device held.
+const UNKILLABLE_TIMEOUT_MS: Msecs = 5000;
 
 /// After so many polls in vain in a row, only each request of that number is polled for.
 const POLL_MISSES: u32 = 8;
@@ -487,7 +487,7 @@ impl<Out: Part, In: Part> Reclaim<Buffer<Out, In>> for Slots<Out, In> {
 
     fn closed(queue: &Queue<Buffer<Out, In>, Self>, why: Closed) {
         queue.with(|_, slots| {
-            let ended = why == Closed::Ended || slots.state == State::Ended;
+            let ended = why == Closed::Ended;
 
             slots.state = if ended { State::Ended } else { State::Held };
             slots.begin_generation();
@@ -706,30 +706,26 @@ impl<Out: Part, In: Part> Requests<Out, In> {
         let mut slots = KVec::with_capacity(count, GFP_KERNEL)?;
         let mut free = KVec::with_capacity(count, GFP_KERNEL)?;
 
+        if count == 0 {
+            return Err(EINVAL);
+        }
         while free.len() < count {
             let from = free.len();
             // CAST: `count` fits.
             let parts = |index| (Out::new_zeroed(), blank, SlotNumber((from + index) as u16));
 
-            for message in Message::fill_page(parts, GFP_KERNEL)?
-                .into_iter()
-                .take(count - from)
-            {
-                free.push(message, GFP_KERNEL)?;
-                slots.push(
-                    Slot {
-                        waiter: None,
-                        request: Out::new_zeroed(),
-                        abandoned: false,
-                        spare: None,
-                    },
-                    GFP_KERNEL,
-                )?;
+            for message in Message::fill_page(parts, GFP_KERNEL)? {
+                // What there is no room for is not needed.
+                let _ = free.push_within_capacity(message);
             }
         }
-
-        if slots.is_empty() {
-            return Err(EINVAL);
+        for _ in 0..count {
+            let _ = slots.push_within_capacity(Slot {
+                waiter: None,
+                request: Out::new_zeroed(),
+                abandoned: false,
+                spare: None,
+            });
         }
         Ok((slots, free))
     }
@@ -770,13 +766,6 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     pub fn is_stuck(&self) -> bool {
         self.queue
             .with(|_, slots| slots.abandoned > 0 && slots.abandoned >= slots.slots.len() / 2)
-    }
-
-    /// Returns how many slots there are, how many requests the device has, and how many of these
-    /// were abandoned by their callers.
-    pub fn usage(&self) -> (usize, usize, usize) {
-        self.queue
-            .with(|_, slots| (slots.slots.len(), slots.in_flight, slots.abandoned))
     }
 
     /// Returns the current generation, for [`Scope::In`].
@@ -915,8 +904,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
         }));
         let waiter = NonNull::from(&*waiter);
 
-        // A notification that fails breaks the queue, which the wait finds out.
-        let (polls, _) = self.queue.with_kick(|ring, slots| {
+        let (polls, notified) = self.queue.with_kick(|ring, slots| {
             // SAFETY: `waiter` is pinned on the stack, and `wait()` returns when it is finished.
             unsafe { slots.begin(ring, waiter) };
             if !posted && self.starts_to_poll(slots) {
@@ -927,8 +915,14 @@ impl<Out: Part, In: Part> Requests<Out, In> {
             false
         });
 
+        if notified == Err(EIO) {
+            // The queue is broken. The wait would find out later.
+            self.queue.with(|_, slots| {
+                slots.give_up(ENODEV, |other, _| (other == waiter, other == waiter))
+            });
+        }
         if !(polls && self.poll(waiter)) {
-            self.wait(waiter, posted);
+            self.wait(waiter, posted || scope == Scope::Replay);
         }
 
         // SAFETY: The waiter is finished, so nothing else refers to its call.
@@ -938,11 +932,11 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     }
 
     /// Waits until a call has ended, or ends it.
-    fn wait(&self, waiter: NonNull<Waiter<Out, In>>, posted: bool) {
-        let timeout = match (self.options.timeout_ms, posted) {
-            (0, true) => POST_TIMEOUT_MS,
-            (ms, true) => ms.min(POST_TIMEOUT_MS),
-            (ms, false) => ms,
+    fn wait(&self, waiter: NonNull<Waiter<Out, In>>, bounded: bool) {
+        let timeout = match self.options.timeout_ms {
+            0 if bounded => UNKILLABLE_TIMEOUT_MS,
+            ms if bounded => ms.min(UNKILLABLE_TIMEOUT_MS),
+            ms => ms,
         };
         let timeout = (timeout > 0).then(|| msecs_to_jiffies(timeout).max(1));
         let mut left = timeout;
@@ -1075,7 +1069,6 @@ mod tests {
 
         assert_eq!(device.requests.call([1, 2]), Err(ETIMEDOUT));
         assert!(since.elapsed() >= Delta::from_millis(10));
-        assert_eq!(device.requests.usage(), (0, 0, 0));
         Ok(())
     }
 

@@ -25,38 +25,6 @@ impl Completion {
         unsafe { bindings::complete(self.as_raw()) };
     }
 
-    /// Takes back one signal that nobody has waited for yet.
-    ///
-    /// Returns `false` when there is none. Unlike C's `reinit_completion()` this may race with
-    /// [`Completion::complete`] and with waiters.
-    ///
-    /// # Context
-    ///
-    /// Any context but NMI.
-    #[inline]
-    pub fn try_wait_for_completion(&self) -> bool {
-        // SAFETY: `self.as_raw()` is a pointer to a valid `struct completion`.
-        unsafe { bindings::try_wait_for_completion(self.as_raw()) }
-    }
-
-    /// Waits for a signal; a fatal signal to the task ends the wait.
-    ///
-    /// # Errors
-    ///
-    /// - [`EINTR`] when the task is being killed.
-    ///
-    /// # Context
-    ///
-    /// Process context; sleeps.
-    #[inline]
-    pub fn wait_for_completion_killable(&self) -> Result {
-        // SAFETY: `self.as_raw()` is a pointer to a valid `struct completion`.
-        match unsafe { bindings::wait_for_completion_killable(self.as_raw()) } {
-            0 => Ok(()),
-            _ => Err(EINTR),
-        }
-    }
-
     /// Waits for a signal for at most `timeout` jiffies; a fatal signal to the task ends the wait.
     ///
     /// # Errors

@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The interrupt of one line, as a state machine.
+//!
+//! Three parties act on the interrupt of a line, none of which waits for another: genirq demands
+//! things of it with interrupts off, the device answers messages and returns event buffers, and
+//! something that may sleep sends the messages. [`Line`] knows what was demanded and what the
+//! device has been told, and decides what is next. It does nothing itself: each input returns what
+//! there is to do.
+//!
+//! # Protocol
+//!
+//! To be told of an interrupt a driver first enables it, by a message that sets its type, and then
+//! unmasks it, by handing a buffer to the device. The device returns the buffer when the line
+//! interrupts, which masks it again. So a line without its buffer at the device is masked, and
+//! masking costs no message. While it is masked the device remembers an edge, but forgets it when
+//! it is told the type NONE.
+//!
+//! - A type replaces no other: NONE comes first.
+//! - The buffer goes out after the device has *accepted* the type, and there is one per line.
+//! - On NONE the device returns the buffer that it has no use for. Since answers and buffers are on
+//!   different queues, the buffer may come before the answer to NONE, after it, or even after the
+//!   answer to the next type. There are devices that keep it, and use it for the next interrupt.
+//!
+//! # Messages
+//!
+//! Messages come from [`Line::next_message`], in a loop that may sleep, until there is none:
+//!
+//! - [`Message::Disable`] need not be waited for: the device processes the messages of one line in
+//!   order.
+//! - [`Message::Enable`] has to be waited for.
+//! - The outcome of each goes to [`Line::answered`], and until then there is no other message. So
+//!   if there are two such loops at the same time, then one of them sends everything, in order,
+//!   and it sees what has changed in the meantime.
+//!
+//! # Devices that misbehave
+//!
+//! A buffer that comes back for no good reason is a *strike*: the line has to be armed again, or it
+//! is dead, but a device that always returns it must not keep a processor busy. The first few
+//! strikes in a row are answered at once, and all others by and by, after [`Action::Retry`]. One of
+//! them takes the type back and sets it anew, for a device that has forgotten it. An interrupt ends
+//! the row.
+
+use kernel::prelude::*;
+
+use crate::wire::{
+    Event,
+    IrqType, //
+};
+
+/// How many strikes in a row are answered at once.
+const AT_ONCE: u8 = 4;
+
+/// The strike in a row that takes the type back and sets it anew.
+const RESYNC: u8 = 8;
+
+/// What genirq demands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Demand {
+    /// The interrupt is not in use.
+    Off,
+    /// The interrupt is in use, but must not come just now.
+    Masked,
+    /// The interrupt is to come.
+    On,
+}
+
+/// What the device holds, as far as messages and answers tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// This type.
+    Type(IrqType),
+    /// This type, once the device has taken the message that is under way.
+    Sent(IrqType),
+    /// No type: the device has refused the one that is demanded. It is not asked again before
+    /// genirq demands something else, or the same anew.
+    Refused,
+    /// Anything: it was told a type, but has not answered. It is left alone until
+    /// [`Line::retry`], or until genirq demands something.
+    Unanswered,
+    /// Anything.
+    Unknown,
+}
+
+/// Where the event buffer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Buffer {
+    /// With the driver.
+    Home,
+    /// With the driver, which had no room for it in the queue, until [`Line::unpark`].
+    Parked,
+    /// With the driver, because of strikes, until [`Line::retry`].
+    Resting,
+    /// With the device, for the type that the device holds.
+    Armed,
+    /// With the device, for a type that was taken back since. It may come back for that reason, or
+    /// serve the next type.
+    Stale,
+}
+
+/// A message about the type that the device is to hold.
+///
+/// Goes back to [`Line::answered`], once.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Message {
+    /// Sets the type NONE. Its outcome is known as soon as it is in the queue.
+    Disable,
+    /// Sets this type. Its outcome is the answer of the device.
+    Enable(IrqType),
+}
+
+impl Message {
+    /// Returns the type to be set.
+    pub(crate) fn irq_type(&self) -> IrqType {
+        match self {
+            Self::Disable => IrqType::None,
+            Self::Enable(kind) => *kind,
+        }
+    }
+}
+
+/// What became of a [`Message`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The device has accepted it; if it was [`Message::Disable`], it is in the queue.
+    Accepted,
+    /// The device has refused it, and holds no type.
+    Refused,
+    /// It could not be sent, or there was no answer that makes sense, in time.
+    Unanswered,
+}
+
+/// What there is to do after an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Action {
+    /// Nothing.
+    None,
+    /// Hand the buffer to the device. The line counts on it: if there is no room for the buffer,
+    /// then [`Line::park`] has to say so before any other input.
+    Arm,
+    /// Call the flow handler. It leaves the line masked, or unmasks it.
+    Deliver,
+    /// Call [`Line::retry`] after a while.
+    Retry,
+}
+
+/// The interrupt of one line.
+///
+/// # Invariants
+///
+/// - `buffer` is [`Buffer::Armed`] only while `held` is a [`Held::Type`] other than NONE.
+/// - `buffer` is neither [`Buffer::Parked`] nor [`Buffer::Resting`] while `demand` is
+///   [`Demand::Off`].
+/// - The buffer of a line that may be armed is not at home. This holds after each input except one
+///   that returned [`Action::Deliver`], until the flow handler has masked the line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    trigger: IrqType,
+    demand: Demand,
+    held: Held,
+    buffer: Buffer,
+    strikes: u8,
+}
+
+// There may be 65535 of them.
+static_assert!(size_of::<Line>() <= 8);
+
+impl Line {
+    /// Returns the state of a line that nobody has used since the device was reset.
+    pub(crate) const fn new() -> Self {
+        Self {
+            trigger: IrqType::None,
+            demand: Demand::Off,
+            held: Held::Type(IrqType::None),
+            buffer: Buffer::Home,
+            strikes: 0,
+        }
+    }
+
+    /// genirq sets the type.
+    pub(crate) fn set_type(&mut self, trigger: IrqType) -> Action {
+        self.trigger = trigger;
+        self.ask_again();
+        self.arm()
+    }
+
+    /// genirq starts to use the interrupt, unmasked.
+    pub(crate) fn startup(&mut self) -> Action {
+        self.demand = Demand::On;
+        self.strikes = 0;
+        self.ask_again();
+        self.arm()
+    }
+
+    /// genirq ceases to use the interrupt.
+    pub(crate) fn shutdown(&mut self) {
+        self.demand = Demand::Off;
+        self.ask_again();
+        // Who waited to be armed need not any more.
+        if matches!(self.buffer, Buffer::Parked | Buffer::Resting) {
+            self.buffer = Buffer::Home;
+        }
+    }
+
+    /// genirq masks the interrupt.
+    ///
+    /// The buffer stays where it is: an interrupt that comes now is one that genirq makes up for.
+    pub(crate) fn mask(&mut self) {
+        if self.demand == Demand::On {
+            self.demand = Demand::Masked;
+        }
+    }
+
+    /// genirq unmasks the interrupt.
+    pub(crate) fn unmask(&mut self) -> Action {
+        if self.demand == Demand::Masked {
+            self.demand = Demand::On;
+        }
+        self.arm()
+    }
+
+    /// Returns the message that the device has to be sent next, if there is one.
+    ///
+    /// Its outcome has to be told to [`Line::answered`].
+    pub(crate) fn next_message(&mut self) -> Option<Message> {
+        let message = self.due()?;
+
+        // INVARIANT: While a message is under way no buffer counts as armed.
+        if self.buffer == Buffer::Armed {
+            self.buffer = Buffer::Stale;
+        }
+        self.held = Held::Sent(message.irq_type());
+
+        Some(message)
+    }
+
+    /// Returns whether there is a message for [`Line::next_message`] to return.
+    pub(crate) fn needs_sync(&self) -> bool {
+        self.due().is_some()
+    }
+
+    /// The outcome of a message is known.
+    ///
+    /// Takes the message back, so that none has two outcomes.
+    pub(crate) fn answered(&mut self, _: Message, outcome: Outcome) -> Action {
+        let Held::Sent(sent) = self.held else {
+            return Action::None;
+        };
+
+        self.held = match outcome {
+            Outcome::Accepted => Held::Type(sent),
+            // If something else is demanded by now, the refusal does not matter.
+            Outcome::Refused if sent == self.wanted() => Held::Refused,
+            Outcome::Refused => Held::Type(IrqType::None),
+            Outcome::Unanswered => Held::Unanswered,
+        };
+
+        match self.held {
+            Held::Unanswered => Action::Retry,
+            _ => self.arm(),
+        }
+    }
+
+    /// There was no room for the buffer that [`Action::Arm`] was about.
+    ///
+    /// [`Line::unpark`] has to be called when there may be room.
+    pub(crate) fn park(&mut self) {
+        if self.buffer == Buffer::Armed {
+            self.buffer = Buffer::Parked;
+        }
+    }
+
+    /// There may be room for a buffer again.
+    pub(crate) fn unpark(&mut self) -> Action {
+        if self.buffer == Buffer::Parked {
+            self.buffer = Buffer::Home;
+        }
+        self.arm()
+    }
+
+    /// The device has returned the buffer.
+    pub(crate) fn returned(&mut self, event: Event) -> Action {
+        let stale = self.buffer == Buffer::Stale;
+
+        self.buffer = Buffer::Home;
+
+        match event {
+            // This may be an interrupt of a type that was taken back since. It did happen, and one
+            // too many does less harm than one that is lost.
+            Event::Valid => {
+                self.strikes = 0;
+                if self.demand == Demand::Off {
+                    Action::None
+                } else {
+                    Action::Deliver
+                }
+            }
+            Event::Invalid if stale => self.arm(),
+            Event::Invalid | Event::Odd => self.strike(),
+        }
+    }
+
+    /// The while of [`Action::Retry`] has passed.
+    ///
+    /// If then [`Line::needs_sync`], messages have to be sent.
+    pub(crate) fn retry(&mut self) -> Action {
+        if self.held == Held::Unanswered {
+            self.held = Held::Unknown;
+        }
+        if self.buffer == Buffer::Resting {
+            self.buffer = Buffer::Home;
+        }
+        self.arm()
+    }
+
+    /// The device was reset: it holds nothing, and its buffers are home.
+    ///
+    /// What genirq demands remains. Messages have to be sent for the device to learn of it.
+    pub(crate) fn reset(&mut self) {
+        self.held = match self.held {
+            // The reset has made the message, whatever its outcome, one that sets NONE.
+            Held::Sent(_) => Held::Sent(IrqType::None),
+            _ => Held::Type(IrqType::None),
+        };
+        self.buffer = Buffer::Home;
+        self.strikes = 0;
+    }
+
+    /// Returns the type that the device is to hold.
+    fn wanted(&self) -> IrqType {
+        match self.demand {
+            Demand::Off => IrqType::None,
+            Demand::Masked | Demand::On => self.trigger,
+        }
+    }
+
+    /// Returns the message that takes the device nearer to the type that it is to hold.
+    fn due(&self) -> Option<Message> {
+        match (self.held, self.wanted()) {
+            (Held::Sent(_) | Held::Refused | Held::Unanswered, _) => None,
+            (Held::Type(held), wanted) if held == wanted => None,
+            (Held::Type(IrqType::None), wanted) => Some(Message::Enable(wanted)),
+            (Held::Type(_) | Held::Unknown, _) => Some(Message::Disable),
+        }
+    }
+
+    /// Makes the device be asked again for what it has not accepted so far.
+    fn ask_again(&mut self) {
+        self.held = match self.held {
+            Held::Refused => Held::Type(IrqType::None),
+            Held::Unanswered => Held::Unknown,
+            held => held,
+        };
+    }
+
+    /// Returns whether the buffer is to go to the device.
+    fn may_arm(&self) -> bool {
+        self.demand == Demand::On
+            && self.buffer == Buffer::Home
+            && self.trigger != IrqType::None
+            && self.held == Held::Type(self.trigger)
+    }
+
+    /// Arms the line if it may be.
+    fn arm(&mut self) -> Action {
+        if !self.may_arm() {
+            return Action::None;
+        }
+
+        self.buffer = Buffer::Armed;
+        Action::Arm
+    }
+
+    /// Finds a way to arm the line again after the device returned the buffer for no good reason.
+    fn strike(&mut self) -> Action {
+        // Whoever makes the line one that may be armed will also arm it.
+        if !self.may_arm() {
+            return Action::None;
+        }
+
+        self.strikes = self.strikes.saturating_add(1);
+        if self.strikes <= AT_ONCE {
+            return self.arm();
+        }
+        if self.strikes == RESYNC {
+            self.held = Held::Unknown;
+        }
+
+        self.buffer = Buffer::Resting;
+        Action::Retry
+    }
+}
+
+#[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
+mod tests;
+#[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
+mod tests_steps;
+#[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
+mod tests_walks;

@@ -1,0 +1,587 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of a line by examples.
+
+use kernel::prelude::*;
+
+#[kunit_tests(gpio_virtio_irq_line)]
+mod cases {
+    use super::super::*;
+
+    use Event::{
+        Invalid,
+        Odd,
+        Valid, //
+    };
+    use IrqType::{
+        EdgeFalling as Falling,
+        EdgeRising as Rising, //
+    };
+    use Outcome::{
+        Accepted,
+        Refused,
+        Unanswered, //
+    };
+
+    /// Has the next message have this outcome. Returns what the line says to both.
+    fn exchange(line: &mut Line, outcome: Outcome) -> Option<(IrqType, Action)> {
+        let message = line.next_message()?;
+        let kind = message.irq_type();
+
+        Some((kind, line.answered(message, outcome)))
+    }
+
+    /// Returns a line that genirq has started with type `kind`.
+    fn started(kind: IrqType) -> Line {
+        let mut line = Line::new();
+
+        let _ = line.set_type(kind);
+        let _ = line.startup();
+        line
+    }
+
+    /// Returns a line that is armed for type `kind`.
+    fn armed(kind: IrqType) -> Line {
+        let mut line = started(kind);
+
+        let _ = exchange(&mut line, Accepted);
+        line
+    }
+
+    #[test]
+    fn enables_then_arms() {
+        let mut line = Line::new();
+
+        assert_eq!(line.set_type(Rising), Action::None);
+        assert_eq!(line.startup(), Action::None);
+        assert_eq!(line.next_message(), Some(Message::Enable(Rising)));
+        assert_eq!(
+            line.answered(Message::Enable(Rising), Accepted),
+            Action::Arm
+        );
+        assert_eq!(line.buffer, Buffer::Armed);
+        assert_eq!(line.next_message(), None);
+    }
+
+    #[test]
+    fn unused_sends_nothing() {
+        let mut line = Line::new();
+
+        assert_eq!(line.next_message(), None);
+        assert_eq!(line.set_type(Rising), Action::None);
+        assert_eq!(line.next_message(), None);
+    }
+
+    #[test]
+    fn without_type_sends_nothing() {
+        let mut line = Line::new();
+
+        assert_eq!(line.startup(), Action::None);
+        assert_eq!(line.next_message(), None);
+        line.mask();
+        assert_eq!(line.unmask(), Action::None);
+    }
+
+    #[test]
+    fn refused_is_not_armed() {
+        let mut line = started(Rising);
+
+        assert_eq!(exchange(&mut line, Refused), Some((Rising, Action::None)));
+        assert_eq!(line.next_message(), None);
+        line.mask();
+        assert_eq!(line.unmask(), Action::None);
+        assert_eq!(line.retry(), Action::None);
+        assert!(!line.needs_sync());
+    }
+
+    #[test]
+    fn refused_is_asked_again_on_demand() {
+        let mut line = started(Rising);
+
+        let _ = exchange(&mut line, Refused);
+        assert_eq!(line.set_type(Falling), Action::None);
+        assert_eq!(exchange(&mut line, Refused), Some((Falling, Action::None)));
+
+        line.shutdown();
+        assert_eq!(line.next_message(), None);
+        assert_eq!(line.startup(), Action::None);
+        assert_eq!(exchange(&mut line, Accepted), Some((Falling, Action::Arm)));
+    }
+
+    #[test]
+    fn type_change_goes_through_none() {
+        let mut line = armed(Rising);
+
+        assert_eq!(line.set_type(Falling), Action::None);
+        assert_eq!(
+            exchange(&mut line, Accepted),
+            Some((IrqType::None, Action::None))
+        );
+        assert_eq!(line.returned(Invalid), Action::None);
+        assert_eq!(exchange(&mut line, Accepted), Some((Falling, Action::Arm)));
+        assert_eq!(line.next_message(), None);
+    }
+
+    #[test]
+    fn same_type_sends_nothing() {
+        let mut line = armed(Rising);
+
+        assert_eq!(line.set_type(Rising), Action::None);
+        assert_eq!(line.next_message(), None);
+        assert_eq!(line.buffer, Buffer::Armed);
+    }
+
+    #[test]
+    fn old_buffer_comes_after_the_answer() {
+        let mut line = armed(Rising);
+
+        let _ = line.set_type(Falling);
+        let _ = exchange(&mut line, Accepted);
+        // There is no second buffer while the first is out.
+        assert_eq!(exchange(&mut line, Accepted), Some((Falling, Action::None)));
+        assert_eq!(line.returned(Invalid), Action::Arm);
+        assert_eq!(line.strikes, 0);
+    }
+
+    #[test]
+    fn old_buffer_comes_before_the_answer() {
+        let mut line = armed(Rising);
+
+        let _ = line.set_type(Falling);
+        let _ = exchange(&mut line, Accepted);
+        assert_eq!(line.next_message(), Some(Message::Enable(Falling)));
+        // The type is not accepted yet.
+        assert_eq!(line.returned(Invalid), Action::None);
+        assert_eq!(
+            line.answered(Message::Enable(Falling), Accepted),
+            Action::Arm
+        );
+        assert_eq!(line.strikes, 0);
+    }
+
+    #[test]
+    fn old_buffer_serves_the_new_type() {
+        let mut line = armed(Rising);
+
+        line.shutdown();
+        let _ = exchange(&mut line, Accepted);
+        let _ = line.startup();
+        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::None)));
+        assert_eq!(line.returned(Valid), Action::Deliver);
+        line.mask();
+        assert_eq!(line.unmask(), Action::Arm);
+    }
+
+    #[test]
+    fn delivers_and_arms_again() {
+        let mut line = armed(Rising);
+
+        assert_eq!(line.returned(Valid), Action::Deliver);
+        line.mask();
+        assert_eq!(line.next_message(), None);
+        assert_eq!(line.unmask(), Action::Arm);
+        assert_eq!(line.returned(Valid), Action::Deliver);
+    }
+
+    #[test]
+    fn delivers_while_masked() {
+        let mut line = armed(Rising);
+
+        line.mask();
+        assert_eq!(line.returned(Valid), Action::Deliver);
+        assert_eq!(line.unmask(), Action::Arm);
+    }
+
+    #[test]
+    fn masking_keeps_the_buffer_out() {
+        let mut line = armed(Rising);
+
+        line.mask();
+        assert_eq!(line.next_message(), None);
+        assert_eq!(line.unmask(), Action::None);
+        assert_eq!(line.buffer, Buffer::Armed);
+    }
+
+    #[test]
+    fn masked_is_not_armed() {
+        let mut line = started(Rising);
+
+        line.mask();
+        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::None)));
+        assert_eq!(line.unmask(), Action::Arm);
+    }
+
+    #[test]
+    fn shutdown_disables() {
+        let mut line = armed(Rising);
+
+        line.shutdown();
+        assert_eq!(
+            exchange(&mut line, Accepted),
+            Some((IrqType::None, Action::None))
+        );
+        assert_eq!(line.next_message(), None);
+        assert_eq!(line.returned(Invalid), Action::None);
+        assert_eq!(line.buffer, Buffer::Home);
+    }
+
+    #[test]
+    fn drops_what_nobody_uses() {
+        let mut line = armed(Rising);
+
+        line.shutdown();
+        assert_eq!(line.returned(Valid), Action::None);
+        // Nor does anything else happen to an interrupt that is not in use.
+        line.mask();
+        assert_eq!(line.unmask(), Action::None);
+        assert_eq!(line.demand, Demand::Off);
+    }
+
+    #[test]
+    fn shutdown_and_startup_without_messages() {
+        let mut line = armed(Rising);
+
+        line.shutdown();
+        assert_eq!(line.returned(Valid), Action::None);
+        // The device still holds the type, so nothing else would arm the line.
+        assert_eq!(line.startup(), Action::Arm);
+        assert_eq!(line.next_message(), None);
+    }
+
+    #[test]
+    fn type_there_and_back_without_messages() {
+        let mut line = armed(Rising);
+
+        let _ = line.set_type(Falling);
+        assert_eq!(line.returned(Valid), Action::Deliver);
+        line.mask();
+        assert_eq!(line.unmask(), Action::None);
+        assert_eq!(line.set_type(Rising), Action::Arm);
+        assert_eq!(line.next_message(), None);
+    }
+
+    #[test]
+    fn shutdown_while_enabling() {
+        let mut line = started(Rising);
+
+        assert_eq!(line.next_message(), Some(Message::Enable(Rising)));
+        line.shutdown();
+        assert_eq!(
+            line.answered(Message::Enable(Rising), Accepted),
+            Action::None
+        );
+        assert_eq!(
+            exchange(&mut line, Accepted),
+            Some((IrqType::None, Action::None))
+        );
+        assert_eq!(line.next_message(), None);
+    }
+
+    #[test]
+    fn type_change_while_enabling() {
+        let mut line = started(Rising);
+
+        assert_eq!(line.next_message(), Some(Message::Enable(Rising)));
+        let _ = line.set_type(Falling);
+        assert_eq!(
+            line.answered(Message::Enable(Rising), Accepted),
+            Action::None
+        );
+        assert_eq!(
+            exchange(&mut line, Accepted),
+            Some((IrqType::None, Action::None))
+        );
+        assert_eq!(exchange(&mut line, Accepted), Some((Falling, Action::Arm)));
+    }
+
+    #[test]
+    fn refusal_of_what_is_not_demanded_any_more() {
+        let mut line = started(Rising);
+
+        assert_eq!(line.next_message(), Some(Message::Enable(Rising)));
+        let _ = line.set_type(Falling);
+        assert_eq!(
+            line.answered(Message::Enable(Rising), Refused),
+            Action::None
+        );
+        // The device holds nothing, so there is nothing to be taken back.
+        assert_eq!(exchange(&mut line, Accepted), Some((Falling, Action::Arm)));
+    }
+
+    #[test]
+    fn one_message_at_a_time() {
+        let mut line = armed(Rising);
+
+        let _ = line.set_type(Falling);
+        assert_eq!(line.next_message(), Some(Message::Disable));
+        assert_eq!(line.next_message(), None);
+        assert_eq!(line.answered(Message::Disable, Accepted), Action::None);
+        assert_eq!(line.next_message(), Some(Message::Enable(Falling)));
+        assert_eq!(line.next_message(), None);
+        assert!(!line.needs_sync());
+    }
+
+    #[test]
+    fn unanswered_waits_for_retry() {
+        let mut line = started(Rising);
+
+        assert_eq!(
+            exchange(&mut line, Unanswered),
+            Some((Rising, Action::Retry))
+        );
+        // The loop of messages ends, or it would keep a task for as long as the device is silent.
+        assert_eq!(line.next_message(), None);
+        assert_eq!(line.retry(), Action::None);
+        assert!(line.needs_sync());
+        assert_eq!(
+            exchange(&mut line, Accepted),
+            Some((IrqType::None, Action::None))
+        );
+        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+        // A retry too many does nothing.
+        assert_eq!(line.retry(), Action::None);
+    }
+
+    #[test]
+    fn unanswered_then_shutdown() {
+        let mut line = started(Rising);
+
+        let _ = exchange(&mut line, Unanswered);
+        line.shutdown();
+        assert_eq!(
+            exchange(&mut line, Accepted),
+            Some((IrqType::None, Action::None))
+        );
+        assert_eq!(line.next_message(), None);
+    }
+
+    #[test]
+    fn none_that_cannot_be_sent() {
+        let mut line = armed(Rising);
+
+        line.shutdown();
+        assert_eq!(
+            exchange(&mut line, Unanswered),
+            Some((IrqType::None, Action::Retry))
+        );
+        assert_eq!(line.next_message(), None);
+        // The line is still armed as far as the device knows.
+        assert_eq!(line.startup(), Action::None);
+        assert_eq!(line.returned(Valid), Action::Deliver);
+        line.mask();
+        assert_eq!(line.unmask(), Action::None);
+        assert_eq!(
+            exchange(&mut line, Accepted),
+            Some((IrqType::None, Action::None))
+        );
+        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+    }
+
+    #[test]
+    fn strikes_are_answered_slower_and_slower() {
+        for event in [Invalid, Odd] {
+            let mut line = armed(Rising);
+
+            for _ in 0..AT_ONCE {
+                assert_eq!(line.returned(event), Action::Arm);
+            }
+            for _ in AT_ONCE + 1..RESYNC {
+                assert_eq!(line.returned(event), Action::Retry);
+                assert_eq!(line.next_message(), None);
+                assert_eq!(line.retry(), Action::Arm);
+            }
+
+            // The type is set anew, once.
+            assert_eq!(line.returned(event), Action::Retry);
+            assert_eq!(line.retry(), Action::None);
+            assert!(line.needs_sync());
+            assert_eq!(
+                exchange(&mut line, Accepted),
+                Some((IrqType::None, Action::None))
+            );
+            assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+
+            for _ in 0..300 {
+                assert_eq!(line.returned(event), Action::Retry);
+                assert_eq!(line.next_message(), None);
+                assert_eq!(line.retry(), Action::Arm);
+            }
+        }
+    }
+
+    #[test]
+    fn interrupt_ends_the_row_of_strikes() {
+        let mut line = armed(Rising);
+
+        for _ in 0..AT_ONCE + 3 {
+            let _ = line.returned(Invalid);
+            let _ = line.retry();
+        }
+        assert_eq!(line.returned(Valid), Action::Deliver);
+        line.mask();
+        assert_eq!(line.unmask(), Action::Arm);
+        for _ in 0..AT_ONCE {
+            assert_eq!(line.returned(Odd), Action::Arm);
+        }
+        assert_eq!(line.returned(Odd), Action::Retry);
+    }
+
+    #[test]
+    fn new_use_ends_the_row_of_strikes() {
+        let mut line = armed(Rising);
+
+        for _ in 0..AT_ONCE + 1 {
+            let _ = line.returned(Invalid);
+        }
+        assert_eq!(line.buffer, Buffer::Resting);
+        line.shutdown();
+        assert_eq!(line.startup(), Action::Arm);
+        assert_eq!(line.returned(Invalid), Action::Arm);
+    }
+
+    #[test]
+    fn resting_line_is_not_hurried() {
+        let mut line = armed(Rising);
+
+        for _ in 0..AT_ONCE + 1 {
+            let _ = line.returned(Invalid);
+        }
+        line.mask();
+        assert_eq!(line.unmask(), Action::None);
+        line.mask();
+        assert_eq!(line.retry(), Action::None);
+        assert_eq!(line.unmask(), Action::Arm);
+    }
+
+    #[test]
+    fn resync_by_another_loop_leaves_the_line_at_rest() {
+        let mut line = armed(Rising);
+
+        for _ in 0..RESYNC - 1 {
+            let _ = line.returned(Invalid);
+            let _ = line.retry();
+        }
+        assert_eq!(line.returned(Invalid), Action::Retry);
+        assert_eq!(
+            exchange(&mut line, Accepted),
+            Some((IrqType::None, Action::None))
+        );
+        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::None)));
+        assert_eq!(line.retry(), Action::Arm);
+    }
+
+    #[test]
+    fn odd_return_of_an_old_buffer_is_a_strike() {
+        let mut line = armed(Rising);
+
+        let _ = line.set_type(Falling);
+        let _ = exchange(&mut line, Accepted);
+        let _ = exchange(&mut line, Accepted);
+        assert_eq!(line.returned(Odd), Action::Arm);
+        assert_eq!(line.strikes, 1);
+    }
+
+    #[test]
+    fn masked_line_has_no_strikes() {
+        let mut line = armed(Rising);
+
+        line.mask();
+        assert_eq!(line.returned(Odd), Action::None);
+        assert_eq!(line.strikes, 0);
+        assert_eq!(line.unmask(), Action::Arm);
+    }
+
+    #[test]
+    fn parked_line_waits_for_room() {
+        let mut line = armed(Rising);
+
+        line.park();
+        line.mask();
+        assert_eq!(line.unmask(), Action::None);
+        assert_eq!(line.retry(), Action::None);
+        assert_eq!(line.unpark(), Action::Arm);
+        line.park();
+        assert_eq!(line.unpark(), Action::Arm);
+        // Room that nobody waits for does nothing.
+        assert_eq!(line.unpark(), Action::None);
+    }
+
+    #[test]
+    fn parked_line_that_was_masked() {
+        let mut line = armed(Rising);
+
+        line.park();
+        line.mask();
+        assert_eq!(line.unpark(), Action::None);
+        assert_eq!(line.unmask(), Action::Arm);
+    }
+
+    #[test]
+    fn parked_line_that_was_shut_down() {
+        let mut line = armed(Rising);
+
+        line.park();
+        line.shutdown();
+        assert_eq!(line.unpark(), Action::None);
+        let _ = exchange(&mut line, Accepted);
+        let _ = line.startup();
+        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+    }
+
+    #[test]
+    fn reset_keeps_what_is_demanded() {
+        let mut line = armed(Rising);
+
+        line.reset();
+        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+
+        line.mask();
+        line.reset();
+        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::None)));
+        assert_eq!(line.unmask(), Action::Arm);
+
+        line.shutdown();
+        line.reset();
+        assert_eq!(line.next_message(), None);
+    }
+
+    #[test]
+    fn reset_forgets_refusal_and_silence() {
+        for outcome in [Refused, Unanswered] {
+            let mut line = started(Rising);
+
+            let _ = exchange(&mut line, outcome);
+            line.reset();
+            assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+        }
+    }
+
+    #[test]
+    fn reset_ends_the_row_of_strikes() {
+        let mut line = armed(Rising);
+
+        for _ in 0..AT_ONCE + 1 {
+            let _ = line.returned(Odd);
+        }
+        line.reset();
+        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+        assert_eq!(line.returned(Odd), Action::Arm);
+    }
+
+    #[test]
+    fn reset_while_enabling() {
+        for outcome in [Accepted, Refused] {
+            let mut line = started(Rising);
+
+            assert_eq!(line.next_message(), Some(Message::Enable(Rising)));
+            line.reset();
+            assert_eq!(line.next_message(), None);
+            // The answer is from before the reset.
+            assert_eq!(
+                line.answered(Message::Enable(Rising), outcome),
+                Action::None
+            );
+            assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+        }
+    }
+}

@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of a line by each step from each state.
+
+use kernel::prelude::*;
+
+#[kunit_tests(gpio_virtio_irq_line_steps)]
+mod cases {
+    use super::super::*;
+
+    use Event::{
+        Invalid,
+        Odd,
+        Valid, //
+    };
+    use IrqType::{
+        EdgeFalling as Falling,
+        EdgeRising as Rising, //
+    };
+    use Outcome::{
+        Accepted,
+        Refused,
+        Unanswered, //
+    };
+
+    /// Has the next message have this outcome. Returns what the line says to both.
+    fn exchange(line: &mut Line, outcome: Outcome) -> Option<(IrqType, Action)> {
+        let message = line.next_message()?;
+        let kind = message.irq_type();
+
+        Some((kind, line.answered(message, outcome)))
+    }
+
+    const EVENTS: [Event; 3] = [Valid, Invalid, Odd];
+    const OUTCOMES: [Outcome; 3] = [Accepted, Refused, Unanswered];
+    const TYPES: [IrqType; 6] = [
+        IrqType::None,
+        IrqType::EdgeRising,
+        IrqType::EdgeFalling,
+        IrqType::EdgeBoth,
+        IrqType::LevelHigh,
+        IrqType::LevelLow,
+    ];
+
+    /// All that can happen to a line.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Input {
+        SetType(IrqType),
+        Startup,
+        Shutdown,
+        Mask,
+        Unmask,
+        NextMessage,
+        Answered(Outcome),
+        Park,
+        Unpark,
+        Returned(Event),
+        Retry,
+        Reset,
+    }
+
+    impl Input {
+        fn all() -> impl Iterator<Item = Self> {
+            let others = [
+                Self::Startup,
+                Self::Shutdown,
+                Self::Mask,
+                Self::Unmask,
+                Self::NextMessage,
+                Self::Park,
+                Self::Unpark,
+                Self::Retry,
+                Self::Reset,
+            ];
+            let types = TYPES.map(Self::SetType);
+            let outcomes = OUTCOMES.map(Self::Answered);
+            let events = EVENTS.map(Self::Returned);
+
+            // Not `.chain()`, which initializers have as well.
+            let others = Iterator::chain(others.into_iter(), types);
+            Iterator::chain(Iterator::chain(others, outcomes), events)
+        }
+
+        /// Returns whether this can happen in the state of `line`.
+        fn is_possible(self, line: &Line) -> bool {
+            match self {
+                Self::Answered(_) => matches!(line.held, Held::Sent(_)),
+                // Right after the action that it is about.
+                Self::Park => line.buffer == Buffer::Armed && line.demand == Demand::On,
+                Self::Returned(_) => is_out(line),
+                _ => true,
+            }
+        }
+
+        fn apply(self, line: &mut Line) -> (Action, Option<Message>) {
+            let action = match self {
+                Self::SetType(kind) => line.set_type(kind),
+                Self::Startup => line.startup(),
+                Self::Unmask => line.unmask(),
+                Self::Unpark => line.unpark(),
+                Self::Retry => line.retry(),
+                Self::Returned(event) => line.returned(event),
+                // Of the message the line looks at nothing.
+                Self::Answered(outcome) => line.answered(Message::Disable, outcome),
+                Self::NextMessage => return (Action::None, line.next_message()),
+                Self::Shutdown => {
+                    line.shutdown();
+                    Action::None
+                }
+                Self::Mask => {
+                    line.mask();
+                    Action::None
+                }
+                Self::Park => {
+                    line.park();
+                    Action::None
+                }
+                Self::Reset => {
+                    line.reset();
+                    Action::None
+                }
+            };
+
+            (action, None)
+        }
+    }
+
+    /// Returns whether the device has the buffer.
+    fn is_out(line: &Line) -> bool {
+        matches!(line.buffer, Buffer::Armed | Buffer::Stale)
+    }
+
+    /// Returns whether [`Line::retry`] is owed.
+    fn is_retry_due(line: &Line) -> bool {
+        line.held == Held::Unanswered || line.buffer == Buffer::Resting
+    }
+
+    /// Returns whether the first two of the invariants of [`Line`] hold. The third one depends on
+    /// what happened before.
+    fn is_consistent(line: &Line) -> bool {
+        let holds = matches!(line.held, Held::Type(kind) if kind != IrqType::None);
+        let waits = matches!(line.buffer, Buffer::Parked | Buffer::Resting);
+
+        (line.buffer != Buffer::Armed || holds) && !(waits && line.demand == Demand::Off)
+    }
+
+    /// Returns all states of a line that satisfy the first two invariants of [`Line`], whether or
+    /// not something leads there.
+    fn states() -> impl Iterator<Item = Line> {
+        let held = || {
+            let types = TYPES.into_iter();
+            let types = types.flat_map(|kind| [Held::Type(kind), Held::Sent(kind)]);
+
+            Iterator::chain(types, [Held::Refused, Held::Unanswered, Held::Unknown])
+        };
+        let buffers = [
+            Buffer::Home,
+            Buffer::Parked,
+            Buffer::Resting,
+            Buffer::Armed,
+            Buffer::Stale,
+        ];
+        let strikes = [0, 1, AT_ONCE - 1, AT_ONCE, RESYNC - 1, RESYNC, u8::MAX];
+        let demands = [Demand::Off, Demand::Masked, Demand::On];
+
+        TYPES
+            .into_iter()
+            .flat_map(move |trigger| demands.into_iter().map(move |demand| (trigger, demand)))
+            .flat_map(move |start| held().map(move |held| (start, held)))
+            .flat_map(move |start| buffers.into_iter().map(move |buffer| (start, buffer)))
+            .flat_map(move |start| strikes.into_iter().map(move |strikes| (start, strikes)))
+            .map(|((((trigger, demand), held), buffer), strikes)| Line {
+                trigger,
+                demand,
+                held,
+                buffer,
+                strikes,
+            })
+            .filter(is_consistent)
+    }
+
+    /// Calls `check` with each state, each input that is possible there, and what results.
+    ///
+    /// Returns the first state and input for which it returns false.
+    fn violation(
+        check: impl Fn(&Line, Input, &Line, Action, Option<Message>) -> bool,
+    ) -> Option<(Line, Input)> {
+        states().find_map(|before| {
+            Input::all()
+                .filter(|input| input.is_possible(&before))
+                .find(|input| {
+                    let mut after = before.clone();
+                    let (action, message) = input.apply(&mut after);
+
+                    !check(&before, *input, &after, action, message)
+                })
+                .map(|input| (before, input))
+        })
+    }
+
+    #[test]
+    fn each_step_visits_all_states() {
+        // 6 types, 3 demands, 15 things that the device may hold, 5 places of the buffer, 7 numbers
+        // of strikes; less those that the invariants rule out: 10 things held with the buffer
+        // armed, and 15 with each of two places while the interrupt is not in use.
+        assert_eq!(states().count(), 6 * 7 * (3 * 15 * 5 - 3 * 10 - 2 * 15));
+        assert_eq!(Input::all().count(), 9 + 6 + 3 + 3);
+    }
+
+    #[test]
+    fn each_step_preserves_the_invariants() {
+        assert_eq!(violation(|_, _, after, _, _| is_consistent(after)), None);
+    }
+
+    #[test]
+    fn each_step_arms_only_what_may_be_armed() {
+        assert_eq!(
+            violation(|before, input, after, action, _| action != Action::Arm
+                || after.demand == Demand::On
+                    && after.trigger != IrqType::None
+                    && after.held == Held::Type(after.trigger)
+                    && after.buffer == Buffer::Armed
+                    && (!is_out(before) || matches!(input, Input::Returned(_)))),
+            None
+        );
+    }
+
+    #[test]
+    fn each_step_knows_where_the_buffer_is() {
+        assert_eq!(
+            violation(|before, input, after, action, _| {
+                let comes = matches!(input, Input::Returned(_) | Input::Reset | Input::Park);
+
+                is_out(after) == (action == Action::Arm || is_out(before) && !comes)
+            }),
+            None
+        );
+    }
+
+    #[test]
+    fn each_step_leaves_no_line_behind() {
+        // A line that may be armed either is, or somebody is about to see to it.
+        assert_eq!(
+            violation(|before, _, after, action, _| before.may_arm()
+                || action == Action::Deliver
+                || !after.may_arm()),
+            None
+        );
+        // Nor does a line that may be armed stay so when somebody was to see to it.
+        assert_eq!(
+            violation(|before, input, after, _, _| !before.may_arm()
+                || !matches!(input, Input::Startup | Input::Unmask | Input::Retry)
+                || !after.may_arm()),
+            None
+        );
+    }
+
+    #[test]
+    fn each_step_asks_for_the_retry_that_it_needs() {
+        assert_eq!(
+            violation(|before, _, after, action, _| {
+                (action == Action::Retry) == (is_retry_due(after) && !is_retry_due(before))
+                    || action == Action::Retry && is_retry_due(after)
+            }),
+            None
+        );
+        assert_eq!(
+            violation(|_, input, after, _, _| input != Input::Retry || !is_retry_due(after)),
+            None
+        );
+    }
+
+    #[test]
+    fn each_step_delivers_what_came() {
+        assert_eq!(
+            violation(|before, input, _, action, _| {
+                let came = input == Input::Returned(Valid) && before.demand != Demand::Off;
+
+                came == (action == Action::Deliver)
+            }),
+            None
+        );
+    }
+
+    #[test]
+    fn each_step_sends_in_order() {
+        assert_eq!(
+            violation(|before, input, after, _, message| {
+                let sent = message
+                    .as_ref()
+                    .map(|message| Held::Sent(message.irq_type()));
+
+                match message {
+                    Some(Message::Enable(kind)) => {
+                        before.held == Held::Type(IrqType::None)
+                            && kind == before.trigger
+                            && kind != IrqType::None
+                            && before.demand != Demand::Off
+                            && sent == Some(after.held)
+                    }
+                    Some(Message::Disable) => {
+                        before.held != Held::Type(IrqType::None)
+                            && matches!(before.held, Held::Type(_) | Held::Unknown)
+                            && sent == Some(after.held)
+                    }
+                    None => input != Input::NextMessage || before == after,
+                }
+            }),
+            None
+        );
+    }
+
+    #[test]
+    fn each_step_demands_what_genirq_demands() {
+        assert_eq!(
+            violation(|before, input, after, _, _| {
+                let demand = match (input, before.demand) {
+                    (Input::Startup, _) => Demand::On,
+                    (Input::Shutdown, _) => Demand::Off,
+                    (Input::Mask, Demand::On) => Demand::Masked,
+                    (Input::Unmask, Demand::Masked) => Demand::On,
+                    (_, demand) => demand,
+                };
+                let trigger = match input {
+                    Input::SetType(kind) => kind,
+                    _ => before.trigger,
+                };
+
+                (after.demand, after.trigger) == (demand, trigger)
+            }),
+            None
+        );
+    }
+
+    #[test]
+    fn each_state_has_a_way_to_be_armed() {
+        // With a device that accepts everything, and everybody doing what was asked for.
+        let dead = states().find(|state| {
+            let mut line = state.clone();
+
+            if let Held::Sent(_) = line.held {
+                let _ = line.answered(Message::Disable, Accepted);
+            }
+            let _ = line.set_type(Rising);
+            let _ = line.startup();
+            for _ in 0..2 {
+                let _ = exchange(&mut line, Accepted);
+                if line.buffer == Buffer::Stale {
+                    let _ = line.returned(Invalid);
+                }
+                let _ = line.unpark();
+                let _ = line.retry();
+            }
+
+            line.buffer != Buffer::Armed || line.needs_sync()
+        });
+
+        assert_eq!(dead, None);
+    }
+}
