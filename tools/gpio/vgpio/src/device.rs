@@ -192,11 +192,15 @@ impl Device {
 
     /// The front end wants to know what features there are.
     ///
-    /// User-Mode Linux asks for them once it has told us to disable the rings, and frees them after
-    /// the answer. If it can not tell us, this is all that we hear of it.
+    /// User-Mode Linux asks for them when a driver has reset the device, once it has told us to
+    /// disable the rings, and frees them after the answer. It has no message for the reset itself,
+    /// and if it can not disable rings, this is all that we hear of it.
     pub fn offer(&self) {
         let mut locked = self.lock();
-        if !locked.state.can_disable && !locked.state.faults.is_deaf() {
+        let state = &locked.state;
+        let disabled = || state.rings.iter().flatten().all(|ring| !ring.is_enabled());
+        let reset = !state.can_disable || (state.paused.is_none() && disabled());
+        if reset && !state.faults.is_deaf() {
             locked.stop();
         }
     }

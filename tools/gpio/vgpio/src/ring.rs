@@ -159,6 +159,11 @@ impl Ring {
         self.vring.take_disabled()
     }
 
+    /// Whether the front end has enabled the ring.
+    pub fn is_enabled(&self) -> bool {
+        self.vring.get_ref().is_enabled()
+    }
+
     /// Whether the front end lets us use the ring.
     pub fn is_running(&self) -> bool {
         running(&self.vring.get_ref())

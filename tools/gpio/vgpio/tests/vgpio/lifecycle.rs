@@ -91,9 +91,10 @@ fn a_driver_that_restarts_without_stopping_the_rings() {
         for queue in [EVENT_QUEUE, REQUEST_QUEUE] {
             guest.frontend.set_vring_enable(queue, false).unwrap();
         }
+        guest.frontend.get_features().unwrap();
+        assert!(is_forgotten(&daemon));
         let features = guest.features;
         guest.frontend.set_features(features).unwrap();
-        assert!(is_forgotten(&daemon));
         assert_eq!(daemon.stats().request_queue.disabled, round);
         assert_eq!(daemon.stats().event_queue.disabled, round);
         guest.start();
