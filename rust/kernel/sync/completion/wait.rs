@@ -25,6 +25,24 @@ impl Completion {
         unsafe { bindings::complete(self.as_raw()) };
     }
 
+    /// Waits for a signal; a fatal signal to the task ends the wait.
+    ///
+    /// # Errors
+    ///
+    /// - [`EINTR`] when the task is being killed.
+    ///
+    /// # Context
+    ///
+    /// Process context; sleeps.
+    #[inline]
+    pub fn wait_for_completion_killable(&self) -> Result {
+        // SAFETY: `self.as_raw()` is a pointer to a valid `struct completion`.
+        match unsafe { bindings::wait_for_completion_killable(self.as_raw()) } {
+            0 => Ok(()),
+            _ => Err(EINTR),
+        }
+    }
+
     /// Waits for a signal for at most `timeout` jiffies; a fatal signal to the task ends the wait.
     ///
     /// # Errors
