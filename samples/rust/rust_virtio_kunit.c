@@ -12,6 +12,7 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/kthread.h>
+#include <linux/limits.h>
 #include <linux/mount.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -38,6 +39,8 @@ struct sample {
 	struct kunit *test;
 	struct kunit_virtio *dev;
 	struct virtio_device *vdev;
+	/* The sample is this driver, and this node, which is there without a device. */
+	const char *name;
 	struct file *file;
 
 	/* Fills the buffer, and returns how many bytes it has written. */
@@ -250,25 +253,39 @@ static bool is_bound(struct sample *s)
 	return READ_ONCE(s->vdev->dev.driver);
 }
 
+/* Plugs the device in, with no driver bound: it might not be the sample that binds first. */
 static void plug(struct sample *s)
 {
+	kunit_virtio_fail_find(s->dev, UINT_MAX);
 	KUNIT_ASSERT_EQ(s->test, kunit_virtio_register(s->dev), 0);
+	KUNIT_ASSERT_FALSE(s->test, is_bound(s));
+	kunit_virtio_fail_find(s->dev, 0);
+}
+
+/* Binds the sample, and no other driver. */
+static int try_to_bind(struct sample *s)
+{
+	struct device_driver *driver = driver_find(s->name, s->vdev->dev.bus);
+
+	KUNIT_ASSERT_NOT_NULL(s->test, driver);
+	return device_driver_attach(driver, &s->vdev->dev);
+}
+
+static void bind(struct sample *s)
+{
+	KUNIT_ASSERT_EQ(s->test, try_to_bind(s), 0);
+	KUNIT_ASSERT_TRUE(s->test, is_bound(s));
 }
 
 static void plug_bound(struct sample *s)
 {
 	plug(s);
-	KUNIT_ASSERT_TRUE_MSG(s->test, is_bound(s), "the driver did not bind");
+	bind(s);
 }
 
 static void unbind(struct sample *s)
 {
 	device_release_driver(&s->vdev->dev);
-}
-
-static void bind(struct sample *s)
-{
-	KUNIT_ASSERT_EQ(s->test, device_attach(&s->vdev->dev), 1);
 }
 
 /* Suspends and resumes. */
@@ -288,7 +305,8 @@ static void reset(struct sample *s)
 	KUNIT_ASSERT_EQ(s->test, virtio_device_reset_done(s->vdev), 0);
 }
 
-static struct sample *prepare(struct kunit *test, const struct kunit_virtio_config *base,
+static struct sample *prepare(struct kunit *test, const char *name,
+			      const struct kunit_virtio_config *base,
 			      u32 (*fn)(struct sample *s, struct kunit_virtio_buffer *buf))
 {
 	struct kunit_virtio_config config = *base;
@@ -296,6 +314,7 @@ static struct sample *prepare(struct kunit *test, const struct kunit_virtio_conf
 
 	KUNIT_ASSERT_NOT_NULL(test, s);
 	s->test = test;
+	s->name = name;
 	s->answer = fn;
 	s->claim = -1;
 	INIT_LIST_HEAD(&s->held);
@@ -331,7 +350,7 @@ static const struct kunit_virtio_config rng_config = {
 /* Makes an entropy device that is not plugged in yet. */
 static struct sample *rng_device(struct kunit *test)
 {
-	struct sample *s = prepare(test, &rng_config, rng_answer);
+	struct sample *s = prepare(test, "rust_virtio_rng", &rng_config, rng_answer);
 
 	s->file = open_node(test, "rust-virtio-rng");
 	return s;
@@ -627,8 +646,9 @@ static void rng_probe_that_fails(struct kunit *test)
 {
 	struct sample *s = rng_device(test);
 
-	kunit_virtio_fail_find(s->dev, 1);
 	plug(s);
+	kunit_virtio_fail_find(s->dev, 1);
+	KUNIT_EXPECT_NE(test, try_to_bind(s), 0);
 	KUNIT_EXPECT_FALSE(test, is_bound(s));
 	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 1), -ENODEV);
 	bind(s);
@@ -638,9 +658,10 @@ static void rng_probe_that_fails(struct kunit *test)
 static void rng_second_device(struct kunit *test)
 {
 	struct sample *s = bound_rng(test);
-	struct sample *second = prepare(test, &rng_config, rng_answer);
+	struct sample *second = prepare(test, "rust_virtio_rng", &rng_config, rng_answer);
 
 	plug(second);
+	KUNIT_EXPECT_NE(test, try_to_bind(second), 0);
 	KUNIT_EXPECT_FALSE(test, is_bound(second));
 	expect_random_bytes(s);
 	unbind(s);
@@ -739,7 +760,7 @@ static struct sample *blk_of(struct kunit *test, u64 sectors)
 		.queues = &blk_queue,
 		.num_queues = 1,
 	};
-	struct sample *s = prepare(test, &device, blk_answer);
+	struct sample *s = prepare(test, "rust_virtio_blk", &device, blk_answer);
 
 	s->file = open_node(test, "rust-virtio-blk");
 	return s;
@@ -1061,11 +1082,12 @@ static void blk_probe_that_fails(struct kunit *test)
 {
 	struct sample *s = blk_device(test);
 
-	kunit_virtio_fail_find(s->dev, 1);
 	plug(s);
+	kunit_virtio_fail_find(s->dev, 1);
+	KUNIT_EXPECT_NE(test, try_to_bind(s), 0);
 	KUNIT_EXPECT_FALSE(test, is_bound(s));
 	s->answer = blk_fails;
-	KUNIT_EXPECT_EQ(test, device_attach(&s->vdev->dev), 0);
+	KUNIT_EXPECT_NE(test, try_to_bind(s), 0);
 	KUNIT_EXPECT_FALSE(test, is_bound(s));
 	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 1), -ENODEV);
 	s->answer = blk_answer;
@@ -1079,6 +1101,7 @@ static void blk_second_device(struct kunit *test)
 	struct sample *second = blk_device(test);
 
 	plug(second);
+	KUNIT_EXPECT_NE(test, try_to_bind(second), 0);
 	KUNIT_EXPECT_FALSE(test, is_bound(second));
 	expect_disk(s);
 	unbind(s);
