@@ -149,7 +149,9 @@ impl Queues for Blk {
 }
 
 /// The device that is bound, if there is one.
-static CURRENT: SetOnce<Pin<KBox<Mutex<Option<Arc<Blk>>>>>> = SetOnce::new();
+type Current = Mutex<Option<Arc<Blk>>>;
+
+static CURRENT: SetOnce<Pin<KBox<Current>>> = SetOnce::new();
 
 #[vtable]
 impl MiscDevice for Blk {

@@ -144,7 +144,9 @@ impl Queues for Rng {
 }
 
 /// The device that is bound, if there is one.
-static CURRENT: SetOnce<Pin<KBox<Mutex<Option<Arc<Rng>>>>>> = SetOnce::new();
+type Current = Mutex<Option<Arc<Rng>>>;
+
+static CURRENT: SetOnce<Pin<KBox<Current>>> = SetOnce::new();
 
 #[vtable]
 impl MiscDevice for Rng {
