@@ -53,6 +53,10 @@ static const struct virtio_device_id transport_test_ids[] = {
 #define PCI_TEST_BAR_SIZE	SZ_4K
 #define PCI_TEST_ISR		0x100
 #define PCI_TEST_NOTIFY		0x200
+#define PCI_TEST_DEVICE		0x300
+
+/* Less than a driver reads */
+#define PCI_TEST_DEVICE_LEN	2
 
 /**
  * struct pci_test - a function of PCI
@@ -272,6 +276,22 @@ static void pci_reset_of_function_that_is_gone(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, pci_test_is_master(pci));
 }
 
+static void pci_config_ends_early(struct kunit *test)
+{
+	struct pci_test *pci = test->priv;
+
+	memset(pci->regs + PCI_TEST_DEVICE, 0x5a, 8);
+
+	KUNIT_EXPECT_EQ(test, virtio_cread16(pci->vdev, 0), 0x5a5a);
+	KUNIT_EXPECT_EQ(test, virtio_cread16(pci->vdev, 2), 0);
+	KUNIT_EXPECT_EQ(test, virtio_cread32(pci->vdev, 0), 0);
+
+	virtio_cwrite32(pci->vdev, 0, 0);
+	KUNIT_EXPECT_EQ(test, pci->regs[PCI_TEST_DEVICE], 0x5a);
+	virtio_cwrite16(pci->vdev, 0, 0);
+	KUNIT_EXPECT_EQ(test, pci->regs[PCI_TEST_DEVICE], 0);
+}
+
 static void pci_test_cap(struct pci_test *pci, u8 at, u8 next, u8 len, u8 type,
 			 u32 offset, u32 length)
 {
@@ -300,8 +320,10 @@ static int pci_test_init(struct kunit *test)
 	pci->config[PCI_CAPABILITY_LIST] = 0x40;
 	pci_test_cap(pci, 0x40, 0x50, len, VIRTIO_PCI_CAP_COMMON_CFG, 0, 0x100);
 	pci_test_cap(pci, 0x50, 0x60, len, VIRTIO_PCI_CAP_ISR_CFG, PCI_TEST_ISR, 1);
-	pci_test_cap(pci, 0x60, 0, sizeof(struct virtio_pci_notify_cap),
+	pci_test_cap(pci, 0x60, 0x78, sizeof(struct virtio_pci_notify_cap),
 		     VIRTIO_PCI_CAP_NOTIFY_CFG, PCI_TEST_NOTIFY, 0x100);
+	pci_test_cap(pci, 0x78, 0, len, VIRTIO_PCI_CAP_DEVICE_CFG, PCI_TEST_DEVICE,
+		     PCI_TEST_DEVICE_LEN);
 	INIT_WORK(&pci->reset_work, pci_test_reset_work);
 	INIT_WORK(&pci->suspend_work, pci_test_suspend_work);
 	init_completion(&pci->done);
@@ -344,6 +366,7 @@ static struct kunit_case pci_test_cases[] = {
 	KUNIT_CASE_SLOW(pci_reset_never_ends),
 	KUNIT_CASE_SLOW(pci_reset_never_ends_in_suspend),
 	KUNIT_CASE(pci_reset_of_function_that_is_gone),
+	KUNIT_CASE(pci_config_ends_early),
 	{}
 };
 
