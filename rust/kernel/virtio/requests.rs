@@ -110,6 +110,10 @@ impl<T: FromBytes + IntoBytes + Copy + Send + 'static> Part for T {}
 /// A message of a slot, or of a caller.
 type Buffer<Out, In> = Message<Out, In, SlotNumber>;
 
+type Ring<'a, Out, In> = Access<'a, Buffer<Out, In>>;
+
+type Link<Out, In> = NonNull<Waiter<Out, In>>;
+
 /// What is sent next.
 enum Next<Out, In> {
     Request(Out),
@@ -137,7 +141,7 @@ struct Call<Out, In> {
     /// What has found no room, or is the caller's own.
     next: Option<Next<Out, In>>,
     /// The caller's own message, when it is back.
-    returned: Option<(Buffer<Out, In>, Result<u32>)>,
+    returned: Option<Buffer<Out, In>>,
     /// How many requests the device has not answered.
     unanswered: usize,
     /// Nothing is left to be sent, because of this if not because all was.
@@ -145,7 +149,7 @@ struct Call<Out, In> {
     result: Result,
     /// Something was sent or answered since that was last looked at.
     progress: bool,
-    behind: Option<NonNull<Waiter<Out, In>>>,
+    behind: Option<Link<Out, In>>,
 }
 
 impl<Out, In> Call<Out, In> {
@@ -162,7 +166,7 @@ impl<Out, In> Call<Out, In> {
 /// What one message that the device may have is about.
 struct Slot<Out, In> {
     /// Who waits for the answer to what.
-    waiter: Option<NonNull<Waiter<Out, In>>>,
+    waiter: Option<Link<Out, In>>,
     request: Out,
     /// The caller has given up.
     abandoned: bool,
@@ -194,8 +198,8 @@ struct Slots<Out, In> {
     in_flight: usize,
     abandoned: usize,
     /// Calls that have more to send, in the order in which they are served.
-    first: Option<NonNull<Waiter<Out, In>>>,
-    last: Option<NonNull<Waiter<Out, In>>>,
+    first: Option<Link<Out, In>>,
+    last: Option<Link<Out, In>>,
     state: State,
     generation: Generation,
     /// A task polls. Callbacks may be off, then and afterwards.
@@ -204,7 +208,7 @@ struct Slots<Out, In> {
     poll_misses: u32,
 }
 
-// SAFETY: Pointers to waiters may be used from any thread under the lock, as `Job` is `Send`.
+// SAFETY: Waiters may be used from any thread under the lock: what calls refer to is `Send`.
 unsafe impl<Out: Send, In: Send> Send for Slots<Out, In> {}
 
 impl<Out: Part, In: Part> Slots<Out, In> {
@@ -213,7 +217,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
     /// # Safety
     ///
     /// `waiter` must be alive, and there must be no other reference to its call.
-    unsafe fn call<'a>(&mut self, waiter: NonNull<Waiter<Out, In>>) -> &'a mut Call<Out, In> {
+    unsafe fn call<'a>(&mut self, waiter: Link<Out, In>) -> &'a mut Call<Out, In> {
         // SAFETY: By the requirements of this function. The lock is held.
         unsafe { &mut *waiter.as_ref().call.get() }
     }
@@ -223,7 +227,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
     /// # Safety
     ///
     /// `waiter` must be alive, and not have been finished yet.
-    unsafe fn finish(&mut self, waiter: NonNull<Waiter<Out, In>>) {
+    unsafe fn finish(&mut self, waiter: Link<Out, In>) {
         // SAFETY: By the requirements of this function.
         let call = unsafe { self.call(waiter) };
 
@@ -238,11 +242,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
     /// # Safety
     ///
     /// `waiter` must be alive and pinned until it is finished, or was given up.
-    unsafe fn begin(
-        &mut self,
-        ring: &mut Access<'_, Buffer<Out, In>>,
-        waiter: NonNull<Waiter<Out, In>>,
-    ) {
+    unsafe fn begin(&mut self, ring: &mut Ring<'_, Out, In>, waiter: Link<Out, In>) {
         // SAFETY: By the requirements of this function.
         let call = unsafe { self.call(waiter) };
         let stale = matches!(call.scope, Scope::In(wanted) if wanted != self.generation);
@@ -270,7 +270,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
     }
 
     /// Sends what waits for room, as far as there is some.
-    fn send_waiting(&mut self, ring: &mut Access<'_, Buffer<Out, In>>) {
+    fn send_waiting(&mut self, ring: &mut Ring<'_, Out, In>) {
         while let Some(waiter) = self.first {
             // SAFETY: By the type invariants.
             let call = unsafe { self.call(waiter) };
@@ -295,8 +295,8 @@ impl<Out: Part, In: Part> Slots<Out, In> {
     /// Sends what there is room for of one call.
     fn send(
         &mut self,
-        ring: &mut Access<'_, Buffer<Out, In>>,
-        waiter: NonNull<Waiter<Out, In>>,
+        ring: &mut Ring<'_, Out, In>,
+        waiter: Link<Out, In>,
         call: &mut Call<Out, In>,
     ) {
         loop {
@@ -352,7 +352,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
     }
 
     /// Takes all answers that have come, and sends what has waited for room.
-    fn collect(&mut self, ring: &mut Access<'_, Buffer<Out, In>>) {
+    fn collect(&mut self, ring: &mut Ring<'_, Out, In>) {
         while self.in_flight > 0 {
             let Some((message, written)) = ring.pop() else {
                 break;
@@ -364,7 +364,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
     }
 
     /// Has callbacks made, unless a task polls.
-    fn unmute(&mut self, ring: &mut Access<'_, Buffer<Out, In>>) {
+    fn unmute(&mut self, ring: &mut Ring<'_, Out, In>) {
         while self.quiet && !self.polling {
             // Without a request there is no answer, whatever the device says.
             self.quiet = !ring.enable_callback() && self.in_flight > 0;
@@ -380,7 +380,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
         let (waiter, request) = (slot.waiter.take(), slot.request);
         let response = message.response();
         let (home, own) = match slot.spare.take() {
-            Some(home) => (home, Some((message, written))),
+            Some(home) => (home, Some(message)),
             None => (message, None),
         };
 
@@ -403,10 +403,10 @@ impl<Out: Part, In: Part> Slots<Out, In> {
     /// `waiter` must have been in a slot, and was taken out of it.
     unsafe fn answered(
         &mut self,
-        waiter: NonNull<Waiter<Out, In>>,
+        waiter: Link<Out, In>,
         request: Out,
         answer: Result<Answer<In>>,
-        own: Option<(Buffer<Out, In>, Result<u32>)>,
+        own: Option<Buffer<Out, In>>,
     ) {
         // SAFETY: By the type invariants, as it was in a slot.
         let call = unsafe { self.call(waiter) };
@@ -433,7 +433,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
     fn give_up(
         &mut self,
         err: Error,
-        mut which: impl FnMut(NonNull<Waiter<Out, In>>, &Call<Out, In>) -> (bool, bool),
+        mut which: impl FnMut(Link<Out, In>, &Call<Out, In>) -> (bool, bool),
     ) {
         let (mut next, mut kept) = (self.first.take(), None);
 
@@ -673,21 +673,19 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     ///
     /// Process context; sleeps.
     pub fn start(&self) -> Result {
-        let (capacity, allocated) = self
-            .queue
-            .with(|ring, slots| (ring.capacity(2), !slots.slots.is_empty()));
+        let (count, blank) = self.queue.with(|ring, slots| match slots.slots.len() {
+            0 => (ring.capacity(2).min(self.options.slots), slots.blank),
+            _ => (usize::MAX, slots.blank),
+        });
 
-        if !allocated {
-            let (new, free) = self.allocate(capacity.min(self.options.slots))?;
-            let old = self.queue.with(|_, slots| {
-                (
-                    core::mem::replace(&mut slots.slots, new),
-                    core::mem::replace(&mut slots.free, free),
-                )
+        if count < usize::MAX {
+            let (mut slots, mut free) = Self::allocate(count, blank)?;
+
+            // What is replaced is empty: nothing is freed under the lock.
+            self.queue.with(|_, state| {
+                core::mem::swap(&mut state.slots, &mut slots);
+                core::mem::swap(&mut state.free, &mut free);
             });
-
-            // Not under the lock.
-            drop(old);
         }
 
         // A notification that fails breaks the queue, which the waits find out.
@@ -700,9 +698,8 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     }
 
     #[expect(clippy::type_complexity)]
-    fn allocate(&self, count: usize) -> Result<(KVec<Slot<Out, In>>, KVec<Buffer<Out, In>>)> {
+    fn allocate(count: usize, blank: In) -> Result<(KVec<Slot<Out, In>>, KVec<Buffer<Out, In>>)> {
         let count = count.min(usize::from(u16::MAX));
-        let blank = self.queue.with(|_, slots| slots.blank);
         let mut slots = KVec::with_capacity(count, GFP_KERNEL)?;
         let mut free = KVec::with_capacity(count, GFP_KERNEL)?;
 
@@ -834,9 +831,8 @@ impl<Out: Part, In: Part> Requests<Out, In> {
         let mut answer = Err(ENODEV);
         let returned = self.run(Scope::Any, false, next, none, &mut |_, it| answer = it)?;
         let written = answer?.written;
-        let (message, _) = returned.ok_or(ENODEV)?;
 
-        Ok((message, written))
+        Ok((returned.ok_or(ENODEV)?, written))
     }
 
     /// Makes a message for [`Requests::call_message`].
@@ -879,7 +875,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
         next: Option<Next<Out, In>>,
         requests: &mut (dyn Iterator<Item = Out> + Send),
         each: &mut Each<'_, Out, In>,
-    ) -> Result<Option<(Buffer<Out, In>, Result<u32>)>> {
+    ) -> Result<Option<Buffer<Out, In>>> {
         let requests = NonNull::from(requests);
         let each = NonNull::from(each);
         let call = UnsafeCell::new(Call {
@@ -932,7 +928,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     }
 
     /// Waits until a call has ended, or ends it.
-    fn wait(&self, waiter: NonNull<Waiter<Out, In>>, bounded: bool) {
+    fn wait(&self, waiter: Link<Out, In>, bounded: bool) {
         let timeout = match self.options.timeout_ms {
             0 if bounded => UNKILLABLE_TIMEOUT_MS,
             ms if bounded => ms.min(UNKILLABLE_TIMEOUT_MS),
@@ -1000,35 +996,31 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     }
 
     /// Polls for the end of a call. Returns whether it has ended.
-    fn poll(&self, waiter: NonNull<Waiter<Out, In>>) -> bool {
+    fn poll(&self, waiter: Link<Out, In>) -> bool {
         let since = Instant::<Monotonic>::now();
 
         loop {
             let over = since.elapsed().as_nanos() >= self.options.poll.as_nanos();
-            let (ended, _) = self.queue.with_kick(|ring, slots| {
+            let (finished, _) = self.queue.with_kick(|ring, slots| {
                 slots.collect(ring);
 
                 // SAFETY: The waiter is on the stack of the caller, and the lock is held.
-                let call = unsafe { slots.call(waiter) };
-                let finished = call.is_finished();
+                let finished = unsafe { slots.call(waiter) }.is_finished();
 
-                if !finished && !over {
-                    return None;
+                if finished {
+                    slots.poll_misses = 0;
+                } else if over {
+                    slots.poll_misses = slots.poll_misses.wrapping_add(1);
                 }
-
-                slots.polling = false;
-                slots.poll_misses = if finished {
-                    0
-                } else {
-                    slots.poll_misses.wrapping_add(1)
-                };
+                slots.polling = !finished && !over;
+                // Without requests callbacks stay off until the next one.
                 if slots.in_flight > 0 {
                     slots.unmute(ring);
                 }
-                Some(finished)
+                finished
             });
 
-            if let Some(finished) = ended {
+            if finished || over {
                 return finished;
             }
             cpu_relax();
