@@ -320,6 +320,31 @@ static void b6_id_of_another_buffer_in_the_used_ring(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
+static void b6_broken_requestq_is_reset(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	kunit_virtio_use_id(f->g->dev, REQUESTQ, 0xffff);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), -ENODEV);
+	expect_value_soon(f, desc);
+}
+
+static void b6_broken_eventq_is_reset(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	assert_soon(f, 1, "arm 0");
+	gpio_model_mark(f->g);
+	kunit_virtio_use_id(f->g->dev, EVENTQ, 0xffff);
+	/* The queue breaks with this event, which is lost. */
+	gpio_model_rise(f->g, 0);
+	assert_soon(f, 1, "arm 0");
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+}
+
 static void b6_surprise_removal(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -881,6 +906,8 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE_SLOW(b5_silent_device_is_used_when_it_answers_again),
 	KUNIT_CASE(b6_wrong_id_in_the_used_ring),
 	KUNIT_CASE(b6_id_of_another_buffer_in_the_used_ring),
+	KUNIT_CASE(b6_broken_requestq_is_reset),
+	KUNIT_CASE(b6_broken_eventq_is_reset),
 	KUNIT_CASE(b6_surprise_removal),
 	KUNIT_CASE(b6_use_after_surprise_removal),
 	KUNIT_CASE(b6_shutdown),

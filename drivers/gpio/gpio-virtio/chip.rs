@@ -119,10 +119,7 @@ impl VirtioGpio {
 impl GpioChip {
     /// Has the device looked at if a request has failed because it needs a reset.
     fn checked<R>(&self, ret: Result<R>) -> Result<R> {
-        if ret.is_err() && (self.0.requests.is_broken() || self.0.requests.is_stuck()) {
-            VirtioGpio::check_device(&self.0, 0);
-        }
-        ret
+        ret.inspect_err(|_| VirtioGpio::check_queue(&self.0))
     }
 
     fn request_line(&self, offset: u32, message: Message) -> Result<u8> {

@@ -67,7 +67,7 @@ pub(crate) type Buffer = virtio::Message<wire::EventRequest, wire::EventResponse
 const BUDGET: u32 = 64;
 
 /// Time in milliseconds after which a line is tried again.
-const RETRY_MS: Msecs = 10;
+pub(crate) const RETRY_MS: Msecs = 10;
 
 /// State under the lock of the queue. The lock of the lines nests in it.
 pub(crate) struct Events {
@@ -93,6 +93,7 @@ impl Reclaim<Buffer> for Events {
     fn closed(queue: &virtio::Queue<Buffer, Self>, _why: Closed) {
         queue.with(|_, events| {
             events.held = true;
+            events.budget = BUDGET;
             events.storm = false;
         });
     }
@@ -126,9 +127,7 @@ impl Events {
     }
 
     /// Hands buffers to the device for lines that wait for one, as far as there are some.
-    ///
-    /// Returns what is left to do.
-    fn arm(&mut self, ring: &mut Access<'_, Buffer>, lines: &LinesLock) -> Deferred {
+    fn arm(&mut self, ring: &mut Access<'_, Buffer>, lines: &LinesLock, deferred: &mut Deferred) {
         while !self.held {
             let Some(mut buffer) = self.spare.pop() else {
                 break;
@@ -146,14 +145,10 @@ impl Events {
                 self.put(buffer);
                 lines.with(|lines| lines.wait_for_buffer(line));
                 // If it could not be mapped, then no buffer need come back.
-                return if err == ENOSPC || err == ENODEV {
-                    Deferred::Nothing
-                } else {
-                    Deferred::Retry
-                };
+                deferred.retry |= err != ENOSPC && err != ENODEV;
+                break;
             }
         }
-        Deferred::Nothing
     }
 
     /// Takes the next event. Returns the line that it interrupts, if it does.
@@ -171,7 +166,7 @@ impl Events {
 
         let (deliver, todo) = lines.with(|lines| lines.step(line, &mut |irq| irq.returned(event)));
 
-        *deferred = todo.max(*deferred);
+        *deferred |= todo;
         Some(deliver.then_some(line))
     }
 }
@@ -259,9 +254,10 @@ impl VirtioGpio {
 
     /// Hands buffers to the device for the lines that wait for one, and notifies it.
     pub(crate) fn arm_lines(this: &Arc<Self>) {
-        let (deferred, _) = this
+        let mut deferred = Deferred::default();
+        let _ = this
             .eventq
-            .with_kick(|ring, events| events.arm(ring, &this.lines));
+            .with_kick(|ring, events| events.arm(ring, &this.lines, &mut deferred));
 
         Self::defer(this, deferred);
     }
@@ -269,11 +265,6 @@ impl VirtioGpio {
     /// Hands out buffers, or none until this is called again with `false`. Any context.
     pub(crate) fn hold_events(&self, held: bool) {
         self.eventq.with(|_, events| events.held = held);
-    }
-
-    /// Handles the events that have come. The callback of the queue; any context.
-    pub(crate) fn event_callback(this: &Arc<Self>) {
-        Self::handle_events(this, false);
     }
 
     /// Fills the budget of callbacks up, and handles events if they have spent it. The work item.
@@ -292,9 +283,10 @@ impl VirtioGpio {
         false
     }
 
-    /// Handles events. Returns whether the work item is to go on with that.
-    fn handle_events(this: &Arc<Self>, in_work: bool) -> bool {
-        let mut deferred = Deferred::Nothing;
+    /// Handles the events that have come: the callback of the queue, in any context, or the work
+    /// item. Returns whether the work item is to be called again.
+    pub(crate) fn handle_events(this: &Arc<Self>, in_work: bool) -> bool {
+        let mut deferred = Deferred::default();
         let mut started = false;
         let mut handled = 0;
         let mut broken = false;
@@ -304,7 +296,7 @@ impl VirtioGpio {
             let (step, _) = this.eventq.with_kick(|ring, events| {
                 if started {
                     // Lines that were unmasked, and those that have waited for this buffer.
-                    deferred = deferred.max(events.arm(ring, &this.lines));
+                    events.arm(ring, &this.lines, &mut deferred);
                 } else {
                     if events.storm != in_work {
                         return Step::Done;
@@ -326,9 +318,7 @@ impl VirtioGpio {
                     handled += 1;
                     if !in_work {
                         events.budget -= 1;
-                        if events.budget == BUDGET / 2 {
-                            deferred = Deferred::Arm;
-                        }
+                        deferred.arm |= events.budget == BUDGET / 2;
                     }
                     if let Some(line) = line {
                         ring.hold_back();
@@ -338,7 +328,7 @@ impl VirtioGpio {
 
                 // From here on, who unmasks a line has its buffer handed over by others.
                 this.lines.with(|lines| lines.handlers -= 1);
-                deferred = deferred.max(events.arm(ring, &this.lines));
+                events.arm(ring, &this.lines, &mut deferred);
                 broken = ring.is_broken() && !events.held;
 
                 events.storm = if in_work {
@@ -433,6 +423,7 @@ impl VirtioGpio {
                 None => Action::None,
             });
             if outcome == Outcome::Unanswered {
+                Self::check_queue(this);
                 return false;
             }
         }
@@ -455,7 +446,7 @@ impl VirtioGpio {
         if needs_arming && last {
             Self::arm_lines(this);
         } else if needs_arming {
-            Self::defer(this, Deferred::Arm);
+            Self::poll_soon(this, 0);
         }
     }
 
@@ -473,10 +464,11 @@ impl VirtioGpio {
 
     /// Has work items do what could not be done here. Any context.
     pub(crate) fn defer(this: &Arc<Self>, deferred: Deferred) {
-        match deferred {
-            Deferred::Nothing => (),
-            Deferred::Retry => Self::retry_soon(this, RETRY_MS),
-            Deferred::Arm => Self::poll_soon(this, 0),
+        if deferred.retry {
+            Self::retry_soon(this, RETRY_MS);
+        }
+        if deferred.arm {
+            Self::poll_soon(this, 0);
         }
     }
 

@@ -299,7 +299,9 @@ impl Queues for Callbacks {
     fn callback(&self, index: usize) {
         match index {
             0 => self.0.requests.callback(),
-            _ => VirtioGpio::event_callback(&self.0),
+            _ => {
+                VirtioGpio::handle_events(&self.0, false);
+            }
         }
     }
 }

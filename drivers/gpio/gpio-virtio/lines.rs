@@ -62,15 +62,20 @@ impl Line {
     }
 }
 
-/// What is left to do after a step of a line, in the order of urgency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Deferred {
-    /// Nothing.
-    Nothing,
+/// What is left to do for work items.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Deferred {
     /// Lines are marked for a retry after a while.
-    Retry,
+    pub(crate) retry: bool,
     /// Lines wait for an event buffer, and no other context is going to hand it to the device.
-    Arm,
+    pub(crate) arm: bool,
+}
+
+impl core::ops::BitOrAssign for Deferred {
+    fn bitor_assign(&mut self, other: Self) {
+        self.retry |= other.retry;
+        self.arm |= other.arm;
+    }
 }
 
 /// The state of all lines.
@@ -121,24 +126,22 @@ impl Lines {
         line: u16,
         step: &mut dyn FnMut(&mut irq_line::Line) -> Action,
     ) -> (bool, Deferred) {
+        let mut deferred = Deferred::default();
         let handlers = self.handlers;
         let Ok(state) = self.get(line) else {
-            return (false, Deferred::Nothing);
+            return (false, deferred);
         };
         let action = step(&mut state.irq);
+
         // genirq mostly starts and ends interrupts under the bus lock, but need not where it cannot
         // sleep. The retry sends what the device has to be told.
-        let unsent = !state.bus_locked && state.irq.needs_sync();
-        let bus_locked = state.bus_locked;
-        let mut deferred = Deferred::Nothing;
+        deferred.retry = action == Action::Retry || (!state.bus_locked && state.irq.needs_sync());
+        deferred.arm = action == Action::Arm && handlers == 0 && !state.bus_locked;
 
         match action {
             Action::Arm => {
                 self.wait_for_buffer(line);
                 self.end_delivery(line);
-                if handlers == 0 && !bus_locked {
-                    deferred = Deferred::Arm;
-                }
             }
             Action::Deliver => {
                 let first = !core::mem::replace(&mut state.delivered, true);
@@ -148,9 +151,8 @@ impl Lines {
             Action::Retry | Action::None => (),
         }
 
-        if action == Action::Retry || unsent {
+        if deferred.retry {
             self.mark_for_retry(line);
-            deferred = deferred.max(Deferred::Retry);
         }
         (action == Action::Deliver, deferred)
     }

@@ -4,7 +4,7 @@
 //!
 //! The device hands out the names of all lines in one block: a string with its terminating NUL for
 //! each line, the empty one for a line without name. The block is untrusted: a line whose name is
-//! missing, not terminated, or not printable gets none. gpiolib warns of duplicates.
+//! missing, not terminated, or not printable gets none.
 
 use kernel::prelude::*;
 

@@ -9,7 +9,7 @@ use kernel::{
 };
 
 use crate::{
-    lines::Deferred,
+    events::RETRY_MS,
     VirtioGpio, //
 };
 
@@ -64,7 +64,7 @@ impl VirtioGpio {
             }
         }
         if !answers {
-            Self::defer(this, Deferred::Retry);
+            Self::retry_soon(this, RETRY_MS);
         }
         Self::arm_lines(this);
         Ok(())

@@ -103,6 +103,13 @@ impl VirtioGpio {
         Self::check_device(this, 0);
     }
 
+    /// Has the device looked at if a request may have failed because it needs a reset.
+    pub(crate) fn check_queue(this: &Arc<Self>) {
+        if this.requests.is_broken() || this.requests.is_stuck() {
+            Self::check_device(this, 0);
+        }
+    }
+
     /// Has a work item look whether the device needs a reset. Any context.
     pub(crate) fn check_device(this: &Arc<Self>, delay_ms: Msecs) {
         // One that is pending has not looked yet. One that is disabled need not any more.
