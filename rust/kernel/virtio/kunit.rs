@@ -190,6 +190,9 @@ impl Fake {
         unsafe { &*vdev.cast() }
     }
 
+    /// # Safety
+    ///
+    /// Only for the virtio core, which passes a device with this transport.
     unsafe extern "C" fn get(
         vdev: *mut bindings::virtio_device,
         _offset: c_uint,
@@ -214,16 +217,25 @@ impl Fake {
         };
     }
 
+    /// # Safety
+    ///
+    /// Only for the virtio core, which passes a device with this transport.
     unsafe extern "C" fn generation(vdev: *mut bindings::virtio_device) -> u32 {
         // SAFETY: The core passes a device with this transport.
         unsafe { Self::from_raw(vdev) }.generation.load(Relaxed) as u32
     }
 
+    /// # Safety
+    ///
+    /// Only for the virtio core, which passes a device with this transport.
     unsafe extern "C" fn get_status(vdev: *mut bindings::virtio_device) -> u8 {
         // SAFETY: The core passes a device with this transport.
         unsafe { Self::from_raw(vdev) }.status.load(Relaxed) as u8
     }
 
+    /// # Safety
+    ///
+    /// Only for the virtio core, which passes a device with this transport.
     unsafe extern "C" fn set_status(vdev: *mut bindings::virtio_device, status: u8) {
         // SAFETY: The core passes a device with this transport.
         unsafe { Self::from_raw(vdev) }
@@ -231,11 +243,17 @@ impl Fake {
             .store(status.into(), Relaxed);
     }
 
+    /// # Safety
+    ///
+    /// Only for the virtio core, which passes a device with this transport.
     unsafe extern "C" fn reset(vdev: *mut bindings::virtio_device) {
         // SAFETY: The core passes a device with this transport.
         unsafe { Self::from_raw(vdev) }.status.store(0, Relaxed);
     }
 
+    /// # Safety
+    ///
+    /// Only for the virtio core, which passes a device with this transport.
     unsafe extern "C" fn find_vqs(
         _vdev: *mut bindings::virtio_device,
         _count: c_uint,
@@ -246,14 +264,23 @@ impl Fake {
         EIO.to_errno()
     }
 
+    /// # Safety
+    ///
+    /// Only for the virtio core, which passes a device with this transport.
     unsafe extern "C" fn get_features(_vdev: *mut bindings::virtio_device) -> u64 {
         1 << bindings::VIRTIO_F_VERSION_1
     }
 
+    /// # Safety
+    ///
+    /// Only for the virtio core, which passes a device with this transport.
     unsafe extern "C" fn finalize_features(_vdev: *mut bindings::virtio_device) -> c_int {
         0
     }
 
+    /// # Safety
+    ///
+    /// Only for the virtio core, which passes a device with this transport.
     unsafe extern "C" fn release(dev: *mut bindings::device) {
         // SAFETY: The core passes the device of a `Fake`.
         let vdev = unsafe { container_of!(dev, bindings::virtio_device, dev) };
@@ -282,8 +309,10 @@ impl Fake {
             (*vdev).dev.release = Some(Self::release);
         }
         // SAFETY: `vdev` is valid. On failure its last reference is dropped.
-        to_result(unsafe { bindings::register_virtio_device(vdev) })
-            .inspect_err(|_| unsafe { bindings::put_device(&raw mut (*vdev).dev) })?;
+        to_result(unsafe { bindings::register_virtio_device(vdev) }).inspect_err(|_| {
+            // SAFETY: As above.
+            unsafe { bindings::put_device(&raw mut (*vdev).dev) }
+        })?;
         Ok(Plugged(vdev))
     }
 }

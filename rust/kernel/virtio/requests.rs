@@ -5,7 +5,6 @@
 //! See [`Requests`].
 
 use super::{
-    new_virtqueue,
     Access,
     AnyQueue,
     Closed,
@@ -883,9 +882,18 @@ impl<Out: Part, In: Part> Requests<Out, In> {
         let each = NonNull::from(each);
         let call = UnsafeCell::new(Call {
             // SAFETY: Only the bound on the lifetime changes. The call ends within this function.
-            requests: unsafe { core::mem::transmute(requests) },
+            requests: unsafe {
+                core::mem::transmute::<
+                    NonNull<dyn Iterator<Item = Out> + Send + '_>,
+                    NonNull<dyn Iterator<Item = Out> + Send + 'static>,
+                >(requests)
+            },
             // SAFETY: As above.
-            each: unsafe { core::mem::transmute(each) },
+            each: unsafe {
+                core::mem::transmute::<NonNull<Each<'_, Out, In>>, NonNull<Each<'static, Out, In>>>(
+                    each,
+                )
+            },
             scope,
             posted,
             next,

@@ -13,10 +13,7 @@ mod cases {
         Odd,
         Valid, //
     };
-    use IrqType::{
-        EdgeFalling as Falling,
-        EdgeRising as Rising, //
-    };
+    use IrqType::EdgeRising as Rising;
     use Outcome::{
         Accepted,
         Refused,

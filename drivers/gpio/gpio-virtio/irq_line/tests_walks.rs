@@ -13,10 +13,6 @@ mod cases {
         Odd,
         Valid, //
     };
-    use IrqType::{
-        EdgeFalling as Falling,
-        EdgeRising as Rising, //
-    };
     use Outcome::{
         Accepted,
         Refused,
