@@ -750,8 +750,8 @@ impl Device<device::Core<'_>> {
     ///
     /// Process context; sleeps.
     pub fn find_vqs(&self, owner: Arc<dyn Queues>) -> Result {
-        // SAFETY: `Core` exists in bus callbacks only. In all of them the lock is held and there is a
-        // binding. A binding without queues is in its probe, when the features were negotiated.
+        // SAFETY: `Core` exists in bus callbacks only. In all of them the lock is held and there is
+        // a binding. A binding without queues is in its probe, when the features were negotiated.
         unsafe { Binding::get(self.as_raw()).find_first(owner) }
     }
 
@@ -772,8 +772,8 @@ impl Device<device::Core<'_>> {
     ///
     /// Process context; may sleep.
     pub fn ready(&self) {
-        // SAFETY: `Core` exists in bus callbacks only. In all of them the lock is held and there is a
-        // binding. Its features are negotiated when the queues are open.
+        // SAFETY: `Core` exists in bus callbacks only. In all of them the lock is held and there is
+        // a binding. Its features are negotiated when the queues are open.
         unsafe { Binding::get(self.as_raw()).set_ready_if_open() };
     }
 }

@@ -50,8 +50,8 @@ impl Line {
         }
     }
 
-    /// Returns one of the two messages that restore the state of the line after a reset, if it needs
-    /// that: first the value, then the direction.
+    /// Returns one of the two messages that restore the state of the line after a reset, if it
+    /// needs that: first the value, then the direction.
     pub(crate) fn replay(&self, first: bool) -> Option<Message> {
         match (self.requested || self.irq_requested, self.direction) {
             (false, _) | (_, Direction::None) => None,

@@ -69,8 +69,8 @@ impl Resets {
         self.given_up = false;
     }
 
-    /// Returns after what time the device may be reset, [`None`] if not any more. If that is now, the
-    /// reset counts.
+    /// Returns after what time the device may be reset, [`None`] if not any more. If that is now,
+    /// the reset counts.
     fn next(&mut self, now: Instant<Monotonic>) -> Option<Delta> {
         let since = self.last.map(|last| now - last);
 

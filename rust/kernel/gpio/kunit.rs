@@ -419,7 +419,7 @@ impl IrqChip for Edge {
     }
 }
 
-/// A chip whose edge interrupts need no acknowledgement, nor a bus lock.
+/// A chip whose edge interrupts need no `irq_ack()`, nor a bus lock.
 #[pin_data]
 struct Bare {
     #[pin]

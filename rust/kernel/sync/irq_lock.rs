@@ -78,8 +78,8 @@ pub unsafe trait IrqLockKind: 'static {
 
     /// # Safety
     ///
-    /// The caller must hold the lock, and `flags` must be what `lock()` has returned. All locks that
-    /// were taken since must have been released.
+    /// The caller must hold the lock, and `flags` must be what `lock()` has returned. All locks
+    /// that were taken since must have been released.
     #[doc(hidden)]
     unsafe fn unlock(lock: *mut Self::State, flags: c_ulong);
 }

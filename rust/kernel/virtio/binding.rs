@@ -3,8 +3,8 @@
 //! The binding of a driver to a device, and the life cycle of the device's virtqueues.
 //!
 //! The bus abstraction owns the queues, not the driver: a driver cannot forget to take them down,
-//! take them down too early, or too late. What `struct virtio_device` has for the driver, its `priv`
-//! field, points to the [`Binding`] from before the driver's probe until after its remove.
+//! take them down too early, or too late. What `struct virtio_device` has for the driver, its
+//! `priv` field, points to the [`Binding`] from before the driver's probe until after its remove.
 
 use super::{
     queue::{
@@ -313,7 +313,7 @@ impl Binding {
     /// # Safety
     ///
     /// `vdev` must be valid and [`Binding::attach`] have succeeded for it, and not have been undone
-    /// yet. Its driver must be being unbound, or its probe have failed, which is with its lock held.
+    /// yet. Its driver must be being unbound, or its probe have failed, both with its lock held.
     pub(super) unsafe fn detach(vdev: *mut bindings::virtio_device) {
         // SAFETY: By the requirements `priv` was set by `attach()`. The reference is dropped below.
         let this = unsafe { Arc::from_raw((*vdev).priv_.cast::<Self>()) };

@@ -599,8 +599,8 @@ where
 //   messages, at places that `Layout` keeps on DMA cache lines of their own. The CPU writes none of
 //   them while the device has them: all methods need a `Message`, which does not exist then.
 // - There are no references to the memory: it is copied in and out.
-// - All bytes are initialised: `DmaPages` are full of zeroes at first, and only bytes of `IntoBytes`
-//   types, and those of slices, are copied in.
+// - All bytes are initialised: `DmaPages` are full of zeroes at first, and only bytes of
+//   `IntoBytes` types, and those of slices, are copied in.
 // - Nothing changes the segments of a raw buffer.
 unsafe impl<Out, In, P> Buffer for Message<Out, In, P>
 where

@@ -187,8 +187,8 @@ impl<B: Buffer, S: Reclaim<B, L>, L: IrqLockKind> Queue<B, S, L> {
 
     /// Runs `f` on the ring and the driver's state with the queue's lock held.
     ///
-    /// `f` must not sleep, and must not call this or [`Queue::kick`] for the same queue. Under a raw
-    /// lock it must not free memory.
+    /// `f` must not sleep, and must not call this or [`Queue::kick`] for the same queue. Under a
+    /// raw lock it must not free memory.
     ///
     /// Buffers added by `f` become visible to the device, but it is not notified of them. See
     /// [`Queue::with_kick`].

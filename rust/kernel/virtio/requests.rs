@@ -680,8 +680,8 @@ impl<Out: Part, In: Part> Requests<Out, In> {
         if count < usize::MAX {
             let (mut slots, mut free) = Self::allocate(count, blank)?;
 
-            // What is replaced is empty: nothing is freed under the lock. Slots of another caller may
-            // be in use already.
+            // What is replaced is empty: nothing is freed under the lock. Slots of another caller
+            // may be in use already.
             self.queue.with(|_, state| {
                 if state.slots.is_empty() {
                     core::mem::swap(&mut state.slots, &mut slots);

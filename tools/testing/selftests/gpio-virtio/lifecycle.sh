@@ -129,7 +129,8 @@ check 'D12: unbind while four processes drive lines: all end in time' unbound_un
 
 # From then on it must not access the rings, whose memory is freed.
 both_disabled() { # TIMES
-	[ "$(stat one request_queue.disabled)" = "$1" ] && [ "$(stat one event_queue.disabled)" = "$1" ]
+	[ "$(stat one request_queue.disabled)" = "$1" ] &&
+		[ "$(stat one event_queue.disabled)" = "$1" ]
 }
 
 told_of_the_end() {

@@ -6,7 +6,7 @@
  * write. In debugfs, below free_memory/:
  *
  *   take      write anything
- *   give      write anything: frees the pages
+ *   give      write anything: frees them
  *   pages     read: how many there are
  *   changed   read: how many bytes have changed since
  */
