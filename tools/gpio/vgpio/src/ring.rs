@@ -136,7 +136,8 @@ impl Ring {
     pub fn quiet(&self) -> Result<(), Error> {
         let mut state = self.vring.get_mut();
         if running(&state) {
-            state.disable_notification()?;
+            let mem = self.mem.memory();
+            state.get_queue_mut().disable_notification(&*mem)?;
         }
         Ok(())
     }
@@ -144,7 +145,8 @@ impl Ring {
     /// Asks the guest to notify us again. Returns whether it added something meanwhile.
     pub fn listen(&self) -> Result<bool, Error> {
         let mut state = self.vring.get_mut();
-        Ok(running(&state) && state.enable_notification()?)
+        let mem = self.mem.memory();
+        Ok(running(&state) && state.get_queue_mut().enable_notification(&*mem)?)
     }
 
     /// Stops the ring until the front end starts it again, with another notification.
