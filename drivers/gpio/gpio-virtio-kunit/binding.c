@@ -825,7 +825,10 @@ static void soak_step(struct fixture *f, struct rnd_state *rnd, const struct pau
 		kunit_virtio_fail_find(f->g->dev, prandom_u32_state(rnd) % 2);
 		break;
 	}
-	use_line(f);
+	/* A driver may wait for the end of the pause, for its timeout. */
+	if (!*pause || !(prandom_u32_state(rnd) % 16))
+		use_line(f);
+	WRITE_ONCE(f->steps, f->steps + 1);
 }
 
 static void rebinds_at_random(struct kunit *test)
