@@ -91,6 +91,9 @@ soak: ## do so again and again (SOAK=<seconds>)
 lint: ## run all static checks
 	@scripts/lint
 
+weight: ## print how many lines of code there are
+	@scripts/weight
+
 series: ## write the overlay as patches, into SERIES (default: series/)
 	@scripts/graft series $(abspath $(SERIES))
 
@@ -100,4 +103,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio run test test-all smoke samples kunit compare fuzz bench mutants fuzz-vgpio check-hard soak lint series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio run test test-all smoke samples kunit compare fuzz bench mutants fuzz-vgpio check-hard soak lint weight series clean distclean
