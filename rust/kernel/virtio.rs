@@ -519,7 +519,7 @@ macro_rules! module_virtio_driver {
 ///
 ///     fn callback(&self, _index: usize) {
 ///         // One that is pending already finds the buffer.
-///         let _ = workqueue::system().enqueue(self.0.clone());
+///         let _ = workqueue::system_long().enqueue(self.0.clone());
 ///     }
 /// }
 ///

@@ -482,6 +482,6 @@ impl VirtioGpio {
     /// Has [`VirtioGpio::poll_events`] called, on this processor.
     pub(crate) fn poll_soon(this: &Arc<Self>, delay: Jiffies) {
         // As above.
-        let _ = workqueue::system().enqueue_delayed::<_, 0>(this.clone(), delay);
+        let _ = workqueue::system_long().enqueue_delayed::<_, 0>(this.clone(), delay);
     }
 }

@@ -140,7 +140,7 @@ mod tests {
     fn a_timer_is_not_waited_for() -> Result {
         let item = item()?;
         let start = Instant::<Monotonic>::now();
-        let queued = workqueue::system()
+        let queued = workqueue::system_long()
             .enqueue_delayed::<_, 1>(item.clone(), msecs_to_jiffies(3000))
             .is_ok();
 
@@ -158,8 +158,10 @@ mod tests {
 
         item.now.disable_sync();
         item.later.disable_sync();
-        assert!(workqueue::system().enqueue::<_, 0>(item.clone()).is_err());
-        assert!(workqueue::system()
+        assert!(workqueue::system_long()
+            .enqueue::<_, 0>(item.clone())
+            .is_err());
+        assert!(workqueue::system_long()
             .enqueue_delayed::<_, 1>(item.clone(), 0)
             .is_err());
         assert!(Arc::into_unique_or_drop(item).is_some());
