@@ -230,6 +230,8 @@ static int use_line(struct fixture *f)
 		line_put(f, desc);
 	}
 	put_chip(f);
+	/* While the device is suspended requests wait for their timeout, one after the other. */
+	WRITE_ONCE(f->steps, f->steps + 1);
 	return ret;
 }
 
