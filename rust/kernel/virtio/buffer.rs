@@ -193,11 +193,13 @@ impl DmaPages {
         PAGE_SIZE << self.order
     }
 
-    /// Returns the address of a value of type `T` at `offset`.
-    fn at<T>(&self, offset: usize) -> NonNull<T> {
-        debug_assert!(offset + size_of::<T>() <= self.len());
-
-        // SAFETY: Callers stay within the pages.
+    /// Returns the address at `offset`.
+    ///
+    /// # Safety
+    ///
+    /// `offset` must not be larger than the length of the pages.
+    unsafe fn at<T>(&self, offset: usize) -> NonNull<T> {
+        // SAFETY: By the requirements of this function.
         unsafe { self.addr.add(offset) }.cast()
     }
 
@@ -382,8 +384,8 @@ impl<Out, In> Layout<Out, In> {
 
 /// # Invariants
 ///
-/// A request is at `offset` in `pages`, and a response at `Layout::INPUT` behind it. Both belong to
-/// this message alone.
+/// A request is at `offset` in `pages`, and a response at `Layout::INPUT` behind it: both are
+/// within the pages, and belong to this message alone.
 struct Inner<P> {
     private: P,
     // In a box of its own, because most messages have none.
@@ -541,11 +543,13 @@ where
     }
 
     fn output(&self) -> NonNull<Out> {
-        self.0.pages.at(self.0.offset)
+        // SAFETY: By the type invariant of `Inner` the request is within the pages.
+        unsafe { self.0.pages.at(self.0.offset) }
     }
 
     fn input(&self) -> NonNull<In> {
-        self.0.pages.at(self.0.offset + Layout::<Out, In>::INPUT)
+        // SAFETY: By the type invariant of `Inner` the response is within the pages.
+        unsafe { self.0.pages.at(self.0.offset + Layout::<Out, In>::INPUT) }
     }
 
     /// Replaces the part that the device reads.
@@ -629,8 +633,10 @@ where
         // It is no part of a segment, so the device does not write to it, and as no `Message`
         // exists nobody else does.
         let inner = unsafe { raw.cast::<Inner<P>>().as_ref() };
-        let output = inner.pages.at(inner.offset);
-        let input = inner.pages.at(inner.offset + Layout::<Out, In>::INPUT);
+        // SAFETY: By the type invariant of `Inner` the request is within the pages.
+        let output = unsafe { inner.pages.at(inner.offset) };
+        // SAFETY: So is the response.
+        let input = unsafe { inner.pages.at(inner.offset + Layout::<Out, In>::INPUT) };
 
         let payload = inner.payload.as_deref();
         let part = |payload: &Payload| (payload.pages.addr.cast(), payload.len);
