@@ -37,7 +37,7 @@
 //!
 //! A buffer that comes back for no good reason is a *strike*: the line has to be armed again, or it
 //! is dead, but a device that always returns it must not keep a processor busy. The first few
-//! strikes in a row are answered at once, and all others by and by, after [`Action::Retry`]. One of
+//! strikes in a row are answered at once, and all others later, after [`Action::Retry`]. One of
 //! them takes the type back and sets it anew, for a device that has forgotten it. An interrupt ends
 //! the row.
 
@@ -168,7 +168,7 @@ pub(crate) struct Line {
 static_assert!(size_of::<Line>() <= 8);
 
 impl Line {
-    /// Returns the state of a line that nobody has used since the device was reset.
+    /// Returns the state of a line that was not used since the device was reset.
     pub(crate) const fn new() -> Self {
         Self {
             trigger: IrqType::None,
