@@ -583,7 +583,7 @@ static void raise_irq(struct queue *q)
 	switch (q->dev->irq) {
 	case KUNIT_VIRTIO_HARDIRQ:
 		hrtimer_start(&q->irq_timer, ns_to_ktime(IRQ_DELAY_NS),
-			      HRTIMER_MODE_REL_HARD);
+			      HRTIMER_MODE_REL);
 		break;
 	case KUNIT_VIRTIO_PROCESS:
 		queue_work(system_dfl_wq, &q->irq_work);
@@ -1231,8 +1231,8 @@ static int init_queue(struct kunit_virtio *dev, unsigned int index)
 
 	q->dev = dev;
 	q->config = dev->config.queues[index];
-	hrtimer_setup(&q->irq_timer, irq_timer_fn, CLOCK_MONOTONIC,
-		      HRTIMER_MODE_REL_HARD);
+	/* As interrupts of devices, these are threads on PREEMPT_RT. */
+	hrtimer_setup(&q->irq_timer, irq_timer_fn, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
 	INIT_WORK(&q->irq_work, irq_work_fn);
 
 	q->buffers = kvzalloc_objs(*q->buffers, q->config.size + 1);

@@ -748,6 +748,8 @@ static void s8_interrupts_come_late(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
 	KUNIT_EXPECT_GT(test, kunit_virtio_dropped(f->g->dev, REQUESTQ), 0);
 	expect_works_anew(f);
+	/* One may begin on another processor after the driver has waited for all. */
+	kunit_virtio_forgive(f->g->dev, KUNIT_VIRTIO_RULE_CALLBACK);
 }
 
 /* K4: the configuration changes between two reads of a probe */
