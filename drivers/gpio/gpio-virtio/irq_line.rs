@@ -35,11 +35,11 @@
 //!
 //! # Devices that misbehave
 //!
-//! A buffer that comes back for no good reason is a *strike*: the line has to be armed again, or it
+//! A buffer that comes back for no good reason is *spurious*: the line has to be armed again, or it
 //! is dead, but a device that always returns it must not keep a processor busy. The first few
-//! strikes in a row are answered at once, and all others later, after [`Action::Retry`]. One of
-//! them takes the type back and sets it anew, for a device that has forgotten it. An interrupt ends
-//! the row.
+//! spurious returns in a row are answered at once, and all others later, after [`Action::Retry`].
+//! One of them takes the type back and sets it anew, for a device that has forgotten it. An
+//! interrupt ends the row.
 
 use kernel::prelude::*;
 
@@ -48,10 +48,10 @@ use crate::wire::{
     IrqType, //
 };
 
-/// How many strikes in a row are answered at once.
+/// How many spurious returns in a row are answered at once.
 const AT_ONCE: u8 = 4;
 
-/// The strike in a row that takes the type back and sets it anew.
+/// The spurious return in a row that takes the type back and sets it anew.
 const RESYNC: u8 = 8;
 
 /// What genirq demands.
@@ -87,9 +87,9 @@ enum Held {
 enum Buffer {
     /// With the driver.
     Home,
-    /// With the driver, which had no room for it in the queue, until [`Line::unpark`].
-    Parked,
-    /// With the driver, because of strikes, until [`Line::retry`].
+    /// With the driver, which had no room for it in the queue, until [`Line::arm_waiting`].
+    Waiting,
+    /// With the driver, because of spurious returns, until [`Line::retry`].
     Resting,
     /// With the device, for the type that the device holds.
     Armed,
@@ -138,7 +138,7 @@ pub(crate) enum Action {
     /// Nothing.
     None,
     /// Hand the buffer to the device. The line counts on it: if there is no room for the buffer,
-    /// then [`Line::park`] has to say so before any other input.
+    /// then [`Line::wait_for_room`] has to say so before any other input.
     Arm,
     /// Call the flow handler. It leaves the line masked, or unmasks it.
     Deliver,
@@ -151,7 +151,7 @@ pub(crate) enum Action {
 /// # Invariants
 ///
 /// - `buffer` is [`Buffer::Armed`] only while `held` is a [`Held::Type`] other than NONE.
-/// - `buffer` is neither [`Buffer::Parked`] nor [`Buffer::Resting`] while `demand` is
+/// - `buffer` is neither [`Buffer::Waiting`] nor [`Buffer::Resting`] while `demand` is
 ///   [`Demand::Off`].
 /// - The buffer of a line that may be armed is not at home. This holds after each input except one
 ///   that returned [`Action::Deliver`], until the flow handler has masked the line.
@@ -161,7 +161,7 @@ pub(crate) struct Line {
     demand: Demand,
     held: Held,
     buffer: Buffer,
-    strikes: u8,
+    spurious: u8,
 }
 
 // There may be 65535 of them.
@@ -175,7 +175,7 @@ impl Line {
             demand: Demand::Off,
             held: Held::Type(IrqType::None),
             buffer: Buffer::Home,
-            strikes: 0,
+            spurious: 0,
         }
     }
 
@@ -189,7 +189,7 @@ impl Line {
     /// genirq starts to use the interrupt, unmasked.
     pub(crate) fn startup(&mut self) -> Action {
         self.demand = Demand::On;
-        self.strikes = 0;
+        self.spurious = 0;
         self.ask_again();
         self.arm()
     }
@@ -199,7 +199,7 @@ impl Line {
         self.demand = Demand::Off;
         self.ask_again();
         // Who waited to be armed need not any more.
-        if matches!(self.buffer, Buffer::Parked | Buffer::Resting) {
+        if matches!(self.buffer, Buffer::Waiting | Buffer::Resting) {
             self.buffer = Buffer::Home;
         }
     }
@@ -265,16 +265,16 @@ impl Line {
 
     /// There was no room for the buffer that [`Action::Arm`] was about.
     ///
-    /// [`Line::unpark`] has to be called when there may be room.
-    pub(crate) fn park(&mut self) {
+    /// [`Line::arm_waiting`] has to be called when there may be room.
+    pub(crate) fn wait_for_room(&mut self) {
         if self.buffer == Buffer::Armed {
-            self.buffer = Buffer::Parked;
+            self.buffer = Buffer::Waiting;
         }
     }
 
     /// There may be room for a buffer again.
-    pub(crate) fn unpark(&mut self) -> Action {
-        if self.buffer == Buffer::Parked {
+    pub(crate) fn arm_waiting(&mut self) -> Action {
+        if self.buffer == Buffer::Waiting {
             self.buffer = Buffer::Home;
         }
         self.arm()
@@ -290,7 +290,7 @@ impl Line {
             // This may be an interrupt of a type that was taken back since. It did happen, and one
             // too many does less harm than one that is lost.
             Event::Valid => {
-                self.strikes = 0;
+                self.spurious = 0;
                 if self.demand == Demand::Off {
                     Action::None
                 } else {
@@ -298,7 +298,7 @@ impl Line {
                 }
             }
             Event::Invalid if stale => self.arm(),
-            Event::Invalid | Event::Odd => self.strike(),
+            Event::Invalid | Event::Odd => self.spurious_return(),
         }
     }
 
@@ -325,7 +325,7 @@ impl Line {
             _ => Held::Type(IrqType::None),
         };
         self.buffer = Buffer::Home;
-        self.strikes = 0;
+        self.spurious = 0;
     }
 
     /// Returns the type that the device is to hold.
@@ -374,17 +374,17 @@ impl Line {
     }
 
     /// Finds a way to arm the line again after the device returned the buffer for no good reason.
-    fn strike(&mut self) -> Action {
+    fn spurious_return(&mut self) -> Action {
         // Whoever makes the line one that may be armed will also arm it.
         if !self.may_arm() {
             return Action::None;
         }
 
-        self.strikes = self.strikes.saturating_add(1);
-        if self.strikes <= AT_ONCE {
+        self.spurious = self.spurious.saturating_add(1);
+        if self.spurious <= AT_ONCE {
             return self.arm();
         }
-        if self.strikes == RESYNC {
+        if self.spurious == RESYNC {
             self.held = Held::Unknown;
         }
 

@@ -181,7 +181,7 @@ impl Lines {
     /// Has a line, which is to be armed, wait for a buffer.
     pub(crate) fn wait_for_buffer(&mut self, line: u16) {
         if let Ok(state) = self.get(line) {
-            state.irq.park();
+            state.irq.wait_for_room();
             self.waiting.set_bit(line.into());
             self.any_waiting = true;
         }
@@ -208,7 +208,7 @@ impl Lines {
             } else {
                 0
             };
-            if self.lines.get_mut(index)?.irq.unpark() == Action::Arm {
+            if self.lines.get_mut(index)?.irq.arm_waiting() == Action::Arm {
                 // CAST: As above.
                 return Some(index as u16);
             }

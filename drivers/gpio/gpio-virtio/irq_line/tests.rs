@@ -140,7 +140,7 @@ mod cases {
         // There is no second buffer while the first is out.
         assert_eq!(exchange(&mut line, Accepted), Some((Falling, Action::None)));
         assert_eq!(line.returned(Invalid), Action::Arm);
-        assert_eq!(line.strikes, 0);
+        assert_eq!(line.spurious, 0);
     }
 
     #[test]
@@ -156,7 +156,7 @@ mod cases {
             line.answered(Message::Enable(Falling), Accepted),
             Action::Arm
         );
-        assert_eq!(line.strikes, 0);
+        assert_eq!(line.spurious, 0);
     }
 
     #[test]
@@ -378,7 +378,7 @@ mod cases {
     }
 
     #[test]
-    fn strikes_are_answered_slower_and_slower() {
+    fn spurious_returns_are_answered_slower_and_slower() {
         for event in [Invalid, Odd] {
             let mut line = armed(Rising);
 
@@ -410,7 +410,7 @@ mod cases {
     }
 
     #[test]
-    fn interrupt_ends_the_row_of_strikes() {
+    fn interrupt_ends_the_row_of_spurious_returns() {
         let mut line = armed(Rising);
 
         for _ in 0..AT_ONCE + 3 {
@@ -427,7 +427,7 @@ mod cases {
     }
 
     #[test]
-    fn new_use_ends_the_row_of_strikes() {
+    fn new_use_ends_the_row_of_spurious_returns() {
         let mut line = armed(Rising);
 
         for _ in 0..AT_ONCE + 1 {
@@ -471,58 +471,58 @@ mod cases {
     }
 
     #[test]
-    fn odd_return_of_an_old_buffer_is_a_strike() {
+    fn odd_return_of_an_old_buffer_is_spurious() {
         let mut line = armed(Rising);
 
         let _ = line.set_type(Falling);
         let _ = exchange(&mut line, Accepted);
         let _ = exchange(&mut line, Accepted);
         assert_eq!(line.returned(Odd), Action::Arm);
-        assert_eq!(line.strikes, 1);
+        assert_eq!(line.spurious, 1);
     }
 
     #[test]
-    fn masked_line_has_no_strikes() {
+    fn masked_line_has_no_spurious_returns() {
         let mut line = armed(Rising);
 
         line.mask();
         assert_eq!(line.returned(Odd), Action::None);
-        assert_eq!(line.strikes, 0);
+        assert_eq!(line.spurious, 0);
         assert_eq!(line.unmask(), Action::Arm);
     }
 
     #[test]
-    fn parked_line_waits_for_room() {
+    fn waiting_line_waits_for_room() {
         let mut line = armed(Rising);
 
-        line.park();
+        line.wait_for_room();
         line.mask();
         assert_eq!(line.unmask(), Action::None);
         assert_eq!(line.retry(), Action::None);
-        assert_eq!(line.unpark(), Action::Arm);
-        line.park();
-        assert_eq!(line.unpark(), Action::Arm);
+        assert_eq!(line.arm_waiting(), Action::Arm);
+        line.wait_for_room();
+        assert_eq!(line.arm_waiting(), Action::Arm);
         // Room that nobody waits for does nothing.
-        assert_eq!(line.unpark(), Action::None);
+        assert_eq!(line.arm_waiting(), Action::None);
     }
 
     #[test]
-    fn parked_line_that_was_masked() {
+    fn waiting_line_that_was_masked() {
         let mut line = armed(Rising);
 
-        line.park();
+        line.wait_for_room();
         line.mask();
-        assert_eq!(line.unpark(), Action::None);
+        assert_eq!(line.arm_waiting(), Action::None);
         assert_eq!(line.unmask(), Action::Arm);
     }
 
     #[test]
-    fn parked_line_that_was_shut_down() {
+    fn waiting_line_that_was_shut_down() {
         let mut line = armed(Rising);
 
-        line.park();
+        line.wait_for_room();
         line.shutdown();
-        assert_eq!(line.unpark(), Action::None);
+        assert_eq!(line.arm_waiting(), Action::None);
         let _ = exchange(&mut line, Accepted);
         let _ = line.startup();
         assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
@@ -557,7 +557,7 @@ mod cases {
     }
 
     #[test]
-    fn reset_ends_the_row_of_strikes() {
+    fn reset_ends_the_row_of_spurious_returns() {
         let mut line = armed(Rising);
 
         for _ in 0..AT_ONCE + 1 {

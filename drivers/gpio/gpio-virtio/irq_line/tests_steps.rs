@@ -49,8 +49,8 @@ mod cases {
         Unmask,
         NextMessage,
         Answered(Outcome),
-        Park,
-        Unpark,
+        NoRoom,
+        Room,
         Returned(Event),
         Retry,
         Reset,
@@ -64,8 +64,8 @@ mod cases {
                 Self::Mask,
                 Self::Unmask,
                 Self::NextMessage,
-                Self::Park,
-                Self::Unpark,
+                Self::NoRoom,
+                Self::Room,
                 Self::Retry,
                 Self::Reset,
             ];
@@ -83,7 +83,7 @@ mod cases {
             match self {
                 Self::Answered(_) => matches!(line.held, Held::Sent(_)),
                 // Right after the action that it is about.
-                Self::Park => line.buffer == Buffer::Armed && line.demand == Demand::On,
+                Self::NoRoom => line.buffer == Buffer::Armed && line.demand == Demand::On,
                 Self::Returned(_) => is_out(line),
                 _ => true,
             }
@@ -94,7 +94,7 @@ mod cases {
                 Self::SetType(kind) => line.set_type(kind),
                 Self::Startup => line.startup(),
                 Self::Unmask => line.unmask(),
-                Self::Unpark => line.unpark(),
+                Self::Room => line.arm_waiting(),
                 Self::Retry => line.retry(),
                 Self::Returned(event) => line.returned(event),
                 // Of the message the line looks at nothing.
@@ -108,8 +108,8 @@ mod cases {
                     line.mask();
                     Action::None
                 }
-                Self::Park => {
-                    line.park();
+                Self::NoRoom => {
+                    line.wait_for_room();
                     Action::None
                 }
                 Self::Reset => {
@@ -136,7 +136,7 @@ mod cases {
     /// what happened before.
     fn is_consistent(line: &Line) -> bool {
         let holds = matches!(line.held, Held::Type(kind) if kind != IrqType::None);
-        let waits = matches!(line.buffer, Buffer::Parked | Buffer::Resting);
+        let waits = matches!(line.buffer, Buffer::Waiting | Buffer::Resting);
 
         (line.buffer != Buffer::Armed || holds) && !(waits && line.demand == Demand::Off)
     }
@@ -152,12 +152,12 @@ mod cases {
         };
         let buffers = [
             Buffer::Home,
-            Buffer::Parked,
+            Buffer::Waiting,
             Buffer::Resting,
             Buffer::Armed,
             Buffer::Stale,
         ];
-        let strikes = [0, 1, AT_ONCE - 1, AT_ONCE, RESYNC - 1, RESYNC, u8::MAX];
+        let spurious = [0, 1, AT_ONCE - 1, AT_ONCE, RESYNC - 1, RESYNC, u8::MAX];
         let demands = [Demand::Off, Demand::Masked, Demand::On];
 
         TYPES
@@ -165,13 +165,13 @@ mod cases {
             .flat_map(move |trigger| demands.into_iter().map(move |demand| (trigger, demand)))
             .flat_map(move |start| held().map(move |held| (start, held)))
             .flat_map(move |start| buffers.into_iter().map(move |buffer| (start, buffer)))
-            .flat_map(move |start| strikes.into_iter().map(move |strikes| (start, strikes)))
-            .map(|((((trigger, demand), held), buffer), strikes)| Line {
+            .flat_map(move |start| spurious.into_iter().map(move |spurious| (start, spurious)))
+            .map(|((((trigger, demand), held), buffer), spurious)| Line {
                 trigger,
                 demand,
                 held,
                 buffer,
-                strikes,
+                spurious,
             })
             .filter(is_consistent)
     }
@@ -198,8 +198,8 @@ mod cases {
     #[test]
     fn each_step_visits_all_states() {
         // 6 types, 3 demands, 15 things that the device may hold, 5 places of the buffer, 7 numbers
-        // of strikes; less those that the invariants rule out: 10 things held with the buffer
-        // armed, and 15 with each of two places while the interrupt is not in use.
+        // of spurious returns; less those that the invariants rule out: 10 things held with the
+        // buffer armed, and 15 with each of two places while the interrupt is not in use.
         assert_eq!(states().count(), 6 * 7 * (3 * 15 * 5 - 3 * 10 - 2 * 15));
         assert_eq!(Input::all().count(), 9 + 6 + 3 + 3);
     }
@@ -226,7 +226,7 @@ mod cases {
     fn each_step_knows_where_the_buffer_is() {
         assert_eq!(
             violation(|before, input, after, action, _| {
-                let comes = matches!(input, Input::Returned(_) | Input::Reset | Input::Park);
+                let comes = matches!(input, Input::Returned(_) | Input::Reset | Input::NoRoom);
 
                 is_out(after) == (action == Action::Arm || is_out(before) && !comes)
             }),
@@ -345,7 +345,7 @@ mod cases {
                 if line.buffer == Buffer::Stale {
                     let _ = line.returned(Invalid);
                 }
-                let _ = line.unpark();
+                let _ = line.arm_waiting();
                 let _ = line.retry();
             }
 

@@ -150,9 +150,9 @@ mod cases {
         masked: bool,
         /// The device has the buffer.
         out: bool,
-        /// [`Line::retry`] and [`Line::unpark`] were asked for.
+        /// [`Line::retry`] and [`Line::arm_waiting`] were asked for.
         retry: bool,
-        parked: bool,
+        waiting: bool,
         /// An edge has come that has to be delivered.
         owed: bool,
         /// How often the line was armed since somebody or something had reason to do so.
@@ -173,7 +173,7 @@ mod cases {
                 masked: false,
                 out: false,
                 retry: false,
-                parked: false,
+                waiting: false,
                 owed: false,
                 arms: 0,
             }
@@ -195,8 +195,8 @@ mod cases {
                         return Err("a second buffer");
                     }
                     if self.random.once_in(8) {
-                        self.line.park();
-                        self.parked = true;
+                        self.line.wait_for_room();
+                        self.waiting = true;
                     } else {
                         self.out = true;
                         self.queues.buffer = true;
@@ -344,7 +344,7 @@ mod cases {
                 4..=6 if self.active && self.masked => self.unmask()?,
                 7..=10 => self.send()?,
                 11..=12 => self.retry()?,
-                13 => self.unpark()?,
+                13 => self.arm_waiting()?,
                 14 if self.message.is_some() && self.random.once_in(4) => {
                     self.answer(Unanswered)?
                 }
@@ -364,11 +364,11 @@ mod cases {
             Ok(())
         }
 
-        fn unpark(&mut self) -> Result<(), &'static str> {
-            if core::mem::take(&mut self.parked) {
+        fn arm_waiting(&mut self) -> Result<(), &'static str> {
+            if core::mem::take(&mut self.waiting) {
                 self.arms = 0;
 
-                let action = self.line.unpark();
+                let action = self.line.arm_waiting();
                 self.perform(action)?;
             }
             Ok(())
@@ -435,7 +435,7 @@ mod cases {
                     self.callback(event)?;
                 }
                 self.retry()?;
-                self.unpark()?;
+                self.arm_waiting()?;
                 if self.active && self.masked {
                     self.unmask()?;
                 }
@@ -480,8 +480,8 @@ mod cases {
                 for _ in 0..50 {
                     world.driver_step()?;
                     world.device_step()?;
-                    if world.line.strikes != 0 {
-                        return Err("a strike");
+                    if world.line.spurious != 0 {
+                        return Err("a spurious return");
                     }
                 }
                 world.settle()?;
