@@ -672,6 +672,7 @@ where
 #[kunit_tests(rust_kernel_virtio_buffer)]
 mod tests {
     use super::*;
+    use crate::types::ScopeGuard;
 
     /// Fills pages that are free, so that the ones that are allocated next hold that.
     fn dirty_free_pages() -> Result {
@@ -720,9 +721,11 @@ mod tests {
     /// Returns the lengths of the segments, and how many of them the device reads.
     fn shape<B: Buffer>(buffer: B) -> Result<(KVec<u32>, u32)> {
         let raw = buffer.into_raw();
+        // SAFETY: `raw` was just made, no device has the buffer, and this happens once.
+        let _buffer = ScopeGuard::new(|| drop(unsafe { B::from_raw(raw) }));
         let mut list = SegmentList::new();
 
-        // SAFETY: `raw` was just made, and is taken back below.
+        // SAFETY: `raw` is not taken back before the end of this function.
         unsafe { B::segments(raw, &mut list) };
 
         let count = list.len()?;
@@ -733,8 +736,6 @@ mod tests {
             // SAFETY: `segments()` has initialised so many tables.
             lens.push(unsafe { (*table).length }, GFP_KERNEL)?;
         }
-        // SAFETY: No device has the buffer.
-        drop(unsafe { B::from_raw(raw) });
         Ok((lens, readable))
     }
 
