@@ -173,13 +173,6 @@ static int reader_fn(void *data)
 	allow_signal(SIGKILL);
 	r->ret = kernel_read(r->s->file, r->bytes, r->len, &r->pos);
 	complete_all(&r->done);
-	while (!kthread_should_stop()) {
-		set_current_state(TASK_INTERRUPTIBLE);
-		if (!kthread_should_stop())
-			schedule();
-		__set_current_state(TASK_RUNNING);
-		flush_signals(current);
-	}
 	return 0;
 }
 
@@ -198,8 +191,7 @@ static void end_reader(void *data)
 		KUNIT_FAIL(r->s->test, "a reader hangs");
 		return;
 	}
-	kthread_stop(r->task);
-	put_task_struct(r->task);
+	kthread_stop_put(r->task);
 	kfree(r);
 }
 

@@ -415,13 +415,6 @@ static int job_fn(void *data)
 	allow_signal(SIGKILL);
 	job->ret = job->fn(job);
 	complete_all(&job->done);
-	while (!kthread_should_stop()) {
-		set_current_state(TASK_INTERRUPTIBLE);
-		if (!kthread_should_stop())
-			schedule();
-		__set_current_state(TASK_RUNNING);
-		flush_signals(current);
-	}
 	return 0;
 }
 
@@ -438,8 +431,7 @@ static void job_action(void *data)
 		KUNIT_FAIL(job->f->test, "a thread hangs for ever");
 		return;
 	}
-	kthread_stop(job->task);
-	put_task_struct(job->task);
+	kthread_stop_put(job->task);
 	kfree(job);
 }
 
