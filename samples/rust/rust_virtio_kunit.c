@@ -318,6 +318,37 @@ static struct sample *prepare(struct kunit *test, const char *name,
 	return s;
 }
 
+/* What both samples do without a device; @expect_data() tells that reads are as they should be. */
+
+static void expect_enodev_without_a_device(struct sample *s,
+					   void (*expect_data)(struct sample *s))
+{
+	KUNIT_EXPECT_EQ(s->test, read_ret(s, 0, 4096), -ENODEV);
+	plug_bound(s);
+	expect_data(s);
+	kunit_virtio_unregister(s->dev);
+	KUNIT_EXPECT_EQ(s->test, read_ret(s, 0, 4096), -ENODEV);
+}
+
+static void expect_enodev_for_readers_at_unbind(struct sample *s,
+						void (*expect_data)(struct sample *s))
+{
+	struct reader *readers[3];
+
+	for (int i = 0; i < ARRAY_SIZE(readers); i++)
+		readers[i] = blocked_reader(s, 0, 4096);
+	unbind(s);
+	for (int i = 0; i < ARRAY_SIZE(readers); i++) {
+		KUNIT_ASSERT_TRUE(s->test, returns(readers[i], PATIENCE));
+		KUNIT_EXPECT_EQ(s->test, readers[i]->ret, -ENODEV);
+	}
+	KUNIT_EXPECT_EQ(s->test, read_ret(s, 0, 4096), -ENODEV);
+
+	s->hold = false;
+	bind(s);
+	expect_data(s);
+}
+
 /* The entropy device */
 
 #define RNG_BYTES	64
@@ -523,32 +554,12 @@ static void rng_many_readers(struct kunit *test)
 
 static void rng_without_a_device(struct kunit *test)
 {
-	struct sample *s = rng_device(test);
-
-	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 4096), -ENODEV);
-	plug_bound(s);
-	expect_random_bytes(s);
-	kunit_virtio_unregister(s->dev);
-	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 4096), -ENODEV);
+	expect_enodev_without_a_device(rng_device(test), expect_random_bytes);
 }
 
 static void rng_unbound_while_readers_wait(struct kunit *test)
 {
-	struct sample *s = silent_rng(test);
-	struct reader *readers[3];
-
-	for (int i = 0; i < ARRAY_SIZE(readers); i++)
-		readers[i] = blocked_reader(s, 0, 4096);
-	unbind(s);
-	for (int i = 0; i < ARRAY_SIZE(readers); i++) {
-		KUNIT_ASSERT_TRUE(test, returns(readers[i], PATIENCE));
-		KUNIT_EXPECT_EQ(test, readers[i]->ret, -ENODEV);
-	}
-	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 4096), -ENODEV);
-
-	s->hold = false;
-	bind(s);
-	expect_random_bytes(s);
+	expect_enodev_for_readers_at_unbind(silent_rng(test), expect_random_bytes);
 }
 
 static void rng_suspended_while_a_reader_waits(struct kunit *test)
@@ -974,32 +985,12 @@ static void blk_many_that_are_killed(struct kunit *test)
 
 static void blk_without_a_device(struct kunit *test)
 {
-	struct sample *s = blk_device(test);
-
-	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 4096), -ENODEV);
-	plug_bound(s);
-	expect_disk(s);
-	kunit_virtio_unregister(s->dev);
-	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 4096), -ENODEV);
+	expect_enodev_without_a_device(blk_device(test), expect_disk);
 }
 
 static void blk_unbound_while_readers_wait(struct kunit *test)
 {
-	struct sample *s = silent_blk(test);
-	struct reader *readers[3];
-
-	for (int i = 0; i < ARRAY_SIZE(readers); i++)
-		readers[i] = blocked_reader(s, 0, 4096);
-	unbind(s);
-	for (int i = 0; i < ARRAY_SIZE(readers); i++) {
-		KUNIT_ASSERT_TRUE(test, returns(readers[i], PATIENCE));
-		KUNIT_EXPECT_EQ(test, readers[i]->ret, -ENODEV);
-	}
-	KUNIT_EXPECT_EQ(test, read_ret(s, 0, 4096), -ENODEV);
-
-	s->hold = false;
-	bind(s);
-	expect_disk(s);
+	expect_enodev_for_readers_at_unbind(silent_blk(test), expect_disk);
 }
 
 /* The device has forgotten the request, so the reader must not wait any longer. */
