@@ -35,7 +35,7 @@
 #define LINE	1
 #define LAST	(LINES - 1)
 
-/* Whoever comes to a stop point says so, and waits until the test goes on. */
+/* A task that gets here completes @reached and waits for @go_on. */
 struct stop_point {
 	bool armed;
 	struct completion reached;

@@ -61,7 +61,7 @@ use core::{
 ///
 /// # Errors
 ///
-/// An error of an operation goes on to whoever asked for it, from user space too.
+/// gpiolib returns the error of an operation to the consumer, user space included.
 #[vtable]
 pub trait Chip: Send + Sync + 'static {
     /// Prepares a line for a consumer that has just got hold of it. May sleep.

@@ -502,7 +502,7 @@ mod cases {
         assert_eq!(line.arm_waiting(), Action::Arm);
         line.wait_for_room();
         assert_eq!(line.arm_waiting(), Action::Arm);
-        // Room that nobody waits for does nothing.
+        // The line does not wait for room, so there is nothing to arm.
         assert_eq!(line.arm_waiting(), Action::None);
     }
 

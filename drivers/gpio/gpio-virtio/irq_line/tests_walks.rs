@@ -208,7 +208,7 @@ mod cases {
                 }
                 Action::Deliver => {
                     if !self.active {
-                        return Err("delivered to nobody");
+                        return Err("delivered an interrupt that is not requested");
                     }
                     self.owed = false;
                     self.masked = true;
@@ -285,7 +285,7 @@ mod cases {
             self.out = false;
             if event == Valid {
                 self.arms = 0;
-                // What nobody uses is dropped.
+                // The driver drops events of an interrupt that is not requested.
                 self.owed &= self.active;
             }
 
