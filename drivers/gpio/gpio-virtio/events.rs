@@ -24,10 +24,7 @@
 
 use kernel::{
     prelude::*,
-    sync::{
-        Arc,
-        Raw, //
-    },
+    sync::Arc,
     time::{
         msecs_to_jiffies,
         Jiffies,
@@ -100,7 +97,7 @@ impl Reclaim<Buffer> for Events {
 }
 
 /// Lock of the lines, as this module gets it.
-type LinesLock = kernel::sync::IrqLock<Lines, Raw>;
+type LinesLock = kernel::sync::RawSpinLock<Lines>;
 
 /// What the handling of events does next.
 enum Step {

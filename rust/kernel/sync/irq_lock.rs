@@ -14,23 +14,9 @@ use core::{
     marker::PhantomPinned, //
 };
 
-/// Creates a [`SpinLockIrq`] initialiser with the given name and a newly-created lock class.
-///
-/// It uses the name if one is given, otherwise it generates one based on the file name and line
-/// number.
-#[macro_export]
-macro_rules! new_spinlock_irq {
-    ($inner:expr $(, $name:literal)? $(,)?) => {
-        $crate::sync::SpinLockIrq::new(
-            $inner, $crate::optional_name!($($name)?), $crate::static_lock_class!())
-    };
-}
-pub use new_spinlock_irq;
-
 /// Creates a [`RawSpinLock`] initialiser with the given name and a newly-created lock class.
 ///
-/// It uses the name if one is given, otherwise it generates one based on the file name and line
-/// number.
+/// Derives the name from the file name and line number if none is given.
 #[macro_export]
 macro_rules! new_raw_spinlock {
     ($inner:expr $(, $name:literal)? $(,)?) => {
@@ -42,52 +28,54 @@ pub use new_raw_spinlock;
 
 /// A `spinlock_t` that is taken with local interrupts disabled.
 ///
-/// This is the lock for data that is shared with an interrupt handler. On `PREEMPT_RT`, where
-/// interrupt handlers are threads, it is a sleeping lock and interrupts stay enabled: memory may be
-/// allocated with [`GFP_ATOMIC`] and freed under it, and other `spinlock_t` taken.
+/// Protects data that is shared with an interrupt handler. On `PREEMPT_RT`, where interrupt
+/// handlers are threads, it is a sleeping lock and interrupts stay enabled. The holder may allocate
+/// with [`GFP_ATOMIC`], free memory, and take other `spinlock_t`.
 pub type SpinLockIrq<T> = IrqLock<T, Spin>;
 
 /// A `raw_spinlock_t` that is taken with local interrupts disabled.
 ///
-/// It spins on `PREEMPT_RT`, too, and is for code that the core calls under a raw lock of its own,
-/// such as the callbacks of `struct irq_chip`. Nothing may be allocated or freed under it, and no
-/// `spinlock_t` taken.
+/// Spins on `PREEMPT_RT`, too. Meant for code that the core calls under a raw lock of its own, such
+/// as the callbacks of `struct irq_chip`. The holder must not allocate or free memory, nor take a
+/// `spinlock_t`.
 pub type RawSpinLock<T> = IrqLock<T, Raw>;
 
-/// The kind of a lock: [`Spin`] or [`Raw`].
+/// The C lock behind an [`IrqLock`].
 ///
 /// # Safety
 ///
 /// `lock()` and `unlock()` must exclude each other on one lock, from any context but NMI.
 pub unsafe trait IrqLockKind: 'static {
     /// The C type of the lock.
-    #[doc(hidden)]
     type State;
 
+    /// Initialises a lock.
+    ///
     /// # Safety
     ///
     /// `slot` must be valid for writes, and the lock must not be moved afterwards.
-    #[doc(hidden)]
     unsafe fn init(slot: *mut Self::State, name: &'static CStr, key: Pin<&'static LockClassKey>);
 
+    /// Disables local interrupts and takes the lock. Returns the previous interrupt state.
+    ///
     /// # Safety
     ///
     /// `lock` must have been initialised by `init()`.
-    #[doc(hidden)]
     unsafe fn lock(lock: *mut Self::State) -> c_ulong;
 
+    /// Releases the lock and restores the interrupt state.
+    ///
     /// # Safety
     ///
-    /// The caller must hold the lock, and `flags` must be what `lock()` has returned. All locks
-    /// that were taken since must have been released.
-    #[doc(hidden)]
+    /// The caller must hold the lock, and `flags` must be what `lock()` returned. All locks that
+    /// were taken since must have been released.
     unsafe fn unlock(lock: *mut Self::State, flags: c_ulong);
 }
 
-/// The kind of a [`SpinLockIrq`].
+/// A `spinlock_t`.
 pub enum Spin {}
 
-/// The kind of a [`RawSpinLock`].
+/// A `raw_spinlock_t`.
 pub enum Raw {}
 
 // SAFETY: A `spinlock_t` is a lock; taken with interrupts off, a handler on the same processor
@@ -138,24 +126,27 @@ unsafe impl IrqLockKind for Raw {
 
 /// A lock that is taken with local interrupts disabled: a [`SpinLockIrq`] or a [`RawSpinLock`].
 ///
-/// There is no guard: [`IrqLock::with`] runs a closure instead. `irqsave` sections must be left in
-/// the reverse order in which they were entered, because each restores the interrupt state that it
-/// found. Guards could be dropped in any order and would leave interrupts enabled in the section of
-/// another lock; closures nest by construction.
+/// [`IrqLock::with`] runs a closure instead of returning a guard. Each `irqsave` section restores
+/// the interrupt state that it found, so sections must be left in reverse order. Guards could be
+/// dropped in any order, and would enable interrupts within the section of another lock; closures
+/// nest by construction.
 ///
 /// # Examples
 ///
 /// ```
-/// use kernel::sync::{new_spinlock_irq, SpinLockIrq};
+/// use kernel::sync::{
+///     new_raw_spinlock,
+///     RawSpinLock, //
+/// };
 ///
 /// #[pin_data]
 /// struct Counter {
 ///     #[pin]
-///     events: SpinLockIrq<u32>,
+///     events: RawSpinLock<u32>,
 /// }
 ///
 /// let counter = KBox::pin_init(
-///     pin_init!(Counter { events <- new_spinlock_irq!(0, "Counter::events") }),
+///     pin_init!(Counter { events <- new_raw_spinlock!(0, "Counter::events") }),
 ///     GFP_KERNEL,
 /// )?;
 ///
@@ -180,15 +171,14 @@ pub struct IrqLock<T, K: IrqLockKind> {
 // SAFETY: The lock itself may be used from any thread; the data moves with it, hence `T: Send`.
 unsafe impl<T: Send, K: IrqLockKind> Send for IrqLock<T, K> {}
 
-// SAFETY: `with()` hands out the data to one caller at a time, which may be on another thread than
-// the one that created it, hence `T: Send`. References to the data never exist on two threads at
-// once, so `T: Sync` is not needed.
+// SAFETY: `with()` hands out the data to one caller at a time, on any thread, hence `T: Send`.
+// References to the data never exist on two threads at once, so `T: Sync` is not needed.
 unsafe impl<T: Send, K: IrqLockKind> Sync for IrqLock<T, K> {}
 
 impl<T, K: IrqLockKind> IrqLock<T, K> {
     /// Constructs a new lock initialiser.
     ///
-    /// See [`new_spinlock_irq!`] and [`new_raw_spinlock!`] for the usual way to call it.
+    /// [`new_raw_spinlock!`] calls this with a lock class of its own.
     pub fn new(
         data: T,
         name: &'static CStr,
@@ -202,11 +192,10 @@ impl<T, K: IrqLockKind> IrqLock<T, K> {
         })
     }
 
-    /// Runs `f` on the protected data with the lock held and local interrupts disabled.
+    /// Runs `f` on the protected data with the lock held and local interrupts disabled, then
+    /// restores the caller's interrupt state.
     ///
-    /// `f` must not sleep. The interrupt state of the caller is restored afterwards.
-    ///
-    /// Calling this from within `f` on the same lock deadlocks, as with any kernel spinlock.
+    /// `f` must not sleep. Calling this from within `f` on the same lock deadlocks.
     ///
     /// # Context
     ///
@@ -216,7 +205,7 @@ impl<T, K: IrqLockKind> IrqLock<T, K> {
         // SAFETY: The lock was initialised by `new()`, the only constructor.
         let flags = unsafe { K::lock(self.lock.get()) };
 
-        // SAFETY: The lock is held, so nobody else has a reference to the data. The one created
+        // SAFETY: The lock is held, so there is no other reference to the data. The one created
         // here cannot outlive the call of `f`, which is generic over its lifetime, and so ends
         // before the lock is released below.
         let ret = f(unsafe { &mut *self.data.get() });

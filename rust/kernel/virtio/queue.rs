@@ -17,10 +17,8 @@ use crate::{
             Atomic,
             Release, //
         },
-        IrqLock,
-        IrqLockKind,
         LockClassKey,
-        Spin, //
+        SpinLockIrq, //
     },
     time::{
         delay::fsleep,
@@ -37,7 +35,7 @@ use core::{
 
 /// Creates a [`Queue`] initialiser with a newly-created lock class.
 ///
-/// Takes the name of the queue and, optionally, the driver's state that shares the queue's lock.
+/// Takes the name of the queue and, optionally, the driver's state to be kept under its lock.
 #[macro_export]
 macro_rules! new_virtqueue {
     ($name:expr $(,)?) => {
@@ -49,137 +47,127 @@ macro_rules! new_virtqueue {
 }
 pub use new_virtqueue;
 
-/// What becomes of the buffers that a device still had when it was reset.
+/// Receives the buffers that the device still owned when it was reset.
 ///
 /// Implemented by the state that a driver keeps in a [`Queue`].
-pub trait Reclaim<B: Buffer, L: IrqLockKind = Spin>: Sized + Send + 'static {
-    /// Takes back `buffer`, which the device has not answered and no longer has.
+pub trait Reclaim<B: Buffer>: Sized + Send + 'static {
+    /// Takes back `buffer`, which the device did not return before its reset.
     ///
     /// # Context
     ///
-    /// Process context, may sleep, no lock of the queue held.
-    fn reclaim(queue: &Queue<B, Self, L>, buffer: B);
+    /// Process context; may sleep. The queue's lock is not held.
+    fn reclaim(queue: &Queue<B, Self>, buffer: B);
 
-    /// Notes that `queue` was closed, and its buffers were reclaimed: see [`Closed`].
+    /// Called after `queue` was closed and its buffers were reclaimed.
     ///
     /// # Context
     ///
-    /// Process context, may sleep, no lock of the queue held.
-    fn closed(queue: &Queue<B, Self, L>, why: Closed) {
+    /// As for [`Reclaim::reclaim`].
+    fn closed(queue: &Queue<B, Self>, why: Closed) {
         let _ = (queue, why);
     }
 }
 
-/// For how long a [`Queue`] is closed.
+/// Whether a [`Queue`] that was closed will be opened again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// Until the device was reset, or resumed.
+    /// Once the device has been reset or resumed.
     Held,
-    /// For good: the driver is unbound, its probe has failed, the system shuts down, or the device
-    /// could not be resumed. When the system shuts down, buffers are not reclaimed.
+    /// Not by the bus: the driver is unbound, its probe failed, the system shuts down, or the
+    /// resume failed. On shutdown the buffers stay in the ring.
     Ended,
 }
 
-/// Without state the buffer is freed.
-impl<B: Buffer, L: IrqLockKind> Reclaim<B, L> for () {
-    fn reclaim(_queue: &Queue<B, Self, L>, buffer: B) {
-        drop(buffer);
-    }
+/// Frees the buffer.
+impl<B: Buffer> Reclaim<B> for () {
+    fn reclaim(_queue: &Queue<B, Self>, _buffer: B) {}
 }
 
-/// A virtqueue and the driver's state that goes with it, under one lock.
+/// A virtqueue and state of the driver, under one lock.
 ///
 /// # Ownership
 ///
 /// A queue is typed by the buffer it carries. [`Access::add`] moves an owned buffer into the ring
-/// and [`Access::pop`] moves it out again. In between there is no Rust value for it: no reference
-/// to memory that the device may be reading or writing can exist, and nothing that safe code can
-/// do, such as giving up a wait, forgetting values or dropping them in any order, frees or reuses
-/// that memory. It is freed when the device has given it back or when the device was reset.
+/// and [`Access::pop`] moves it out again. In between no Rust value for it exists, so safe code can
+/// neither access nor free the memory, whether it gives up a wait, forgets values, or drops them
+/// in any order. The memory is freed after the device has returned the buffer or was reset.
 ///
 /// # States
 ///
-/// A queue is *open* from [`Device::find_vqs`] until the bus abstraction closes it, which happens
-/// when the driver is unbound, when its probe fails, or for a suspend or reset of the device. On a
-/// queue that is not open `add` and `kick` fail with [`ENODEV`] and `pop` finds nothing, so
-/// operations that come too early or too late need no care.
+/// A queue is *open* from [`Device::find_vqs`] until the bus abstraction closes it: on unbind, on
+/// probe failure, and for a suspend or reset of the device. On a closed queue `add` and `kick` fail
+/// with [`ENODEV`] and `pop` returns [`None`].
 ///
 /// # Locking
 ///
-/// The virtio core demands that operations on one queue never overlap. They take place within
-/// [`Queue::with`], which holds a lock with interrupts disabled. State `S` is under the same lock.
-/// Only the notification of the device, which may take long and on some transports may sleep, runs
-/// outside of it: see [`Queue::kick`].
+/// The virtio core requires that operations on one queue never overlap. [`Queue::with`] holds a
+/// [`SpinLockIrq`] around them, which protects the state `S`, too. The notification of the device,
+/// which may be slow and on some transports sleeps, runs outside of it: see [`Queue::kick`].
 ///
-/// The lock is a `spinlock_t` unless `L` says otherwise. Adding a buffer maps it for DMA, and
-/// getting one back unmaps it. Behind swiotlb or an IOMMU both take a `spinlock_t` of their own,
-/// which nests in another one, but not in a raw one. So `L` is [`Raw`](crate::sync::Raw) only for
-/// drivers of devices that are known to be behind neither.
-///
-/// Neither allocates memory under the lock: indirect descriptors, whose tables the core would have
-/// to allocate for each buffer, are not used, whether they were negotiated or not.
+/// The lock cannot be a raw one: adding a buffer maps it for DMA, popping one unmaps it, and behind
+/// swiotlb or an IOMMU both take a `spinlock_t`. Neither allocates: the queue never uses indirect
+/// descriptors, whose tables the core would have to allocate for each buffer.
 ///
 /// # Untrusted devices
 ///
-/// The C core identifies buffers by its own records and refuses used entries that name no buffer;
-/// the queue is broken then, as [`Access::is_broken`] tells. The used length that a device reports
-/// is checked against the buffer by `pop`. The contents of the response are unchecked.
+/// The C core looks buffers up in its own records, and marks the queue as broken when a used entry
+/// names none: see [`Access::is_broken`]. `pop` checks the used length against the buffer. The
+/// driver has to check the contents.
 ///
 /// # Invariants
 ///
-/// - `ring.vq` is NULL or points to the virtqueue that `open()` got, which is valid and
-///   used by nobody else.
+/// - `Ring::vq` is NULL or points to the virtqueue passed to `open()`, which is valid and operated
+///   on by this queue only.
 /// - Every token in that virtqueue comes from `B::into_raw()`.
-/// - `ring.notifications` counts the notifications that were started, each when `ring.vq` was not
-///   NULL, and `notified` those that are over, in 32 bits.
+/// - `Ring::notifications` counts the notifications that were started, each while `Ring::vq` was
+///   not NULL, and `notified` those that have ended, modulo 2^32.
 ///
 /// [`Device::find_vqs`]: super::Device::find_vqs
 #[pin_data]
-pub struct Queue<B: Buffer, S: Reclaim<B, L> = (), L: IrqLockKind = Spin> {
+pub struct Queue<B: Buffer, S: Reclaim<B> = ()> {
     name: &'static CStr,
     #[pin]
-    ring: IrqLock<Ring<S>, L>,
+    locked: SpinLockIrq<(Ring, S)>,
     notified: Atomic<u32>,
     _buffers: PhantomData<fn(B) -> B>,
 }
 
-struct Ring<S> {
+struct Ring {
     vq: *mut bindings::virtqueue,
     /// `DRIVER_OK` is set: the device may be notified.
     ready: bool,
-    /// Buffers were added that the device has not been told of.
+    /// Buffers were added since the last notification.
     pending: bool,
-    /// How often the device was notified.
-    notifications: u64,
-    state: S,
+    /// Set by [`Access::hold_back`]: skips the notification at the end of [`Queue::with_kick`].
+    held_back: bool,
+    /// Number of notifications started.
+    notifications: u32,
 }
 
-// SAFETY: `vq` may be used from any thread under the lock; `state` is `Send` by itself.
-unsafe impl<S: Send> Send for Ring<S> {}
+// SAFETY: Any thread that holds the lock may operate on `vq`.
+unsafe impl Send for Ring {}
 
-impl<B: Buffer, S: Reclaim<B, L>, L: IrqLockKind> Queue<B, S, L> {
+impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
     /// Constructs an initialiser for a queue that is not open yet.
     ///
-    /// See [`new_virtqueue!`] for the usual way to call it.
+    /// [`new_virtqueue!`] calls this with a lock class of its own.
     pub fn new(
         name: &'static CStr,
         state: S,
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self> {
+        let ring = Ring {
+            vq: ptr::null_mut(),
+            ready: false,
+            pending: false,
+            held_back: false,
+            notifications: 0,
+        };
+
         // INVARIANT: There is no virtqueue, and no notification in progress.
         pin_init!(Self {
             name,
-            ring <- IrqLock::new(
-                Ring {
-                    vq: ptr::null_mut(),
-                    ready: false,
-                    pending: false,
-                    notifications: 0,
-                    state,
-                },
-                name,
-                key,
-            ),
+            locked <- SpinLockIrq::new((ring, state), name, key),
             notified: Atomic::new(0),
             _buffers: PhantomData,
         })
@@ -187,56 +175,46 @@ impl<B: Buffer, S: Reclaim<B, L>, L: IrqLockKind> Queue<B, S, L> {
 
     /// Runs `f` on the ring and the driver's state with the queue's lock held.
     ///
-    /// `f` must not sleep, and must not call this or [`Queue::kick`] for the same queue. Under a
-    /// raw lock it must not free memory.
-    ///
-    /// Buffers added by `f` become visible to the device, but it is not notified of them. See
-    /// [`Queue::with_kick`].
+    /// `f` must not sleep, and must not lock the same queue. The device sees buffers that `f` adds,
+    /// but is not notified of them: see [`Queue::with_kick`].
     ///
     /// # Context
     ///
     /// Any context but NMI.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&mut Access<'_, B>, &mut S) -> R) -> R {
-        self.ring.with(|ring| Self::access(ring, f).0)
+        self.locked.with(|(ring, state)| {
+            // INVARIANT: The lock is held, and `ring` belongs to a queue of this buffer type.
+            let mut access = Access {
+                ring,
+                _buffers: PhantomData,
+            };
+
+            f(&mut access, state)
+        })
     }
 
-    /// Returns the queue as the bus abstraction takes it: see [`Queues::queue`].
+    /// Returns the queue as [`Queues::queue`] has to return it.
     ///
     /// [`Queues::queue`]: super::Queues::queue
     pub fn as_any(&self) -> AnyQueue<'_> {
         AnyQueue(self)
     }
 
-    /// Runs `f`. Returns as well whether the notification is held back.
-    #[inline]
-    fn access<R>(ring: &mut Ring<S>, f: impl FnOnce(&mut Access<'_, B>, &mut S) -> R) -> (R, bool) {
-        // INVARIANT: The lock is held, and by the invariants of `Queue` `vq` is NULL or valid.
-        let mut access = Access {
-            vq: ring.vq,
-            pending: &mut ring.pending,
-            held_back: false,
-            _buffers: PhantomData,
-        };
-        let ret = f(&mut access, &mut ring.state);
-
-        (ret, access.held_back)
-    }
-
     /// Notifies the device of the buffers that were added since the last notification.
     ///
-    /// Does nothing when there are none, when the device has asked not to be notified, or before
-    /// the device is ready, in which case [`Device::ready`] makes up for it.
+    /// Does nothing if there are none, or if the device suppresses notifications. Before the device
+    /// is ready, leaves the notification to [`Device::ready`].
     ///
     /// # Errors
     ///
-    /// - [`ENODEV`] when the queue is not open,
-    /// - [`EIO`] when the transport failed to notify; the queue is broken then.
+    /// - [`ENODEV`] if the queue is not open,
+    /// - [`EIO`] if the transport fails to notify, which breaks the queue.
     ///
     /// # Context
     ///
-    /// Any context but NMI as far as the queue is concerned. The transport decides whether its
-    /// notification may sleep: PCI, MMIO and s390 never do, a remoteproc may.
+    /// Any context but NMI, unless the transport's notification sleeps: PCI, MMIO and s390 do not,
+    /// a remoteproc may.
     ///
     /// [`Device::ready`]: super::Device::ready
     #[inline]
@@ -247,52 +225,92 @@ impl<B: Buffer, S: Reclaim<B, L>, L: IrqLockKind> Queue<B, S, L> {
     /// Runs `f` as [`Queue::with`] does, then notifies the device as [`Queue::kick`] does, unless
     /// [`Access::hold_back`] was called.
     ///
-    /// The lock is taken once for both, and released before the notification. Returns the result of
-    /// `f`, and that of the notification.
+    /// Takes the lock once for both, and releases it before the notification. Returns the result of
+    /// `f` and that of the notification.
     #[inline]
     pub fn with_kick<R>(&self, f: impl FnOnce(&mut Access<'_, B>, &mut S) -> R) -> (R, Result) {
-        let (ret, notify) = self.ring.with(|ring| {
-            let (ret, held_back) = Self::access(ring, f);
-
-            (
-                ret,
-                if held_back {
-                    Ok(None)
-                } else {
-                    self.kick_prepare(ring)
-                },
-            )
+        let (ret, vq) = self.with(|access, state| {
+            access.ring.held_back = false;
+            (f(access, state), access.ring.kick_prepare())
         });
+        let notified = vq.and_then(|vq| {
+            let Some(vq) = vq else {
+                return Ok(());
+            };
+            // SAFETY: `vq` was open when `kick_prepare()` counted this notification. `close()` does
+            // not return, and so the virtqueue is not freed, before `notified` is incremented.
+            // Notifying is the one operation that the core does not require to be serialised.
+            let ok = unsafe { bindings::virtqueue_notify(vq.as_ptr()) };
 
-        let notified = notify.and_then(|vq| vq.map_or(Ok(()), |vq| self.notify(vq)));
+            // Release: `close()` sees all accesses of the notification to the virtqueue.
+            self.notified.fetch_add(1, Release);
+            ok.then_some(()).ok_or(EIO)
+        });
 
         (ret, notified)
     }
+}
 
-    /// Notifies the device, as [`Queue::kick_prepare`] has announced.
-    #[inline]
-    fn notify(&self, vq: NonNull<bindings::virtqueue>) -> Result {
-        // SAFETY: `vq` was open when `kick_prepare()` counted this notification.
-        // `close()` does not return, and so the virtqueue is not freed, before it is over.
-        // Notifying is the one operation that need not be serialised with others.
-        let ok = unsafe { bindings::virtqueue_notify(vq.as_ptr()) };
+impl Ring {
+    /// Hands the segments of `list` to the device; `token` identifies them.
+    ///
+    /// # Safety
+    ///
+    /// The ring must be that of a [`Queue`] of `B` whose lock is held. `token` must come from
+    /// `B::into_raw()` and not have been taken back, and `list` must be its segments. On success it
+    /// belongs to the ring.
+    unsafe fn add(&mut self, token: NonNull<c_void>, list: &mut SegmentList) -> Result {
+        let vq = NonNull::new(self.vq).ok_or(ENODEV)?.as_ptr();
 
-        // Release: what the notification did to the virtqueue is over before `close()` sees it.
-        self.notified.fetch_add(1, Release);
-
-        if ok {
-            Ok(())
-        } else {
-            Err(EIO)
+        // Refuse here: without enough descriptors the core would notify the device with the lock
+        // held.
+        //
+        // SAFETY: By the invariants of `Queue` `vq` is valid. Only operations under the lock, which
+        // is held, change the number.
+        if (unsafe { (*vq).num_free } as usize) < list.len()? {
+            return Err(if self.is_broken() { EIO } else { ENOSPC });
         }
+
+        let (mut sgs, outputs, inputs) = list.tables();
+
+        // SAFETY:
+        // - By the invariants of `Queue` `vq` is valid; the lock excludes all other operations.
+        // - `sgs` has as many entries as there are outputs and inputs: initialised tables of one
+        //   entry each, readable before writable, at least one. The core does not keep pointers to
+        //   them.
+        // - The token is not NULL. By the requirements of `Buffer` the memory of the segments stays
+        //   valid and is not used otherwise until `from_raw()`, which is called only if this fails
+        //   (the core has undone the mapping), once the core returns the token from
+        //   `virtqueue_get_buf()`, or after the device has been reset.
+        // - `GFP_ATOMIC` does not sleep.
+        to_result(unsafe {
+            bindings::virtqueue_add_sgs(
+                vq,
+                sgs.as_mut_ptr(),
+                outputs,
+                inputs,
+                token.as_ptr(),
+                (GFP_ATOMIC | __GFP_NOWARN).as_raw(),
+            )
+        })?;
+        self.pending = true;
+        Ok(())
+    }
+
+    /// See [`Access::is_broken`].
+    fn is_broken(&self) -> bool {
+        // SAFETY: By the invariants of `Queue` `vq` is valid if not NULL.
+        self.vq.is_null() || unsafe { bindings::virtqueue_is_broken(self.vq) }
     }
 
     /// Decides whether the device needs to be notified, and counts the notification if so.
+    ///
+    /// The caller has the only reference, hence holds the lock of the queue.
     #[inline]
-    fn kick_prepare(&self, ring: &mut Ring<S>) -> Result<Option<NonNull<bindings::virtqueue>>> {
-        let vq = NonNull::new(ring.vq).ok_or(ENODEV)?;
+    fn kick_prepare(&mut self) -> Result<Option<NonNull<bindings::virtqueue>>> {
+        let vq = NonNull::new(self.vq).ok_or(ENODEV)?;
 
-        if !ring.ready || !core::mem::take(&mut ring.pending) {
+        if self.held_back || !self.ready || !core::mem::take(&mut self.pending) {
             return Ok(None);
         }
 
@@ -301,8 +319,8 @@ impl<B: Buffer, S: Reclaim<B, L>, L: IrqLockKind> Queue<B, S, L> {
             return Ok(None);
         }
 
-        // INVARIANT: `ring.vq` is not NULL. The lock orders this before `close()`.
-        ring.notifications = ring.notifications.wrapping_add(1);
+        // INVARIANT: `vq` is not NULL. The lock orders this before `close()`.
+        self.notifications = self.notifications.wrapping_add(1);
         Ok(Some(vq))
     }
 }
@@ -311,184 +329,116 @@ impl<B: Buffer, S: Reclaim<B, L>, L: IrqLockKind> Queue<B, S, L> {
 ///
 /// # Invariants
 ///
-/// The lock of the queue is held, and `vq` is NULL or points to its virtqueue.
+/// `ring` is that of a [`Queue`] of `B`, whose lock is held; so `ring.vq` is NULL or valid.
 pub struct Access<'a, B: Buffer> {
-    vq: *mut bindings::virtqueue,
-    pending: &'a mut bool,
-    held_back: bool,
+    ring: &'a mut Ring,
     _buffers: PhantomData<fn(B) -> B>,
 }
 
 impl<B: Buffer> Access<'_, B> {
     /// Moves a buffer into the ring.
     ///
-    /// The device may start to use it right away, but need not before it is notified.
+    /// The device may use it right away, but need not look before it is notified.
     ///
     /// # Errors
     ///
-    /// The buffer comes back together with
+    /// Returns the buffer together with
     ///
-    /// - [`ENODEV`] when the queue is not open,
-    /// - [`ENOSPC`] when the ring is full,
-    /// - [`EIO`] when the queue is broken,
-    /// - [`EINVAL`] when the buffer is empty, or its segments are not as [`SegmentList`] has them,
-    /// - [`ENOMEM`] when it could not be mapped for the device.
+    /// - [`ENODEV`] if the queue is not open,
+    /// - [`ENOSPC`] if the ring is full,
+    /// - [`EIO`] if the queue is broken,
+    /// - [`EINVAL`] if the buffer is empty, or its [`SegmentList`] is invalid,
+    /// - [`ENOMEM`] if it could not be mapped for the device.
     #[inline]
     pub fn add(&mut self, buffer: B) -> Result<(), (Error, B)> {
-        if self.vq.is_null() {
-            return Err((ENODEV, buffer));
-        }
-
         let raw = buffer.into_raw();
-        let ret = self.add_raw(raw, |list| {
-            // SAFETY: `raw` comes from `into_raw()` and was not taken back.
-            unsafe { B::segments(raw, list) }
-        });
-
-        match ret {
-            Ok(()) => {
-                *self.pending = true;
-                Ok(())
-            }
-            Err(error) => {
-                // SAFETY: `raw` comes from `into_raw()` above, and the ring did not take it.
-                Err((error, unsafe { B::from_raw(raw) }))
-            }
-        }
-    }
-
-    /// Hands the segments that `put` adds to the device, with `token` to find them again.
-    #[inline]
-    fn add_raw(&mut self, token: NonNull<c_void>, put: impl FnOnce(&mut SegmentList)) -> Result {
         let mut list = SegmentList::new();
 
-        put(&mut list);
+        // SAFETY: `raw` comes from `into_raw()` and was not taken back.
+        unsafe { B::segments(raw, &mut list) };
 
-        // Without enough descriptors the core would notify the device with the lock held. It does
-        // not get that far either if the queue is broken.
-        if (self.free_descriptors() as usize) < list.len()? {
-            return Err(if self.is_broken() { EIO } else { ENOSPC });
-        }
-
-        let (mut sgs, outputs, inputs) = list.tables();
-
-        // SAFETY:
-        // - By the type invariants `vq` is valid (the caller made sure that it is not NULL), and
-        //   the lock keeps all other operations out.
-        // - `sgs` has as many entries as there are outputs and inputs: initialised tables of one
-        //   entry each, readable before writable, at least one. The core does not keep pointers to
-        //   them.
-        // - The token is not NULL. The memory of the segments stays valid, and is not used for
-        //   anything else, until `from_raw()`, by the requirements of `Buffer`; that is called only
-        //   if this fails (the core has undone everything), once the core returns the token from
-        //   `virtqueue_get_buf()`, or after the device has been reset.
-        // - `GFP_ATOMIC` does not sleep.
-        to_result(unsafe {
-            bindings::virtqueue_add_sgs(
-                self.vq,
-                sgs.as_mut_ptr(),
-                outputs,
-                inputs,
-                token.as_ptr(),
-                (GFP_ATOMIC | __GFP_NOWARN).as_raw(),
-            )
+        // SAFETY: By the type invariants this is the ring of a queue of `B`. The segments are those
+        // of `raw`.
+        unsafe { self.ring.add(raw, &mut list) }.map_err(|err| {
+            // SAFETY: `raw` comes from `into_raw()` above, and the ring did not take it.
+            (err, unsafe { B::from_raw(raw) })
         })
     }
 
-    /// Moves a buffer that the device has used out of the ring, together with the number of bytes
-    /// that the device claims to have written.
+    /// Moves a used buffer out of the ring. Returns it with the number of bytes that the device
+    /// claims to have written, or [`EPROTO`] if it claims more than the buffer has room for.
     ///
-    /// Returns [`None`] when there is none, when the queue is not open, or when it is broken.
-    ///
-    /// The number is [`EPROTO`] when the device claims more than the buffer has room for. Whether
-    /// it really wrote that many is unknown.
+    /// Returns [`None`] if there is none, or if the queue is closed or broken.
     #[inline]
     pub fn pop(&mut self) -> Option<(B, Result<u32>)> {
-        if self.vq.is_null() {
-            return None;
-        }
-
+        let vq = NonNull::new(self.ring.vq)?;
         let mut len = 0;
 
-        // SAFETY: By the type invariants `vq` is valid, and the lock keeps all other operations
-        // out.
-        let raw = unsafe { bindings::virtqueue_get_buf(self.vq, &mut len) };
-        let raw = NonNull::new(raw)?;
+        // SAFETY: By the type invariants `vq` is valid, and the lock excludes all other operations.
+        let raw = NonNull::new(unsafe { bindings::virtqueue_get_buf(vq.as_ptr(), &mut len) })?;
 
         // SAFETY: By the invariants of `Queue` all tokens come from `B::into_raw()`. The core
-        // returns each once, and only when the device is done with it.
+        // returns each once, and only after the device has used it.
         let buffer = unsafe { B::from_raw(raw) };
 
         // CAST: `usize` has at least 32 bits.
-        let written = if len as usize <= buffer.writable_len() {
-            Ok(len)
-        } else {
-            Err(EPROTO)
-        };
+        let fits = len as usize <= buffer.writable_len();
 
-        Some((buffer, written))
+        Some((buffer, fits.then_some(len).ok_or(EPROTO)))
     }
 
-    /// Leaves the notification of the device to the next [`Queue::with_kick`] or [`Queue::kick`],
-    /// in place of the one around this.
+    /// Leaves the notification at the end of this [`Queue::with_kick`] to the next one, or to
+    /// [`Queue::kick`].
     pub fn hold_back(&mut self) {
-        self.held_back = true;
+        self.ring.held_back = true;
     }
 
     /// Asks the device not to interrupt for used buffers. A hint: callbacks may still happen.
     pub fn disable_callback(&mut self) {
-        if !self.vq.is_null() {
+        if !self.ring.vq.is_null() {
             // SAFETY: By the type invariants `vq` is valid and the lock is held.
-            unsafe { bindings::virtqueue_disable_cb(self.vq) };
+            unsafe { bindings::virtqueue_disable_cb(self.ring.vq) };
         }
     }
 
     /// Asks the device to interrupt for used buffers again.
     ///
-    /// Returns `false` when there are used buffers already, for which no interrupt may come: the
+    /// Returns `false` if there are used buffers already, for which no interrupt may come: the
     /// caller should `pop` them and try again.
     #[must_use]
     pub fn enable_callback(&mut self) -> bool {
         // SAFETY: By the type invariants `vq` is valid if not NULL, and the lock is held.
-        self.vq.is_null() || unsafe { bindings::virtqueue_enable_cb(self.vq) }
+        self.ring.vq.is_null() || unsafe { bindings::virtqueue_enable_cb(self.ring.vq) }
     }
 
-    /// Tells whether the queue can still be used.
+    /// Returns whether the queue is unusable: closed or broken.
     ///
-    /// A queue breaks when the device violates the ring protocol, when it cannot be notified, and
-    /// when it is gone. It is `true` as well for a queue that is not open.
+    /// A queue breaks when the device violates the ring protocol, cannot be notified, or is gone.
     pub fn is_broken(&self) -> bool {
-        // SAFETY: By the type invariants `vq` is valid if not NULL.
-        self.vq.is_null() || unsafe { bindings::virtqueue_is_broken(self.vq) }
+        self.ring.is_broken()
     }
 
-    /// Returns how many buffers of that many segments fit into the empty ring; 0 when the queue is
-    /// not open.
+    /// Returns how many buffers of `segments` segments fit into the empty ring; 0 if the queue is
+    /// closed.
     pub fn capacity(&self, segments: usize) -> usize {
-        if self.vq.is_null() {
+        if self.ring.vq.is_null() {
             return 0;
         }
 
         // SAFETY: By the type invariants `vq` is valid.
-        let size = unsafe { bindings::virtqueue_get_vring_size(self.vq) };
+        let size = unsafe { bindings::virtqueue_get_vring_size(self.ring.vq) };
 
         size as usize / segments.max(1)
     }
-
-    fn free_descriptors(&self) -> c_uint {
-        // SAFETY: The caller made sure that `vq` is not NULL, so it is valid by the type
-        // invariants, and only operations that need the lock, which is held, change the number.
-        unsafe { (*self.vq).num_free }
-    }
 }
 
-/// A [`Queue`] of whatever type, as the bus abstraction sees it: [`Queue::as_any`].
+/// A [`Queue`] of any type: see [`Queue::as_any`].
 ///
-/// A driver can do nothing with it but return it from [`Queues::queue`](super::Queues::queue).
+/// It has no methods: a driver can only return it from [`Queues::queue`](super::Queues::queue).
 #[derive(Clone, Copy)]
 pub struct AnyQueue<'a>(pub(super) &'a dyn Operations);
 
-/// What the bus abstraction does with a queue.
+/// The operations of the bus abstraction on a queue.
 ///
 /// # Safety
 ///
@@ -500,45 +450,44 @@ pub(super) unsafe trait Operations: Sync {
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] when the queue is open.
+    /// [`EBUSY`] if the queue is open.
     ///
     /// # Safety
     ///
-    /// `vq` must be a virtqueue without buffers that is valid until after the next
-    /// [`Operations::close`] and [`Operations::reclaim`], and that nobody else operates on until
-    /// then.
+    /// `vq` must be a virtqueue without buffers that is valid, and not operated on otherwise, until
+    /// after the next [`Operations::close`] and [`Operations::reclaim`].
     unsafe fn open(&self, vq: NonNull<bindings::virtqueue>) -> Result;
 
-    /// Allows notifications, and makes up for those that were held back.
+    /// Allows notifications, and sends one for buffers that were added before.
     fn set_ready(&self);
 
-    /// Stops to use the virtqueue. May sleep; returns when no operation is in progress any more.
+    /// Stops using the virtqueue. Waits for operations in progress; may sleep.
     fn close(&self);
 
-    /// Tells whether the queue is open and broken: see [`Access::is_broken`].
+    /// Returns whether the queue is open and broken: see [`Access::is_broken`].
     fn is_broken(&self) -> bool;
 
     /// Takes all buffers back.
     ///
     /// # Safety
     ///
-    /// `vq` must be what [`Operations::open`] got, [`Operations::close`] must have been called
-    /// since, and the device must have been reset since.
+    /// `vq` must have been passed to [`Operations::open`], and [`Operations::close`] and a reset of
+    /// the device must have followed.
     unsafe fn reclaim(&self, vq: NonNull<bindings::virtqueue>);
 
-    /// Tells the driver's state that the queue is closed and its buffers are reclaimed.
+    /// Calls [`Reclaim::closed`].
     fn closed(&self, why: Closed);
 }
 
-// SAFETY: `close()` sets `ring.vq` to NULL under the lock and waits for the notifications. All
-// other uses take place under the lock while `ring.vq` is not NULL.
-unsafe impl<B: Buffer, S: Reclaim<B, L>, L: IrqLockKind> Operations for Queue<B, S, L> {
+// SAFETY: `close()` sets `Ring::vq` to NULL under the lock and waits for the notifications. All
+// other uses take place under the lock while `Ring::vq` is not NULL.
+unsafe impl<B: Buffer, S: Reclaim<B>> Operations for Queue<B, S> {
     fn name(&self) -> &'static CStr {
         self.name
     }
 
     unsafe fn open(&self, vq: NonNull<bindings::virtqueue>) -> Result {
-        self.ring.with(|ring| {
+        self.locked.with(|(ring, _)| {
             if !ring.vq.is_null() {
                 return Err(EBUSY);
             }
@@ -552,51 +501,46 @@ unsafe impl<B: Buffer, S: Reclaim<B, L>, L: IrqLockKind> Operations for Queue<B,
     }
 
     fn set_ready(&self) {
-        self.ring.with(|ring| ring.ready = true);
+        self.locked.with(|(ring, _)| ring.ready = true);
 
-        // A failure shows at the next operation.
+        // The next operation reports a failure.
         let _ = self.kick();
     }
 
     fn close(&self) {
         // INVARIANT: NULL.
-        let started = self.ring.with(|ring| {
+        let started = self.locked.with(|(ring, _)| {
             ring.vq = ptr::null_mut();
             ring.notifications
         });
 
-        // A notification takes microseconds, and those that are waited for have started already.
+        // Terminates: a notification takes microseconds, and no further ones start.
         //
         // Acquire: pairs with the release at the end of a notification.
-        // CAST: The difference of the two fits, as each notification in progress has a processor
-        // or a task of its own.
-        while (started as u32).wrapping_sub(self.notified.load(Acquire)) as i32 > 0 {
+        // CAST: The difference fits, as each notification in progress has a processor or a task of
+        // its own.
+        while started.wrapping_sub(self.notified.load(Acquire)) as i32 > 0 {
             fsleep(Delta::from_micros(10));
         }
     }
 
     fn is_broken(&self) -> bool {
-        self.ring.with(|ring| {
-            // SAFETY: By the invariants of `Queue` `vq` is valid if not NULL.
-            !ring.vq.is_null() && unsafe { bindings::virtqueue_is_broken(ring.vq) }
-        })
+        self.locked
+            .with(|(ring, _)| !ring.vq.is_null() && ring.is_broken())
     }
 
     unsafe fn reclaim(&self, vq: NonNull<bindings::virtqueue>) {
-        loop {
-            // SAFETY: By the requirements of this function `vq` is valid and, closed as this queue
-            // is, not operated on by anybody else.
-            let raw = unsafe { bindings::virtqueue_detach_unused_buf(vq.as_ptr()) };
+        // SAFETY: By the requirements of this function `vq` is valid. As this queue is closed,
+        // there are no other operations on it.
+        let detach = || NonNull::new(unsafe { bindings::virtqueue_detach_unused_buf(vq.as_ptr()) });
 
-            let Some(raw) = NonNull::new(raw) else {
-                break;
-            };
-
+        while let Some(raw) = detach() {
             // SAFETY: By the invariants of `Queue` the token comes from `B::into_raw()`, and the
             // core no longer has it. The device has been reset, so it no longer uses the memory.
             S::reclaim(self, unsafe { B::from_raw(raw) });
         }
     }
+
     fn closed(&self, why: Closed) {
         S::closed(self, why);
     }
