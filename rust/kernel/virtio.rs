@@ -2,39 +2,37 @@
 
 //! Abstractions for the virtio bus.
 //!
-//! A driver implements [`Driver`], lists the devices that it drives with
+//! A driver implements [`Driver`], lists its devices with
 //! [`virtio_device_table!`](crate::virtio_device_table), and declares its module with
-//! [`module_virtio_driver!`](crate::module_virtio_driver). In `probe` it gets a [`Device`], sets up
-//! its [`Queue`]s by [`Device::find_vqs`], marks the device as ready and talks to it.
+//! [`module_virtio_driver!`](crate::module_virtio_driver). Its `probe` opens the [`Queue`]s of a
+//! [`Device`] with [`Device::find_vqs`], marks the device as ready, and uses it.
 //!
-//! # Who owns the virtqueues
+//! # Ownership of the virtqueues
 //!
-//! The bus abstraction does. It opens the queues for the driver and closes them again before the
-//! driver is unbound, when its probe fails, and around a suspend or a reset, always in this order:
-//! no new operation, reset of the device, buffers back, queues deleted. No driver code takes part
-//! in it, so none can get it wrong, whatever it drops, forgets or keeps. A driver can have the same
-//! done, and the queues opened again, by [`Locked::reset`].
+//! The bus abstraction owns the virtqueues. It closes them on unbind, on probe failure, and around a
+//! suspend or a reset, always in this order: refuse new operations, reset the device, reclaim the
+//! buffers, delete the queues. The soundness of this does not depend on what a driver drops, forgets
+//! or keeps. [`Locked::reset`] does the same for a driver, and opens the queues again.
 //!
-//! All of this takes place with the lock of the device held, which also keeps it apart from other
-//! drivers: what belongs to one binding of a driver is in its [`Binding`].
+//! All of this runs with the lock of the device held. The state of one binding of a driver is in its
+//! [`Binding`].
 //!
 //! # Order of removal
 //!
-//! 1. [`Driver::unbind`] runs; the device works as ever.
-//! 2. [`Driver::Data`] is dropped. What it holds, e.g. the registration with a subsystem, may
-//!    still talk to the device while it goes.
+//! 1. [`Driver::unbind`] runs; the queues are open.
+//! 2. [`Driver::Data`] is dropped. Its parts, e.g. the registration with a subsystem, may still use
+//!    the device.
 //! 3. The queues are closed and the device is reset.
-//! 4. Resources that are managed by [`Devres`](crate::devres::Devres) go.
+//! 4. Resources managed by [`Devres`](crate::devres::Devres) are released.
 //!
-//! Other buses drop the data only after the C `remove` callback has returned. The virtio core
-//! demands that a device is reset by then, and what is registered with subsystems needs a device
-//! that is not. Hence the data goes first here.
+//! Other buses drop the data after the C `remove` callback has returned. The virtio core requires
+//! that the device is reset by then, but unregistering from subsystems needs a working device.
 //!
-//! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h),
-//! [`include/linux/virtio_config.h`](srctree/include/linux/virtio_config.h)
+//! C headers:
+//! - [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
+//! - [`include/linux/virtio_config.h`](srctree/include/linux/virtio_config.h)
 
 use crate::{
-    container_of,
     device,
     device_id::RawDeviceId,
     driver,
@@ -111,7 +109,7 @@ impl Feature {
     pub const fn new(bit: u32) -> Self {
         build_assert!(
             bit < bindings::VIRTIO_FEATURES_BITS,
-            "there are not that many features"
+            "not a feature bit of virtio"
         );
 
         Self(bit)
@@ -124,9 +122,8 @@ impl Feature {
 pub struct DeviceId(bindings::virtio_device_id);
 
 impl DeviceId {
-    /// Creates an id that matches devices of the given type from any vendor.
-    ///
-    /// Types are listed in `include/uapi/linux/virtio_ids.h`; 0 is none.
+    /// Creates an id that matches devices of the type `device`, one of those in
+    /// `include/uapi/linux/virtio_ids.h`, from any vendor.
     #[inline(always)]
     pub const fn new(device: u32) -> Self {
         build_assert!(device != 0, "0 is not a virtio device type");
@@ -149,7 +146,7 @@ pub type IdTable<T> = &'static dyn crate::device_id::IdTable<DeviceId, T>;
 
 /// Creates a virtio [`IdTable`] with its alias for modpost.
 ///
-/// `struct virtio_device_id` has no room for driver data, so entries are found again by comparing.
+/// `struct virtio_device_id` has no driver data: probe finds the entry by comparing.
 #[macro_export]
 macro_rules! virtio_device_table {
     ($table_name:ident, $module_table_name:ident, $id_info_type:ty, $table_data:expr) => {
@@ -201,14 +198,12 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             if T::HAS_CONFIG_CHANGED {
                 (*vdrv.get()).config_changed = Some(Self::config_changed_callback);
             }
-            // The core has to know what a driver does not support.
+            // The core fails resets for a driver without these.
             if T::HAS_RESTORE {
-                (*vdrv.get()).freeze = Some(Self::freeze_callback);
-                (*vdrv.get()).restore = Some(Self::restore_callback);
-            }
-            if T::HAS_RESET_DONE {
-                (*vdrv.get()).reset_prepare = Some(Self::reset_prepare_callback);
-                (*vdrv.get()).reset_done = Some(Self::reset_done_callback);
+                (*vdrv.get()).freeze = Some(Self::suspend_callback);
+                (*vdrv.get()).restore = Some(Self::resume_callback);
+                (*vdrv.get()).reset_prepare = Some(Self::suspend_callback);
+                (*vdrv.get()).reset_done = Some(Self::resume_callback);
             }
         }
 
@@ -223,35 +218,30 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
 }
 
 impl<T: Driver> Adapter<T> {
-    /// Returns the driver's information on the entry of its table that matches `dev`.
+    /// Returns the information of the first entry of the driver's table that matches `dev`.
     fn id_info(dev: &Device) -> Option<&'static T::IdInfo> {
-        let mut entry = T::ID_TABLE.as_ptr();
-        let mut index = 0;
+        // SAFETY: `dev` is valid; its id does not change.
+        let found = unsafe { (*dev.as_raw()).id };
+        let matches = |wanted, found| wanted == bindings::VIRTIO_DEV_ANY_ID || wanted == found;
 
-        loop {
-            // SAFETY: The table ends with an entry of zeroes, and the loop ends with it.
-            let id = unsafe { &*entry };
+        for index in 0.. {
+            // SAFETY: The table ends with an entry of zeroes, where the loop ends, too.
+            let id = unsafe { &*T::ID_TABLE.as_ptr().add(index) };
 
             if id.device == 0 {
-                return None;
+                break;
             }
-
-            let matches = |wanted, found| wanted == bindings::VIRTIO_DEV_ANY_ID || wanted == found;
-
-            if matches(id.device, dev.device_type()) && matches(id.vendor, dev.vendor()) {
+            if matches(id.device, found.device) && matches(id.vendor, found.vendor) {
                 return Some(T::ID_TABLE.info(index));
             }
-
-            // SAFETY: There is at least the last entry behind one that is not the last.
-            entry = unsafe { entry.add(1) };
-            index += 1;
         }
+        None
     }
 
     /// Returns the driver's data of `dev`.
     ///
-    /// Fails when there is none, because the device is not (or no longer) probed. The core does not
-    /// exclude this for callbacks that come by way of the transport.
+    /// Fails if there is none because the device is not, or no longer, probed. The core does not
+    /// exclude this for callbacks from the transport.
     ///
     /// # Safety
     ///
@@ -264,8 +254,8 @@ impl<T: Driver> Adapter<T> {
             return Err(ENODEV);
         }
 
-        // SAFETY: The pointer is not NULL, so it was stored by `set_drvdata()`, which
-        // `probe_callback()` calls with this type. By the requirements of this function it stays.
+        // SAFETY: The pointer is not NULL, so `probe_callback()` has stored it with this type by
+        // `set_drvdata()`. By the requirements of this function it stays.
         Ok(unsafe { generic.drvdata_borrow::<T::Data<'_>>() })
     }
 
@@ -286,13 +276,13 @@ impl<T: Driver> Adapter<T> {
             dev.as_ref()
                 .set_drvdata(T::probe(dev, info))
                 .inspect_err(|_| {
-                    // The driver's data, if there was any, is gone. The core does not reset.
+                    // The driver's data has been dropped. The core does not reset the device.
                     //
                     // SAFETY: `vdev` was attached above, and its probe has failed.
                     unsafe { Binding::detach(vdev) }
                 })?;
 
-            // If probe didn't do it. The core would mark the device, but not the queues.
+            // The core would mark the device as ready, but not the queues.
             dev.ready();
 
             Ok(0)
@@ -313,10 +303,10 @@ impl<T: Driver> Adapter<T> {
             }
         }
 
-        // The order is described, with its reason, in the documentation of the module.
+        // See "Order of removal" in the documentation of the module.
         //
-        // SAFETY: `T::Data` is the type that `probe_callback()` stored. The driver core finds no
-        // data when it would drop it, which it is prepared for.
+        // SAFETY: `T::Data` is the type that `probe_callback()` stored. The driver core accepts
+        // that there is no data when it would drop it.
         drop(unsafe { dev.as_ref().drvdata_obtain::<T::Data<'_>>() });
 
         // SAFETY: `vdev` was attached in `probe_callback()`, and its driver is being unbound.
@@ -333,89 +323,39 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: The virtio core only ever calls this with a valid pointer to a bound device.
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
 
-        // SAFETY: The core calls this under its `config_lock` and enables it only after probe has
-        // returned. Before remove it disables it, and waits for the lock to do so.
+        // SAFETY: The core calls this under its `config_lock`, and enables it only after probe has
+        // returned. Before remove it takes the lock to disable it.
         if let Ok(data) = unsafe { Self::data(dev) } {
             T::config_changed(dev, data);
         }
     }
 
-    /// Lets the driver prepare by `prepare`, then closes the queues.
-    fn suspend(
-        vdev: *mut bindings::virtio_device,
-        prepare: impl for<'a> FnOnce(
-            &'a Device<device::CoreInternal<'_>>,
-            Pin<&'a T::Data<'a>>,
-        ) -> Result,
-    ) -> c_int {
+    extern "C" fn suspend_callback(vdev: *mut bindings::virtio_device) -> c_int {
         // SAFETY: The virtio core only ever calls this with a valid pointer to a device that is
         // bound to this driver, with the lock of the device held.
-        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
-
-        from_result(|| {
-            // SAFETY: The driver core unbinds, and so takes the data away, with the lock held.
-            prepare(dev, unsafe { Self::data(dev) }?)?;
-
-            // SAFETY: As above.
-            unsafe { Binding::get(vdev).suspend() };
-
-            Ok(0)
-        })
+        unsafe { Binding::get(vdev).suspend() };
+        0
     }
 
-    /// Opens the queues again, then lets the driver continue by `resume`.
-    fn resume(
-        vdev: *mut bindings::virtio_device,
-        resume: impl for<'a> FnOnce(
-            &'a Device<device::CoreInternal<'_>>,
-            Pin<&'a T::Data<'a>>,
-        ) -> Result,
-    ) -> c_int {
-        // SAFETY: As in `suspend()`.
+    extern "C" fn resume_callback(vdev: *mut bindings::virtio_device) -> c_int {
+        // SAFETY: As in `suspend_callback()`.
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
 
         from_result(|| {
-            // SAFETY: As in `suspend()`.
+            // SAFETY: Unbinding, which takes the data away, needs the lock of the device.
             let data = unsafe { Self::data(dev) }?;
 
-            // SAFETY: As in `suspend()`; the core has reset the device and negotiated its features.
+            // SAFETY: As in `suspend_callback()`; the core has reset the device and negotiated its
+            // features.
             unsafe { Binding::get(vdev).resume() }.inspect_err(|_| {
-                // The core reports no change any more after an error.
+                // The core reports no changes after an error.
                 if T::HAS_CONFIG_CHANGED {
                     T::config_changed(dev, data);
                 }
             })?;
 
-            resume(dev, data).map(|()| 0)
+            T::restore(dev, data).map(|()| 0)
         })
-    }
-
-    extern "C" fn freeze_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::suspend(vdev, |dev, data| {
-            if T::HAS_FREEZE {
-                T::freeze(dev, data)
-            } else {
-                Ok(())
-            }
-        })
-    }
-
-    extern "C" fn restore_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::resume(vdev, |dev, data| T::restore(dev, data))
-    }
-
-    extern "C" fn reset_prepare_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::suspend(vdev, |dev, data| {
-            if T::HAS_RESET_PREPARE {
-                T::reset_prepare(dev, data)
-            } else {
-                Ok(())
-            }
-        })
-    }
-
-    extern "C" fn reset_done_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::resume(vdev, |dev, data| T::reset_done(dev, data))
     }
 }
 
@@ -446,9 +386,9 @@ macro_rules! module_virtio_driver {
 ///
 /// # Examples
 ///
-/// A driver for the entropy device, which has one queue of buffers that the device fills. It hands
-/// out one buffer, takes it back in the callback, and leaves what takes time to a work item. The
-/// device has forgotten the buffer after a suspend or a reset; the queue has freed it then.
+/// A driver for the entropy device, which fills the buffers of its one queue. `fill()` adds a
+/// buffer, and a work item pops it. On a suspend or a reset the queue frees it, thus `restore()`
+/// adds a new one.
 ///
 /// ```
 /// use kernel::{
@@ -486,12 +426,12 @@ macro_rules! module_virtio_driver {
 /// }
 ///
 /// impl Rng {
-///     /// Hands a buffer to the device. May sleep.
+///     /// Adds a buffer. May sleep.
 ///     fn fill(&self) -> Result {
 ///         let buffer = Message::new((), [0; 64], (), GFP_KERNEL)?;
 ///         let (added, notified) = self.input.with_kick(|ring, _| ring.add(buffer));
 ///
-///         // A buffer that did not get in is freed here, not under the lock.
+///         // Frees a buffer that was not added, outside of the lock.
 ///         added.map_err(|(err, _)| err).and(notified)
 ///     }
 /// }
@@ -509,7 +449,6 @@ macro_rules! module_virtio_driver {
 ///     }
 /// }
 ///
-/// /// What the queue calls back.
 /// struct Callbacks(Arc<Rng>);
 ///
 /// impl Queues for Callbacks {
@@ -518,7 +457,7 @@ macro_rules! module_virtio_driver {
 ///     }
 ///
 ///     fn callback(&self, _index: usize) {
-///         // One that is pending already finds the buffer.
+///         // A work item that is already pending finds the buffer.
 ///         let _ = workqueue::system_long().enqueue(self.0.clone());
 ///     }
 /// }
@@ -571,13 +510,6 @@ macro_rules! module_virtio_driver {
 ///     ) -> Result {
 ///         this.0.fill()
 ///     }
-///
-///     fn reset_done<'bound>(
-///         _dev: &'bound virtio::Device<Core<'_>>,
-///         this: Pin<&Self::Data<'bound>>,
-///     ) -> Result {
-///         this.0.fill()
-///     }
 /// }
 /// ```
 #[vtable]
@@ -593,14 +525,14 @@ pub trait Driver {
     /// The table of device ids supported by the driver.
     const ID_TABLE: IdTable<Self::IdInfo>;
 
-    /// The features, of those specific to the device type, that the driver understands.
+    /// The features specific to the device type that the driver supports.
     ///
-    /// Features of the transport and of the rings are negotiated by the core.
+    /// The core negotiates features of the transport and of the rings.
     const FEATURES: &'static [Feature];
 
-    /// Called when a device for the driver is found. Features are negotiated.
+    /// Called when a device for the driver is found, with its features negotiated.
     ///
-    /// The device can be used as soon as its queues were found and [`Device::ready`] was called.
+    /// The driver can use the device after [`Device::find_vqs`] and [`Device::ready`].
     ///
     /// # Errors
     ///
@@ -610,9 +542,8 @@ pub trait Driver {
         info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
 
-    /// Called before the driver is unbound from the device, for instance to end waits for it.
-    ///
-    /// The order in which everything goes is described in the [module](self).
+    /// Called before the driver is unbound from the device, for instance to end waits for it: see
+    /// "Order of removal" in the [module](self).
     fn unbind<'bound>(dev: &'bound Device<device::Core<'_>>, this: Pin<&Self::Data<'bound>>) {
         let _ = (dev, this);
         build_error!(VTABLE_DEFAULT_ERROR)
@@ -621,66 +552,30 @@ pub trait Driver {
     /// Called when the configuration space or the status of the device has changed, or when its
     /// queues could not be opened after a suspend or a reset: see [`Locked::needs_reset`].
     ///
-    /// Not called before `probe` has returned nor after `unbind` was called, nor while the device
-    /// is suspended or reset.
+    /// Not called before `probe` has returned, after `unbind` was called, or while the device is
+    /// suspended or reset.
     ///
     /// # Context
     ///
-    /// Any, also hard interrupts, with a spinlock held. To read the configuration space is not
-    /// possible here: leave that to a work item.
+    /// Any, including hard interrupts, with a spinlock held. Reading the configuration space may
+    /// sleep: use a work item.
     fn config_changed<'bound>(dev: &'bound Device<device::Bound>, this: Pin<&Self::Data<'bound>>) {
         let _ = (dev, this);
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Called before the system is suspended or hibernated, if there is a [`Driver::restore`].
+    /// Called after the system was resumed, or the transport has reset the device.
     ///
-    /// The device works as before; as soon as this function returns without error its queues are
-    /// closed and it is reset. Buffers that it has are reclaimed.
+    /// Before, the bus has closed the queues, reset the device and reclaimed its buffers; now the
+    /// queues are open again and the device is ready, but has lost its state.
     ///
-    /// # Errors
-    ///
-    /// An error prevents the suspend.
-    fn freeze<'bound>(
-        dev: &'bound Device<device::Core<'_>>,
-        this: Pin<&Self::Data<'bound>>,
-    ) -> Result {
-        let _ = (dev, this);
-        build_error!(VTABLE_DEFAULT_ERROR)
-    }
-
-    /// Called after the system was resumed.
-    ///
-    /// The queues are open again and the device is ready, but it has forgotten everything.
-    ///
-    /// A device does not survive a suspend if its driver does not have this function.
+    /// A driver without this function supports neither: a device that is suspended stays dead, and
+    /// the transport fails the reset.
     ///
     /// # Errors
     ///
     /// An error marks the device as failed. It stays bound.
     fn restore<'bound>(
-        dev: &'bound Device<device::Core<'_>>,
-        this: Pin<&Self::Data<'bound>>,
-    ) -> Result {
-        let _ = (dev, this);
-        build_error!(VTABLE_DEFAULT_ERROR)
-    }
-
-    /// Called before the transport resets the device, as [`Driver::freeze`] is, if there is a
-    /// [`Driver::reset_done`].
-    fn reset_prepare<'bound>(
-        dev: &'bound Device<device::Core<'_>>,
-        this: Pin<&Self::Data<'bound>>,
-    ) -> Result {
-        let _ = (dev, this);
-        build_error!(VTABLE_DEFAULT_ERROR)
-    }
-
-    /// Called after the transport has reset the device, as [`Driver::restore`] is.
-    ///
-    /// Transports are told that the driver does not support such resets if it does not have this
-    /// function.
-    fn reset_done<'bound>(
         dev: &'bound Device<device::Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
     ) -> Result {
@@ -709,22 +604,8 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
     }
 }
 
-impl Device {
-    /// Returns the type of the device, as listed in `include/uapi/linux/virtio_ids.h`.
-    pub fn device_type(&self) -> u32 {
-        // SAFETY: `self.as_raw()` is valid; the id does not change.
-        unsafe { (*self.as_raw()).id.device }
-    }
-
-    /// Returns the vendor of the device.
-    pub fn vendor(&self) -> u32 {
-        // SAFETY: `self.as_raw()` is valid; the id does not change.
-        unsafe { (*self.as_raw()).id.vendor }
-    }
-}
-
 impl Device<device::Bound> {
-    /// Tells whether a feature was negotiated.
+    /// Returns whether a feature was negotiated.
     pub fn has_feature(&self, feature: Feature) -> bool {
         // SAFETY: `self.as_raw()` is valid and the bit is within the array.
         unsafe { bindings::__virtio_test_bit(self.as_raw(), feature.0) }
@@ -735,46 +616,46 @@ impl Device<device::Core<'_>> {
     /// Finds the queues of `owner` in the device, and opens them.
     ///
     /// From now on `owner` gets callbacks. The bus abstraction keeps a reference to it until the
-    /// queues are deleted: see the [module](self).
+    /// queues are deleted.
     ///
     /// # Errors
     ///
-    /// - [`EBUSY`] when this was called before, or `owner` returns a queue that is open already,
-    /// - [`ENODEV`] when the device lacks one of the queues,
-    /// - whatever the transport returns.
+    /// - [`EBUSY`] if this was called before, or `owner` returns a queue that is open already,
+    /// - [`ENODEV`] if the device lacks one of the queues,
+    /// - errors of the transport.
     ///
-    /// The device has been reset then, and features would have to be negotiated anew: all that
-    /// `probe` can do is to fail.
+    /// An error resets the device, which loses its features: `probe` has to fail, too.
     ///
     /// # Context
     ///
     /// Process context; sleeps.
     pub fn find_vqs(&self, owner: Arc<dyn Queues>) -> Result {
         // SAFETY: `Core` exists in bus callbacks only. In all of them the lock is held and there is
-        // a binding. A binding without queues is in its probe, when the features were negotiated.
+        // a binding. `find_first()` refuses a binding that is not in its probe, before which the
+        // core has negotiated the features.
         unsafe { Binding::get(self.as_raw()).find_first(owner) }
     }
 
-    /// Returns the binding of the driver to the device, by which the driver can get hold of the
-    /// device in a work item, for example to reset it.
+    /// Returns the binding of the driver to the device, for work items that need the device, for
+    /// example to reset it.
     pub fn binding(&self) -> Arc<Binding> {
         // SAFETY: `Core` exists in bus callbacks only, in all of which there is a binding.
-        unsafe { Binding::get_arc(self.as_raw()) }
+        unsafe { Binding::get(self.as_raw()) }.into()
     }
 
     /// Tells the device that the driver is ready (`DRIVER_OK`), and notifies it of buffers that
-    /// were added so far.
+    /// were added before.
     ///
-    /// Happens by itself after `probe`. A driver that uses the device within `probe` calls it
-    /// there. Does nothing as long as the queues are not open.
+    /// A driver that uses the device within `probe` calls it there; otherwise the bus does so after
+    /// `probe`. Does nothing while the queues are closed.
     ///
     /// # Context
     ///
     /// Process context; may sleep.
     pub fn ready(&self) {
         // SAFETY: `Core` exists in bus callbacks only. In all of them the lock is held and there is
-        // a binding. Its features are negotiated when the queues are open.
-        unsafe { Binding::get(self.as_raw()).set_ready_if_open() };
+        // a binding.
+        unsafe { Binding::get(self.as_raw()).set_ready() };
     }
 }
 
@@ -810,25 +691,6 @@ impl<Ctx: device::DeviceContext> AsRef<device::Device<Ctx>> for Device<Ctx> {
 
         // SAFETY: `dev` points to a valid `struct device`.
         unsafe { device::Device::from_raw(dev) }
-    }
-}
-
-impl<Ctx: device::DeviceContext> TryFrom<&device::Device<Ctx>> for &Device<Ctx> {
-    type Error = Error;
-
-    fn try_from(dev: &device::Device<Ctx>) -> Result<Self, Self::Error> {
-        // SAFETY: By the type invariant of `Device`, `dev.as_raw()` is a valid pointer to a
-        // `struct device`.
-        if !unsafe { bindings::is_virtio_device(dev.as_raw()) } {
-            return Err(EINVAL);
-        }
-
-        // SAFETY: We've just verified that the bus of `dev` is the virtio bus, hence `dev` must be
-        // embedded in a valid `struct virtio_device` as guaranteed by the corresponding C code.
-        let vdev = unsafe { container_of!(dev.as_raw(), bindings::virtio_device, dev) };
-
-        // SAFETY: `vdev` is a valid pointer to a `struct virtio_device`.
-        Ok(unsafe { &*vdev.cast() })
     }
 }
 

@@ -241,13 +241,6 @@ impl virtio::Driver for BlkDriver {
     ) -> Result {
         this.0.requests.start()
     }
-
-    fn reset_done<'bound>(
-        _vdev: &'bound virtio::Device<Core<'_>>,
-        this: Pin<&Self::Data<'bound>>,
-    ) -> Result {
-        this.0.requests.start()
-    }
 }
 
 #[pin_data]

@@ -219,13 +219,6 @@ impl virtio::Driver for RngDriver {
     ) -> Result {
         this.0.refill()
     }
-
-    fn reset_done<'bound>(
-        _vdev: &'bound virtio::Device<Core<'_>>,
-        this: Pin<&Self::Data<'bound>>,
-    ) -> Result {
-        this.0.refill()
-    }
 }
 
 #[pin_data]

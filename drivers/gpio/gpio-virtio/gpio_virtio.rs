@@ -412,13 +412,6 @@ impl virtio::Driver for GpioVirtio {
     ) -> Result {
         VirtioGpio::resume(&this.running.0)
     }
-
-    fn reset_done<'bound>(
-        _vdev: &'bound virtio::Device<Core<'_>>,
-        this: Pin<&Self::Data<'bound>>,
-    ) -> Result {
-        VirtioGpio::resume(&this.running.0)
-    }
 }
 
 kernel::module_virtio_driver! {

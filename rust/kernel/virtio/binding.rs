@@ -2,9 +2,9 @@
 
 //! The binding of a driver to a device, and the life cycle of the device's virtqueues.
 //!
-//! The bus abstraction owns the queues, not the driver: a driver cannot forget to take them down,
-//! take them down too early, or too late. What `struct virtio_device` has for the driver, its
-//! `priv` field, points to the [`Binding`] from before the driver's probe until after its remove.
+//! The bus abstraction, not the driver, owns the queues and deletes them. The `priv` field of
+//! `struct virtio_device` points to the [`Binding`] from before the driver's probe until after its
+//! remove.
 
 use super::{
     queue::{
@@ -20,9 +20,13 @@ use crate::{
     prelude::*,
     sync::{
         aref::ARef,
-        Arc, //
+        Arc,
+        ArcBorrow, //
     },
-    types::NotThreadSafe, //
+    types::{
+        NotThreadSafe,
+        ScopeGuard, //
+    }, //
 };
 use core::{
     cell::{
@@ -35,42 +39,39 @@ use core::{
     }, //
 };
 
-/// The queues of a driver and what happens when the device has used buffers of them.
-///
-/// Implemented by the state that a driver shares with its callbacks. See [`Device::find_vqs`].
+/// The queues of a driver, and their callback: see [`Device::find_vqs`].
 pub trait Queues: Send + Sync + 'static {
     /// Returns the queue with the given index, [`None`] beyond the last.
     fn queue(&self, index: usize) -> Option<AnyQueue<'_>>;
 
     /// Called when the device may have used buffers of the queue with the given index.
     ///
-    /// Calls can come as soon as the queues are found, so before the driver's `probe` has returned,
-    /// and without any reason. They end before the queues are deleted. Calls for one queue do not
-    /// overlap; calls for different queues may.
+    /// Called from [`Device::find_vqs`] on, before `probe` has returned, until the queues are
+    /// deleted. May be spurious. Calls for one queue do not overlap; calls for different queues may.
     ///
     /// # Context
     ///
-    /// Mostly hard interrupt context. Some transports call from a thread or from a work item, with
-    /// interrupts on. Must not sleep.
+    /// Mostly hard interrupts; some transports call from a thread or a work item, with interrupts
+    /// on. Must not sleep.
     fn callback(&self, index: usize);
 }
 
-/// Whether the device may be talked to.
+/// The state of a binding.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The driver is probed and has not found its queues yet.
+    /// The driver is in its probe, before [`Device::find_vqs`].
     New,
     /// The queues are open.
     Open,
-    /// The queues are closed for a suspend or a reset by the transport, which opens them again.
+    /// The queues are closed for a suspend or a reset by the transport.
     Suspended,
-    /// The queues could not be opened. A reset may be tried.
+    /// Opening the queues failed. The driver may try a reset.
     Failed,
     /// The queues are closed: the driver is unbound, or the system shuts down.
     Ended,
 }
 
-/// A queue that is open, and what it was opened with.
+/// A queue that is open, and its virtqueue.
 struct OpenQueue {
     queue: NonNull<dyn Operations>,
     vq: NonNull<bindings::virtqueue>,
@@ -78,54 +79,53 @@ struct OpenQueue {
 
 /// The binding of a driver to a device: see [`Device::binding`].
 ///
-/// It belongs to one binding only. Whoever keeps it longer can do nothing with it: another driver,
-/// or the same one, that is bound to the device later has another [`Binding`].
+/// Each probe gets a new one. A [`Binding`] that is kept after the driver was unbound gives no
+/// access to the device.
 ///
 /// # Invariants
 ///
 /// - The cells are accessed only with the lock of the device held, as it is in its bus callbacks
 ///   (probe, remove, shutdown, freeze, restore, reset), except that callbacks of the queues read
-///   `owner`. It is written when there are no queues, and after the last callback.
+///   `owner`, which is written before there are queues and after the last callback.
 /// - The queues in `open` are borrowed from `owner`, which keeps them alive and at their address.
-/// - The virtqueues in `open` are those that the device has.
+/// - The virtqueues in `open` are those of the device.
 pub struct Binding {
     dev: ARef<Device>,
     owner: UnsafeCell<Option<Arc<dyn Queues>>>,
     open: UnsafeCell<KVec<OpenQueue>>,
-    /// The transport has found the queues, and they were not deleted since.
+    /// The transport has found the queues and not deleted them since.
     found: Cell<bool>,
     state: Cell<State>,
 }
 
-// SAFETY: The parts may be dropped on any thread: `dyn Queues` is `Send`, and pointers have no
-// thread that they belong to.
+// SAFETY: Any thread may drop the fields: `dyn Queues` is `Send`, and the pointers are valid on
+// every thread.
 unsafe impl Send for Binding {}
 
-// SAFETY: By the type invariants the cells are accessed by one thread at a time; `dyn Queues` is
-// `Sync`.
+// SAFETY: By the type invariants one thread at a time accesses the cells; `dyn Queues` is `Sync`.
 unsafe impl Sync for Binding {}
 
 /// # Safety
 ///
 /// Only for `virtqueue_info.callback` of queues found by [`Binding::find`].
 unsafe extern "C" fn callback(vq: *mut bindings::virtqueue) {
-    // SAFETY: The core passes a valid virtqueue, whose device is valid as well. `priv` was set to a
-    // `Binding` before the queues were found. It stays there until the queues were deleted and a
-    // grace period has passed. Transports call with interrupts off or within `del_vqs()`'s reach,
-    // see `Binding::detach()`.
+    // SAFETY: The core passes a valid virtqueue of a valid device. `attach()` has set `priv` to a
+    // `Binding` before the queues were found. `detach()` clears it after the queues were deleted and
+    // a grace period has passed. Transports call with interrupts off, or `del_vqs()` waits for the
+    // call.
     let (binding, index) = unsafe { (&*(*(*vq).vdev).priv_.cast::<Binding>(), (*vq).index) };
 
-    // SAFETY: By the type invariants `owner` is not written as long as there are queues.
+    // SAFETY: By the type invariants `owner` is not written while there are queues.
     if let Some(owner) = unsafe { &*binding.owner.get() } {
         owner.callback(index as usize);
     }
 }
 
-/// The status of a device that was unplugged: over PCI it reads as all ones.
-pub(super) const STATUS_GONE: u32 = u8::MAX as u32;
+/// The status of a device that was unplugged: PCI reads all ones.
+const STATUS_GONE: u32 = u8::MAX as u32;
 
 /// Returns the status of the device. May sleep.
-pub(super) fn status(dev: &Device<device::Bound>) -> u32 {
+fn status(dev: &Device<device::Bound>) -> u32 {
     // SAFETY: `dev` is valid, and so are the operations of its transport.
     match unsafe { (*(*dev.as_raw()).config).get_status } {
         // SAFETY: As above; this function may sleep, as `get_status` may.
@@ -134,31 +134,12 @@ pub(super) fn status(dev: &Device<device::Bound>) -> u32 {
     }
 }
 
-/// The lock of a device, which the driver core holds while it binds and unbinds it, and the virtio
-/// core while it suspends, resumes or resets it.
-struct DeviceLock<'a>(&'a device::Device);
-
-impl<'a> DeviceLock<'a> {
-    /// Takes the lock if it is free.
-    fn try_new(dev: &'a device::Device) -> Option<Self> {
-        // SAFETY: `dev` is a valid device.
-        (unsafe { bindings::device_trylock(dev.as_raw()) } != 0).then(|| Self(dev))
-    }
-}
-
-impl Drop for DeviceLock<'_> {
-    fn drop(&mut self) {
-        // SAFETY: The lock was taken when `self` was made, in the same task.
-        unsafe { bindings::device_unlock(self.0.as_raw()) };
-    }
-}
-
 /// A device that is bound and not suspended, and whose lock is held: see [`Binding::try_lock`].
 ///
 /// # Invariants
 ///
-/// The lock of the device is held by this task. The device is bound to the driver that `binding` is
-/// about, and not suspended.
+/// This task holds the lock of the device, which is bound to the driver of `binding`, and not
+/// suspended.
 pub struct Locked<'a> {
     binding: &'a Binding,
     dev: &'a Device<device::Bound>,
@@ -166,8 +147,9 @@ pub struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    /// Tells whether only a reset can help: the device says so (`DEVICE_NEEDS_RESET`), one of its
-    /// queues is broken, or the queues could not be opened. A device that is gone needs none.
+    /// Returns whether the device has to be reset to work again: it has set `DEVICE_NEEDS_RESET`,
+    /// one of its queues is broken, or they could not be opened. Returns `false` for a device that
+    /// was unplugged.
     ///
     /// # Context
     ///
@@ -189,30 +171,29 @@ impl Locked<'_> {
 
     /// Resets the device, finds its queues again and marks it as ready.
     ///
-    /// This works on every transport, as it is what a suspend and resume do. The device gives all
-    /// buffers back, which are reclaimed, and forgets all that it was told. Reports of a changed
-    /// configuration are delayed meanwhile.
+    /// Works on every transport, as a suspend and resume do the same. Reclaims all buffers; the
+    /// device loses its state. Delays [`Driver::config_changed`](super::Driver::config_changed).
     ///
     /// # Errors
     ///
-    /// - [`ENODEV`] when the device is gone, or refuses the features that it was bound with,
-    /// - whatever the transport returns when queues are found.
+    /// - [`ENODEV`] if the device is gone, or refuses the features that it was bound with,
+    /// - errors of the transport on finding the queues.
     ///
-    /// The queues are closed then, and the device is marked as failed if it is there. It may be
-    /// tried again.
+    /// Then the queues are closed, and the device, if present, is marked as failed. The driver may
+    /// try again.
     ///
     /// # Context
     ///
     /// Process context; sleeps.
     pub fn reset(&self) -> Result {
-        // The transport would wait for a device that was unplugged to have been reset.
+        // The transport would wait for the reset of a device that was unplugged.
         if status(self.dev) == STATUS_GONE {
             return Err(ENODEV);
         }
 
         let vdev = self.dev.as_raw();
 
-        // SAFETY: `vdev` is valid. As the lock is held this is done by one at a time.
+        // SAFETY: `vdev` is valid. As the lock is held, there is one such call at a time.
         unsafe { bindings::virtio_config_driver_disable(vdev) };
 
         // SAFETY: By the type invariants.
@@ -241,21 +222,27 @@ impl core::ops::Deref for Locked<'_> {
 impl Binding {
     /// Runs `f` with the lock of the device held, if the driver is still bound to it.
     ///
-    /// Does not wait for the lock, so it can be used in a work item that unbinding waits for.
+    /// Does not wait for the lock, so work items that unbind waits for can call it.
     ///
     /// # Errors
     ///
-    /// - [`EAGAIN`] when the lock is not free: a driver is just being bound or unbound, or the
-    ///   device suspended, resumed or reset. It may be tried again later.
-    /// - [`EBUSY`] when the device is suspended. The driver hears of the end of that by
-    ///   [`Driver::restore`](super::Driver::restore) or its like.
-    /// - [`ENODEV`] when the driver is unbound, or the device shut down.
+    /// - [`EAGAIN`] if the lock is taken: the device is being bound, unbound, suspended, resumed or
+    ///   reset. The caller may try again later.
+    /// - [`EBUSY`] if the device is suspended, until [`Driver::restore`](super::Driver::restore).
+    /// - [`ENODEV`] if the driver is unbound, or the device shut down.
     ///
     /// # Context
     ///
-    /// Process context; `f` may sleep, and runs with the lock of the device held.
+    /// Process context; `f` may sleep.
     pub fn try_lock<R>(&self, f: impl FnOnce(&Locked<'_>) -> R) -> Result<R> {
-        let _guard = DeviceLock::try_new((*self.dev).as_ref()).ok_or(EAGAIN)?;
+        let dev: &device::Device = (*self.dev).as_ref();
+
+        // SAFETY: `dev` is a valid device.
+        if unsafe { bindings::device_trylock(dev.as_raw()) } == 0 {
+            return Err(EAGAIN);
+        }
+        // SAFETY: The lock was taken above, in the same task.
+        let _guard = ScopeGuard::new(|| unsafe { bindings::device_unlock(dev.as_raw()) });
 
         match self.state.get() {
             State::New | State::Open | State::Failed => (),
@@ -263,13 +250,12 @@ impl Binding {
             State::Ended => return Err(ENODEV),
         }
 
-        // SAFETY: Has been bound, as this value was made in probe, which held the lock until it was
-        // over. Has not been unbound, as `Ended` is set then under the lock. So the device is bound
-        // until the lock is released, which is after the call of `f`.
+        // SAFETY: The device was bound, as `attach()` runs in probe, which holds the lock until it
+        // returns. It was not unbound, as unbind sets `Ended` under the lock. So it is bound until
+        // the lock is released, after the call of `f`.
         let dev = unsafe { &*self.dev.as_raw().cast() };
 
-        // INVARIANT: As above. The lock is held until after the call of `f`, which cannot keep the
-        // value.
+        // INVARIANT: As above. `f` cannot keep the value beyond the lock.
         Ok(f(&Locked {
             binding: self,
             dev,
@@ -277,18 +263,18 @@ impl Binding {
         }))
     }
 
-    /// Makes the binding of a device that is about to be probed.
+    /// Creates the binding of a device that is about to be probed.
     ///
     /// # Safety
     ///
     /// `vdev` must be valid and about to be probed by a driver of this bus abstraction, with its
-    /// lock held. [`Binding::detach`] must be called when that has failed, or else when the driver
-    /// is unbound.
+    /// lock held. On success [`Binding::detach`] must be called when probe fails, or else when the
+    /// driver is unbound.
     pub(super) unsafe fn attach(vdev: *mut bindings::virtio_device) -> Result {
         // SAFETY: `vdev` is valid.
         let dev: &Device = unsafe { &*vdev.cast() };
 
-        // INVARIANT: Nothing is open.
+        // INVARIANT: There are no queues.
         let binding = Arc::new(
             Self {
                 dev: dev.into(),
@@ -300,8 +286,7 @@ impl Binding {
             GFP_KERNEL,
         )?;
 
-        // The field belongs to the driver that is bound. What the last one has left in it means
-        // nothing.
+        // The field belongs to the bound driver: overwrite a stale value of the last one.
         //
         // SAFETY: `vdev` is valid.
         unsafe { (*vdev).priv_ = Arc::into_raw(binding).cast_mut().cast() };
@@ -312,8 +297,8 @@ impl Binding {
     ///
     /// # Safety
     ///
-    /// `vdev` must be valid and [`Binding::attach`] have succeeded for it, and not have been undone
-    /// yet. Its driver must be being unbound, or its probe have failed, both with its lock held.
+    /// `vdev` must be valid, and have a binding by [`Binding::attach`]. Its driver must be in remove,
+    /// or its probe have failed, with the lock of the device held.
     pub(super) unsafe fn detach(vdev: *mut bindings::virtio_device) {
         // SAFETY: By the requirements `priv` was set by `attach()`. The reference is dropped below.
         let this = unsafe { Arc::from_raw((*vdev).priv_.cast::<Self>()) };
@@ -323,7 +308,7 @@ impl Binding {
         // SAFETY: By the requirements of this function.
         unsafe { this.close() };
 
-        // For callbacks of transports that delete queues without waiting for their interrupt.
+        // Wait for callbacks of transports whose `del_vqs()` does not wait for the interrupt.
         //
         // SAFETY: There are no safety requirements for this FFI call.
         unsafe { bindings::synchronize_rcu() };
@@ -331,7 +316,7 @@ impl Binding {
         // SAFETY: `vdev` is valid.
         unsafe { (*vdev).priv_ = ptr::null_mut() };
 
-        // SAFETY: By the type invariants: the lock is held, and there are no queues any more.
+        // SAFETY: By the type invariants: the lock is held, and the last callback has returned.
         drop(unsafe { (*this.owner.get()).take() });
     }
 
@@ -340,22 +325,10 @@ impl Binding {
     /// # Safety
     ///
     /// `vdev` must be valid and have a binding, which is not detached during `'a`.
-    pub(super) unsafe fn get<'a>(vdev: *mut bindings::virtio_device) -> &'a Self {
-        // SAFETY: By the requirements, `priv` was set by `attach()`.
-        unsafe { &*(*vdev).priv_.cast::<Self>() }
-    }
-
-    /// Returns another reference to the binding of a device.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Binding::get`].
-    pub(super) unsafe fn get_arc(vdev: *mut bindings::virtio_device) -> Arc<Self> {
-        // SAFETY: By the requirements, `priv` was set by `attach()`, from an `Arc` that it owns and
-        // that is left there.
-        let this = unsafe { core::mem::ManuallyDrop::new(Arc::from_raw((*vdev).priv_.cast())) };
-
-        Arc::clone(&this)
+    pub(super) unsafe fn get<'a>(vdev: *mut bindings::virtio_device) -> ArcBorrow<'a, Self> {
+        // SAFETY: By the requirements `attach()` has set `priv` by `Arc::into_raw()`, and
+        // `detach()` does not take that reference back during `'a`.
+        unsafe { ArcBorrow::from_raw((*vdev).priv_.cast::<Self>()) }
     }
 
     /// Finds the queues of `owner` for the first time, and opens them.
@@ -396,7 +369,7 @@ impl Binding {
     /// The lock of the device must be held. The device must have been reset, and its features be
     /// negotiated.
     pub(super) unsafe fn resume(&self) -> Result {
-        // The core suspends a driver that was bound meanwhile before it resumes it.
+        // Not reached for a driver that was bound since the suspend: the core suspends it first.
         if self.state.get() != State::Suspended {
             return Err(ENODEV);
         }
@@ -413,7 +386,7 @@ impl Binding {
         Ok(())
     }
 
-    /// Stops the device, for the end of the system.
+    /// Stops the device when the system shuts down.
     ///
     /// # Safety
     ///
@@ -421,7 +394,7 @@ impl Binding {
     pub(super) unsafe fn shut_down(&self) {
         self.state.set(State::Ended);
 
-        // The core breaks the queues, which a notification in progress does not see.
+        // The core marks the queues as broken, but does not wait for notifications in progress.
         //
         // SAFETY: By the type invariants, as the lock is held.
         for open in unsafe { &*self.open.get() } {
@@ -433,24 +406,24 @@ impl Binding {
         unsafe { bindings::virtio_device_shutdown(self.dev.as_raw()) };
 
         // SAFETY: By the requirements of this function.
-        unsafe { self.tell_owner(self.why_closed()) };
+        unsafe { self.tell_owner(Closed::Ended) };
     }
 
-    /// Resets the device, negotiates what was negotiated before, finds the queues, opens them, and
-    /// marks the device as ready.
+    /// Resets the device, negotiates the same features again, opens the queues, and marks the device
+    /// as ready.
     ///
     /// # Safety
     ///
     /// The device must be bound, and its lock be held.
     unsafe fn reopen(&self) -> Result {
-        // SAFETY: By the requirements of this function. Once they are closed there are no queues.
+        // SAFETY: By the requirements of this function. `close()` deletes the queues.
         let ret = unsafe {
             self.close();
             self.negotiate().and_then(|()| self.find())
         };
 
         match ret {
-            // SAFETY: By the requirements of this function, and as the negotiation has succeeded.
+            // SAFETY: By the requirements of this function.
             Ok(()) => unsafe { self.set_ready() },
             Err(_) => {
                 // SAFETY: By the requirements of this function.
@@ -462,7 +435,7 @@ impl Binding {
         ret
     }
 
-    /// Negotiates with a device that was reset the features it was bound with.
+    /// Negotiates the features that the device was bound with, after a reset.
     ///
     /// # Safety
     ///
@@ -513,7 +486,7 @@ impl Binding {
         ret
     }
 
-    /// Does what [`Binding::find`] does, but for the state.
+    /// Does what [`Binding::find`] does, except for the state.
     ///
     /// # Safety
     ///
@@ -534,7 +507,7 @@ impl Binding {
                 bindings::virtqueue_info {
                     name: queue.name().as_char_ptr(),
                     callback: Some(callback),
-                    // The core makes no indirect tables for such a queue.
+                    // Disables indirect descriptors, whose tables the core would allocate.
                     ctx: true,
                 },
                 GFP_KERNEL,
@@ -544,9 +517,10 @@ impl Binding {
 
         let mut vqs = KVec::from_elem(ptr::null_mut(), infos.len(), GFP_KERNEL)?;
 
-        // SAFETY: By the type invariants, as the lock is held. Room is made now, because nothing
-        // may fail between finding the queues and recording them.
+        // SAFETY: By the type invariants, as the lock is held.
         let open = unsafe { &mut *self.open.get() };
+
+        // Allocate here: an open queue has to be recorded.
         open.reserve(infos.len(), GFP_KERNEL)?;
 
         let count = c_uint::try_from(infos.len()).map_err(|_| EINVAL)?;
@@ -563,69 +537,51 @@ impl Binding {
         })?;
         self.found.set(true);
 
-        let mut ret = Ok(());
+        let open_all = || {
+            for (queue, vq) in queues.into_iter().zip(vqs) {
+                let vq = NonNull::new(vq).ok_or(ENODEV)?;
 
-        for (queue, vq) in queues.into_iter().zip(vqs) {
-            let Some(vq) = NonNull::new(vq) else {
-                ret = Err(ENODEV);
-                break;
-            };
+                // SAFETY:
+                // - The queue is borrowed from `owner`, which is alive.
+                // - The transport has just created `vq`, so it has no buffers and no other user.
+                //   `close()` deletes it, after the queue was closed and reclaimed.
+                unsafe { queue.as_ref().open(vq) }?;
 
-            // SAFETY:
-            // - The queue is borrowed from `owner`, which is alive.
-            // - `vq` was just found, so it has no buffers and nobody else uses it. It is deleted in
-            //   `close()`, after the queue was closed and reclaimed.
-            if let Err(err) = unsafe { queue.as_ref().open(vq) } {
-                ret = Err(err);
-                break;
+                // INVARIANT: `owner` keeps the queue alive and, being in an `Arc`, at its address.
+                open.push_within_capacity(OpenQueue { queue, vq })
+                    // Not reached, as there is room.
+                    //
+                    // SAFETY: As above.
+                    .map_err(|_| unsafe { queue.as_ref() }.close())
+                    .or(Err(ENOMEM))?;
             }
+            Ok(())
+        };
 
-            // INVARIANT: `owner` keeps the queue alive and, being in an `Arc`, at its address.
-            ret = open
-                .push_within_capacity(OpenQueue { queue, vq })
-                .map_err(|_| ENOMEM);
-            if ret.is_err() {
-                // Not reached, as there is room. Still, leave no queue open that is not recorded.
-                //
-                // SAFETY: As above.
-                unsafe { queue.as_ref() }.close();
-                break;
-            }
-        }
-
-        ret.inspect_err(|_| {
+        open_all().inspect_err(|_| {
             // SAFETY: By the requirements of this function.
             unsafe { self.close() }
         })
     }
 
-    /// Does what [`Binding::set_ready`] does, if the queues are open.
+    /// Marks the device, unless it is marked, and the queues as ready, if the queues are open.
     ///
     /// # Safety
     ///
-    /// The lock of the device must be held.
-    pub(super) unsafe fn set_ready_if_open(&self) {
-        if self.state.get() == State::Open {
-            // SAFETY: The features of a device whose queues are open are negotiated; the rest is by
-            // the requirements of this function.
-            unsafe { self.set_ready() }
-        }
-    }
-
-    /// Marks the device as ready, if it is not, and the queues along with it.
-    ///
-    /// # Safety
-    ///
-    /// The device must be bound or just being so, and its features negotiated. Its lock must be
-    /// held.
-    unsafe fn set_ready(&self) {
+    /// The device must be bound or in probe, and its lock be held.
+    pub(super) unsafe fn set_ready(&self) {
         let vdev = self.dev.as_raw();
 
-        // SAFETY: `vdev` is valid and bound, or just being so.
+        if self.state.get() != State::Open {
+            return;
+        }
+
+        // SAFETY: `vdev` is valid and bound, or in probe.
         let status = status(unsafe { &*vdev.cast() });
 
         if status & bindings::VIRTIO_CONFIG_S_DRIVER_OK == 0 {
-            // SAFETY: `vdev` is valid and not ready yet.
+            // SAFETY: `vdev` is valid and not ready yet. Its features are negotiated, as its queues
+            // are open.
             unsafe { bindings::virtio_device_ready(vdev) };
         }
 
@@ -636,12 +592,12 @@ impl Binding {
         }
     }
 
-    /// Closes the queues, resets the device, gives the buffers back and deletes the queues.
+    /// Closes the queues, resets the device, reclaims the buffers and deletes the queues.
     ///
-    /// The order is what makes it sound: first nobody starts an operation any more, then the
-    /// device stops to access memory, and only then buffers and rings are freed. Callbacks that
-    /// are still running find a queue that is closed. That a device which was reset leaves the
-    /// memory alone is up to the transport, as `virtio_reset_device()` demands it.
+    /// Soundness depends on the order: closed queues start no operation, then a device that is reset
+    /// no longer accesses memory, and only then are buffers and rings freed. Callbacks in progress
+    /// find a closed queue. Transports guarantee that the device leaves memory alone after
+    /// `virtio_reset_device()`.
     ///
     /// # Safety
     ///
@@ -660,53 +616,44 @@ impl Binding {
         // SAFETY: `vdev` is valid. No notification is in progress, as all queues are closed.
         unsafe { bindings::virtio_reset_device(vdev) };
 
-        if !self.found.replace(false) {
-            // A transport that has failed to find the queues has cleaned up by itself.
-            //
-            // SAFETY: By the requirements of this function.
-            unsafe { self.tell_owner(self.why_closed()) };
-            return;
+        // A transport that fails to find the queues deletes them itself.
+        if self.found.replace(false) {
+            // SAFETY: `vdev` is valid. Not all transports do this when they reset a device.
+            unsafe { bindings::virtio_synchronize_cbs(vdev) };
+
+            for open in &queues {
+                // SAFETY: By the type invariants `vq` is what the queue was opened with. It was
+                // closed above, and then the device was reset.
+                unsafe { open.queue.as_ref().reclaim(open.vq) };
+            }
+
+            // SAFETY: `vdev` is valid.
+            if let Some(del_vqs) = unsafe { (*(*vdev).config).del_vqs } {
+                // SAFETY: The device has queues, and all that were opened are closed.
+                unsafe { del_vqs(vdev) };
+            }
         }
 
-        // SAFETY: `vdev` is valid. Not all transports do that when they reset a device.
-        unsafe { bindings::virtio_synchronize_cbs(vdev) };
-
-        for open in &queues {
-            // SAFETY: By the type invariants `vq` is what the queue was opened with. It was closed
-            // above, and then the device was reset.
-            unsafe { open.queue.as_ref().reclaim(open.vq) };
-        }
-
-        // SAFETY: `vdev` is valid.
-        if let Some(del_vqs) = unsafe { (*(*vdev).config).del_vqs } {
-            // SAFETY: The device has queues, and all that were opened are closed.
-            unsafe { del_vqs(vdev) };
-        }
-
-        // SAFETY: By the requirements of this function.
-        unsafe { self.tell_owner(self.why_closed()) };
-    }
-
-    fn why_closed(&self) -> Closed {
-        match self.state.get() {
+        let why = match self.state.get() {
             State::Ended => Closed::Ended,
             _ => Closed::Held,
-        }
+        };
+
+        // SAFETY: By the requirements of this function.
+        unsafe { self.tell_owner(why) };
     }
 
-    /// Tells all queues that they are closed, and for how long.
+    /// Tells all queues that they are closed, and whether they will be opened again.
     ///
     /// # Safety
     ///
     /// The lock of the device must be held.
     unsafe fn tell_owner(&self, why: Closed) {
         // SAFETY: By the type invariants: the lock is held.
-        let Some(owner) = (unsafe { &*self.owner.get() }) else {
-            return;
-        };
-
-        for AnyQueue(queue) in (0..).map_while(|index| owner.queue(index)) {
-            queue.closed(why);
+        if let Some(owner) = unsafe { &*self.owner.get() } {
+            for AnyQueue(queue) in (0..).map_while(|index| owner.queue(index)) {
+                queue.closed(why);
+            }
         }
     }
 }

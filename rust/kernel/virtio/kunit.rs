@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of the bus abstraction with drivers that come and go, on a device without queues.
+//! Tests of the bus abstraction: several drivers are bound to a device without queues.
 
 use super::*;
 use crate::{
+    container_of,
     device::Core,
     device_id::IdArray,
     driver::Registration,
@@ -21,10 +22,10 @@ use core::{
 /// No device has this type, and no other driver is for it.
 const ID: u32 = 0xff01;
 
-/// The binding that a driver has got last, by `Arc::into_raw()`.
+/// The binding of the last probe, by `Arc::into_raw()`.
 static KEPT: Atomic<*mut Binding> = Atomic::new(ptr::null_mut());
 
-/// What a driver was told last, or what it found.
+/// The last result that a driver has noted.
 static NOTED: Atomic<i32> = Atomic::new(0);
 
 const TABLE: IdArray<DeviceId, (), 1> = IdArray::new_without_index([(DeviceId::new(ID), ())]);
@@ -38,7 +39,7 @@ static MODULE: ThisModule = {
 fn kept() -> Option<Arc<Binding>> {
     let binding = KEPT.xchg(ptr::null_mut(), Full);
 
-    // SAFETY: If it is not NULL it was stored by `keep()`, and was just taken away.
+    // SAFETY: If it is not NULL, `keep()` has stored it, and the exchange took it out.
     (!binding.is_null()).then(|| unsafe { Arc::from_raw(binding) })
 }
 
@@ -48,7 +49,7 @@ fn keep(dev: &Device<Core<'_>>) {
     KEPT.store(Arc::into_raw(dev.binding()).cast_mut(), Relaxed);
 }
 
-/// Notes how a call has ended.
+/// Notes the result of a call.
 fn note<T>(ret: Result<T>) {
     NOTED.store(ret.map_or_else(|err| err.to_errno(), |_| 1), Relaxed);
 }
@@ -94,10 +95,7 @@ impl Driver for Resettable {
         Ok(Self)
     }
 
-    fn reset_done<'bound>(
-        _dev: &'bound Device<Core<'_>>,
-        _this: Pin<&Self::Data<'bound>>,
-    ) -> Result {
+    fn restore<'bound>(_dev: &'bound Device<Core<'_>>, _this: Pin<&Self::Data<'bound>>) -> Result {
         note(Ok(()));
         Ok(())
     }
@@ -128,7 +126,7 @@ impl Driver for Insistent {
         dev: &'bound Device<Core<'_>>,
         _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        // The first time fails in the transport, and the device has been reset then.
+        // The transport fails the first call, which resets the device.
         let _ = dev.find_vqs(Arc::new(NoQueues, GFP_KERNEL)?);
         dev.ready();
         note(dev.find_vqs(Arc::new(NoQueues, GFP_KERNEL)?));
@@ -163,7 +161,7 @@ impl Driver for Reader {
     }
 }
 
-/// Logs a result that is not as expected; the test sees what was noted.
+/// Logs an unexpected result, and notes it for the test.
 fn assert_eq_or_note(ret: Result<u32>, expected: Error) {
     if ret != Err(expected) {
         pr_err!("{:?} in place of {:?}\n", ret, expected);
@@ -171,13 +169,13 @@ fn assert_eq_or_note(ret: Result<u32>, expected: Error) {
     }
 }
 
-/// The transport of a device that the test makes up.
+/// A fake device and its transport.
 #[repr(C)]
 struct Fake {
     vdev: Opaque<bindings::virtio_device>,
     status: Atomic<i32>,
     generation: Atomic<i32>,
-    /// How often the configuration changes while it is read.
+    /// The number of changes of the configuration left to happen during reads.
     changes: Atomic<i32>,
 }
 
@@ -207,7 +205,7 @@ impl Fake {
             fake.changes.fetch_add(-1, Relaxed);
             fake.generation.fetch_add(1, Relaxed);
         }
-        // SAFETY: The caller has room for so many bytes, of which the test reads four at a time.
+        // SAFETY: The caller has room for `len` bytes. The test reads four at a time.
         unsafe {
             ptr::copy_nonoverlapping(
                 (&raw const value).cast(),
@@ -289,7 +287,7 @@ impl Fake {
         drop(unsafe { KBox::from_raw(vdev.cast::<Self>()) });
     }
 
-    /// Plugs a device in, that changes its configuration that often while it is read.
+    /// Registers a device that changes its configuration `changes` times during reads.
     fn plug(changes: i32) -> Result<Plugged> {
         let fake = KBox::new(
             Self {
@@ -302,7 +300,7 @@ impl Fake {
         )?;
         let vdev = KBox::into_raw(fake).cast::<bindings::virtio_device>();
 
-        // SAFETY: `vdev` was just made, and is zeroed, as the core wants it.
+        // SAFETY: `vdev` was just allocated, and is zeroed, as the core requires.
         unsafe {
             (*vdev).id.device = ID;
             (*vdev).config = &OPS;
@@ -329,7 +327,7 @@ static OPS: bindings::virtio_config_ops = bindings::virtio_config_ops {
     ..pin_init::zeroed()
 };
 
-/// A device that is plugged in.
+/// A registered device.
 struct Plugged(*mut bindings::virtio_device);
 
 impl Plugged {
@@ -343,7 +341,7 @@ impl Plugged {
         to_result(unsafe { bindings::virtio_device_reset_done(self.0) })
     }
 
-    /// Does what a driver in C leaves behind.
+    /// Leaves a stale `priv`, as a driver in C may.
     fn set_priv(&self, value: usize) {
         // SAFETY: The device is registered until the value is dropped, and has no driver.
         unsafe { (*self.0).priv_ = value as *mut c_void };
@@ -388,7 +386,7 @@ mod tests {
         drop(first);
 
         let unbound = binding.try_lock(|_| ());
-        // Another driver takes the device.
+        // Bind another driver.
         let second = register::<Plain<1>>(c"rust-kunit-1")?;
         let other = kept().ok_or(ENODEV)?;
         let stale = binding.try_lock(|_| ());
@@ -468,7 +466,7 @@ mod tests {
 
     #[test]
     fn configuration_is_consistent() -> Result {
-        // The first field that is read is from before the change, the second one from after it.
+        // In the first attempt the configuration changes between the two fields.
         let device = Fake::plug(5)?;
         let driver = register::<Reader>(c"rust-kunit-reader")?;
 
