@@ -2,9 +2,8 @@
 
 //! GPIO controllers.
 //!
-//! A driver of a GPIO controller implements [`Chip`] for its state, and [`IrqChip`] if the lines
-//! can be interrupts, and hands it to [`Registration`]. From then on consumers in the kernel and in
-//! user space can use the lines.
+//! A driver of a GPIO controller implements [`Chip`], and [`IrqChip`] if its lines can be
+//! interrupts, and registers it with [`Registration`].
 //!
 //! C headers:
 //! - [`include/linux/gpio/driver.h`](srctree/include/linux/gpio/driver.h)
@@ -28,15 +27,15 @@ pub use self::driver::{
     Registration, //
 };
 #[cfg(CONFIG_GPIOLIB_IRQCHIP)]
-#[doc(inline)]
-pub use crate::gpio_lock_classes as lock_classes;
-#[cfg(CONFIG_GPIOLIB_IRQCHIP)]
 pub use self::irqchip::{
     FlowHandler,
     IrqChip,
     IrqDomain,
     LockClasses, //
 };
+#[cfg(CONFIG_GPIOLIB_IRQCHIP)]
+#[doc(inline)]
+pub use crate::gpio_lock_classes as lock_classes;
 
 /// The direction of a line, as the controller sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

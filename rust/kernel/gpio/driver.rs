@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The provider's side of GPIO: controllers, and their registration with gpiolib.
+//! GPIO controllers and their registration with gpiolib.
 //!
 //! C header: [`include/linux/gpio/driver.h`](srctree/include/linux/gpio/driver.h)
 
@@ -13,7 +13,10 @@ use super::irqchip::{
 };
 use super::LineDirection;
 use crate::{
-    bindings,
+    bindings::{
+        self,
+        gpio_chip, //
+    },
     bitmap::Bitmap,
     device::{
         Bound,
@@ -43,44 +46,43 @@ use core::{
 
 /// The operations of a GPIO controller: the callbacks of `struct gpio_chip`.
 ///
-/// Only [`Chip::get_direction`] must be there; gpiolib takes the lack of another one as a fact
-/// about the hardware (a controller without [`Chip::direction_output`] can only read, for example),
-/// thus a method that is not implemented is a callback that is not set.
+/// Only [`Chip::get_direction`] is required. A method that is not implemented leaves the callback
+/// unset, from which gpiolib concludes what the hardware cannot do: a controller without
+/// [`Chip::direction_output`] is input-only, for example.
 ///
-/// `offset` is always less than the number of lines that the chip was registered with. Values are
-/// those of the physical line, high or low; what a consumer calls active is gpiolib's business.
+/// `offset` is less than the number of lines that the chip was registered with. Values are physical,
+/// high or low: gpiolib handles active-low.
 ///
 /// # Context
 ///
-/// All operations of all lines may run at the same time, on any processor; the chip does its own
-/// locking. They may sleep if, and only if, the chip was registered with
-/// [`ChipInfo::can_sleep`](super::ChipInfo::can_sleep); except for [`Chip::request`] and
-/// [`Chip::free`], which always may. They are called from before
-/// [`Registration::new`](super::Registration::new) returns, which asks for the direction of every
-/// line, until the registration is dropped, which waits for those in progress.
+/// All operations on all lines may run concurrently: the chip does its own locking. They may sleep
+/// only if the chip was registered with [`ChipInfo::can_sleep`](super::ChipInfo::can_sleep), except
+/// for [`Chip::request`] and [`Chip::free`], which always may. gpiolib calls them from before
+/// [`Registration::new`](super::Registration::new) returns until the registration is dropped, which
+/// waits for those in progress.
 ///
 /// # Errors
 ///
 /// gpiolib returns the error of an operation to the consumer, user space included.
 #[vtable]
 pub trait Chip: Send + Sync + 'static {
-    /// Prepares a line for a consumer that has just got hold of it. May sleep.
+    /// Prepares a line for a consumer that requests it. May sleep.
     fn request(&self, _offset: u32) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Undoes [`Chip::request`]. May sleep.
     ///
-    /// Runs on behalf of tasks that are being killed, too: the wait for a controller that may not
-    /// answer must be bounded here, a fatal signal does not end it.
+    /// Also runs in tasks with a pending fatal signal, where killable waits fail at once: bound the
+    /// wait for a controller that may not answer by a timeout.
     fn free(&self, _offset: u32) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Tells which direction a line has now.
+    /// Returns the current direction of a line.
     ///
-    /// Asked for each line while the chip is registered, when an error is taken as input, and each
-    /// time that a line is requested.
+    /// gpiolib calls it for each line on registration, where it takes an error as input, and
+    /// whenever a line is requested.
     fn get_direction(&self, offset: u32) -> Result<LineDirection>;
 
     /// Makes a line an input.
@@ -88,34 +90,32 @@ pub trait Chip: Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Makes a line an output that drives `value` from the very beginning.
+    /// Makes a line an output, driving `value` from the start.
     fn direction_output(&self, _offset: u32, _value: bool) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Reads a line, whatever its direction is: whether it is high.
+    /// Returns whether a line is high, whatever its direction.
     fn get(&self, _offset: u32) -> Result<bool> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Lets a line that is an output drive `value`.
+    /// Sets the value of an output.
     fn set(&self, _offset: u32, _value: bool) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Reads all lines of `mask` at once, into the same bits of `bits`.
     ///
-    /// Both have the same length, which ends with the last line that is wanted. The bits of `mask`
-    /// are clear in `bits` to begin with; its other ones are none of the chip's business and must
-    /// be left as they are.
+    /// Both bitmaps end with the last line that is wanted. The bits of `mask` are initially clear in
+    /// `bits`; the chip must not change the others.
     fn get_multiple(&self, _mask: &Bitmap, _bits: &mut Bitmap) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Lets all lines of `mask`, which are outputs, drive the values that `bits` has for them.
+    /// Sets all lines of `mask`, which are outputs, to their values in `bits`.
     ///
-    /// Both have the same length, which ends with the last line that is wanted. Bits outside of the
-    /// mask have no meaning.
+    /// Both bitmaps end with the last line that is wanted. Bits outside of the mask are undefined.
     fn set_multiple(&self, _mask: &Bitmap, _bits: &Bitmap) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -124,12 +124,12 @@ pub trait Chip: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`ENOTSUPP`] for what the controller cannot do: gpiolib then emulates it, or does without.
+    /// [`ENOTSUPP`] for what the controller cannot do: gpiolib then emulates or ignores it.
     fn set_config(&self, _offset: u32, _config: LineConfig) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Clears the bits of the lines that consumers cannot have. All lines are set in `valid`.
+    /// Clears the bits in `valid`, initially all set, of the lines that consumers cannot request.
     ///
     /// Called once, at registration, before any other operation. May sleep.
     fn init_valid_mask(&self, _valid: &mut Bitmap) -> Result {
@@ -152,16 +152,16 @@ pub enum LineConfig {
     DriveOpenSource,
     /// An output that drives low and high.
     DrivePushPull,
-    /// An input that ignores changes shorter than that many microseconds; none with 0.
+    /// An input that ignores pulses of up to this many microseconds; 0 disables debouncing.
     InputDebounce(u32),
-    /// Whether the line keeps its state over suspend or a reset of the controller.
+    /// Whether the line keeps its state on suspend or on a reset of the controller.
     PersistState(bool),
 }
 
 impl TryFrom<usize> for LineConfig {
     type Error = Error;
 
-    /// Converts a parameter packed with its argument, as `PIN_CONF_PACKED()` does it.
+    /// Unpacks a parameter and its argument, which `PIN_CONF_PACKED()` has packed.
     ///
     /// # Errors
     ///
@@ -191,163 +191,104 @@ impl TryFrom<usize> for LineConfig {
 pub(super) struct ChipVTable<T: Chip>(PhantomData<T>);
 
 impl<T: Chip> ChipVTable<T> {
-    /// A `struct gpio_chip` of which only the callbacks are filled in.
+    /// A `struct gpio_chip` with only the callbacks set.
     ///
-    /// They are only to be used in the `gc` of an [`Inner<T>`].
-    pub(super) const TEMPLATE: bindings::gpio_chip = bindings::gpio_chip {
-        request: if T::HAS_REQUEST {
-            Some(Self::request_callback)
-        } else {
-            None
-        },
-        free: if T::HAS_FREE {
-            Some(Self::free_callback)
-        } else {
-            None
-        },
+    /// It must only be used for the `gc` of an [`Inner<T>`].
+    pub(super) const TEMPLATE: gpio_chip = gpio_chip {
+        request: some_if(T::HAS_REQUEST, Self::request_callback),
+        free: some_if(T::HAS_FREE, Self::free_callback),
         get_direction: Some(Self::get_direction_callback),
-        direction_input: if T::HAS_DIRECTION_INPUT {
-            Some(Self::direction_input_callback)
-        } else {
-            None
-        },
-        direction_output: if T::HAS_DIRECTION_OUTPUT {
-            Some(Self::direction_output_callback)
-        } else {
-            None
-        },
-        get: if T::HAS_GET {
-            Some(Self::get_callback)
-        } else {
-            None
-        },
-        set: if T::HAS_SET {
-            Some(Self::set_callback)
-        } else {
-            None
-        },
-        get_multiple: if T::HAS_GET_MULTIPLE {
-            Some(Self::get_multiple_callback)
-        } else {
-            None
-        },
-        set_multiple: if T::HAS_SET_MULTIPLE {
-            Some(Self::set_multiple_callback)
-        } else {
-            None
-        },
-        set_config: if T::HAS_SET_CONFIG {
-            Some(Self::set_config_callback)
-        } else {
-            None
-        },
-        init_valid_mask: if T::HAS_INIT_VALID_MASK {
-            Some(Self::init_valid_mask_callback)
-        } else {
-            None
-        },
+        direction_input: some_if(T::HAS_DIRECTION_INPUT, Self::direction_input_callback),
+        direction_output: some_if(T::HAS_DIRECTION_OUTPUT, Self::direction_output_callback),
+        get: some_if(T::HAS_GET, Self::get_callback),
+        set: some_if(T::HAS_SET, Self::set_callback),
+        get_multiple: some_if(T::HAS_GET_MULTIPLE, Self::get_multiple_callback),
+        set_multiple: some_if(T::HAS_SET_MULTIPLE, Self::set_multiple_callback),
+        set_config: some_if(T::HAS_SET_CONFIG, Self::set_config_callback),
+        init_valid_mask: some_if(T::HAS_INIT_VALID_MASK, Self::init_valid_mask_callback),
         ..pin_init::zeroed()
     };
 
-    /// Returns the driver's side of a chip.
+    /// Runs `f` on the driver's side of a chip.
     ///
     /// # Safety
     ///
-    /// `gc` must be the `gc` of an `Inner<T>` that is initialised, and outlives `'a`.
-    unsafe fn chip<'a>(gc: *mut bindings::gpio_chip) -> &'a T {
+    /// `gc` must be the `gc` of an `Inner<T>` that is initialised, and stays so during the call.
+    unsafe fn call(gc: *mut gpio_chip, f: impl FnOnce(&T) -> Result<c_int>) -> c_int {
         // SAFETY: By the safety requirements; the field is never changed.
-        unsafe { &(*Inner::<T>::from_gc(gc)).chip }
+        let chip: &T = unsafe { &(*Inner::<T>::from_gc(gc)).chip };
+
+        from_result(|| f(chip))
     }
 
     /// # Safety
     ///
-    /// To be called by gpiolib as `struct gpio_chip::request`, for the `gc` of an `Inner<T>`, which
-    /// is alive and initialised for as long as gpiolib calls: `gpiochip_add_data_with_key()` comes
-    /// after all else, and `gpiochip_remove()` waits (in SRCU) for calls in progress.
+    /// Only for gpiolib, as `struct gpio_chip::request` of the `gc` of an `Inner<T>`, which is alive
+    /// and initialised as long as gpiolib calls: `gpiochip_add_data_with_key()` comes after all else,
+    /// and `gpiochip_remove()` waits (in SRCU) for calls in progress.
     ///
     /// The other callbacks have the same requirements.
-    unsafe extern "C" fn request_callback(gc: *mut bindings::gpio_chip, offset: c_uint) -> c_int {
+    unsafe extern "C" fn request_callback(gc: *mut gpio_chip, offset: c_uint) -> c_int {
         // SAFETY: By the safety requirements of this callback.
-        let chip = unsafe { Self::chip(gc) };
-
-        from_result(|| chip.request(offset).map(|()| 0))
+        unsafe { Self::call(gc, |chip| chip.request(offset).map(|()| 0)) }
     }
 
     /// # Safety
     ///
     /// As for [`Self::request_callback`].
-    unsafe extern "C" fn free_callback(gc: *mut bindings::gpio_chip, offset: c_uint) {
+    unsafe extern "C" fn free_callback(gc: *mut gpio_chip, offset: c_uint) {
+        let free = |chip: &T| {
+            chip.free(offset);
+            Ok(0)
+        };
         // SAFETY: By the safety requirements of this callback.
-        let chip = unsafe { Self::chip(gc) };
-
-        chip.free(offset);
+        unsafe { Self::call(gc, free) };
     }
 
     /// # Safety
     ///
     /// As for [`Self::request_callback`].
-    unsafe extern "C" fn get_direction_callback(
-        gc: *mut bindings::gpio_chip,
-        offset: c_uint,
-    ) -> c_int {
+    unsafe extern "C" fn get_direction_callback(gc: *mut gpio_chip, offset: c_uint) -> c_int {
         // SAFETY: By the safety requirements of this callback.
-        let chip = unsafe { Self::chip(gc) };
-
-        from_result(|| {
-            chip.get_direction(offset)
-                .map(|direction| direction as c_int)
-        })
+        unsafe { Self::call(gc, |chip| Ok(chip.get_direction(offset)? as c_int)) }
     }
 
     /// # Safety
     ///
     /// As for [`Self::request_callback`].
-    unsafe extern "C" fn direction_input_callback(
-        gc: *mut bindings::gpio_chip,
-        offset: c_uint,
-    ) -> c_int {
+    unsafe extern "C" fn direction_input_callback(gc: *mut gpio_chip, offset: c_uint) -> c_int {
         // SAFETY: By the safety requirements of this callback.
-        let chip = unsafe { Self::chip(gc) };
-
-        from_result(|| chip.direction_input(offset).map(|()| 0))
+        unsafe { Self::call(gc, |chip| chip.direction_input(offset).map(|()| 0)) }
     }
 
     /// # Safety
     ///
     /// As for [`Self::request_callback`].
     unsafe extern "C" fn direction_output_callback(
-        gc: *mut bindings::gpio_chip,
+        gc: *mut gpio_chip,
         offset: c_uint,
         value: c_int,
     ) -> c_int {
-        // SAFETY: By the safety requirements of this callback.
-        let chip = unsafe { Self::chip(gc) };
+        let output = |chip: &T| chip.direction_output(offset, value != 0).map(|()| 0);
 
-        from_result(|| chip.direction_output(offset, value != 0).map(|()| 0))
+        // SAFETY: By the safety requirements of this callback.
+        unsafe { Self::call(gc, output) }
     }
 
     /// # Safety
     ///
     /// As for [`Self::request_callback`].
-    unsafe extern "C" fn get_callback(gc: *mut bindings::gpio_chip, offset: c_uint) -> c_int {
+    unsafe extern "C" fn get_callback(gc: *mut gpio_chip, offset: c_uint) -> c_int {
         // SAFETY: By the safety requirements of this callback.
-        let chip = unsafe { Self::chip(gc) };
-
-        from_result(|| chip.get(offset).map(c_int::from))
+        unsafe { Self::call(gc, |chip| chip.get(offset).map(c_int::from)) }
     }
 
     /// # Safety
     ///
     /// As for [`Self::request_callback`].
-    unsafe extern "C" fn set_callback(
-        gc: *mut bindings::gpio_chip,
-        offset: c_uint,
-        value: c_int,
-    ) -> c_int {
+    unsafe extern "C" fn set_callback(gc: *mut gpio_chip, offset: c_uint, value: c_int) -> c_int {
         // SAFETY: By the safety requirements of this callback.
-        let chip = unsafe { Self::chip(gc) };
-
-        from_result(|| chip.set(offset, value != 0).map(|()| 0))
+        unsafe { Self::call(gc, |chip| chip.set(offset, value != 0).map(|()| 0)) }
     }
 
     /// # Safety
@@ -355,69 +296,65 @@ impl<T: Chip> ChipVTable<T> {
     /// As for [`Self::request_callback`]; besides, `mask` is a bitmap of all lines, which `bits`
     /// covers up to the last bit that is set in it.
     unsafe extern "C" fn get_multiple_callback(
-        gc: *mut bindings::gpio_chip,
+        gc: *mut gpio_chip,
         mask: *mut usize,
         bits: *mut usize,
     ) -> c_int {
-        // SAFETY: By the safety requirements of this callback.
-        let chip = unsafe { Self::chip(gc) };
-
-        // SAFETY: As above; gpiolib does not change the mask during the call.
+        // SAFETY: By the safety requirements of this callback; gpiolib does not change the mask
+        // during the call.
         let Some(mask) = (unsafe { wanted_lines(gc, mask) }) else {
             return 0;
         };
 
-        // gpiolib passes a buffer that is not initialised, on its stack for example. What the chip
-        // leaves out must not get to user space.
+        // Bits that the chip leaves out must not leak memory: gpiolib does not initialise them.
         //
-        // SAFETY: Both bitmaps cover all lines up to `mask.len()`, and `bits` is gpiolib's own.
+        // SAFETY: Both bitmaps cover all lines up to `mask.len()`, and only this call accesses
+        // `bits`.
         unsafe { clear(bits, mask) };
 
-        // SAFETY:
-        // - `bits` covers `mask.len()` lines, and is gpiolib's own for the duration of the call.
-        // - It comes from C, where memory without a value that was assigned is just memory.
+        // SAFETY: `bits` covers `mask.len()` lines, and only this call accesses it. To Rust, memory
+        // from C is initialised.
         let bits = unsafe { Bitmap::from_raw_mut(bits, mask.len()) };
 
-        from_result(|| chip.get_multiple(mask, bits).map(|()| 0))
+        // SAFETY: By the safety requirements of this callback.
+        unsafe { Self::call(gc, |chip| chip.get_multiple(mask, bits).map(|()| 0)) }
     }
 
     /// # Safety
     ///
     /// As for [`Self::get_multiple_callback`].
     unsafe extern "C" fn set_multiple_callback(
-        gc: *mut bindings::gpio_chip,
+        gc: *mut gpio_chip,
         mask: *mut usize,
         bits: *mut usize,
     ) -> c_int {
-        // SAFETY: By the safety requirements of this callback.
-        let chip = unsafe { Self::chip(gc) };
-
-        // SAFETY: As above; gpiolib does not change the mask during the call.
+        // SAFETY: As in `get_multiple_callback()`.
         let Some(mask) = (unsafe { wanted_lines(gc, mask) }) else {
             return 0;
         };
 
-        // SAFETY: As in `get_multiple_callback()`; nobody changes the bits during the call.
+        // SAFETY: `bits` covers `mask.len()` lines, and does not change during the call.
         let bits = unsafe { Bitmap::from_raw(bits, mask.len()) };
 
-        from_result(|| chip.set_multiple(mask, bits).map(|()| 0))
+        // SAFETY: By the safety requirements of this callback.
+        unsafe { Self::call(gc, |chip| chip.set_multiple(mask, bits).map(|()| 0)) }
     }
 
     /// # Safety
     ///
     /// As for [`Self::request_callback`].
     unsafe extern "C" fn set_config_callback(
-        gc: *mut bindings::gpio_chip,
+        gc: *mut gpio_chip,
         offset: c_uint,
         config: c_ulong,
     ) -> c_int {
-        // SAFETY: By the safety requirements of this callback.
-        let chip = unsafe { Self::chip(gc) };
-
-        from_result(|| {
+        let set = |chip: &T| {
             chip.set_config(offset, LineConfig::try_from(config)?)
                 .map(|()| 0)
-        })
+        };
+
+        // SAFETY: By the safety requirements of this callback.
+        unsafe { Self::call(gc, set) }
     }
 
     /// # Safety
@@ -425,35 +362,40 @@ impl<T: Chip> ChipVTable<T> {
     /// As for [`Self::request_callback`]; besides, `valid` is a bitmap of `lines` bits that only
     /// the caller uses.
     unsafe extern "C" fn init_valid_mask_callback(
-        gc: *mut bindings::gpio_chip,
+        gc: *mut gpio_chip,
         valid: *mut usize,
         lines: c_uint,
     ) -> c_int {
         // SAFETY: By the safety requirements of this callback.
-        let chip = unsafe { Self::chip(gc) };
-        // SAFETY: As above.
         let valid = unsafe { Bitmap::from_raw_mut(valid, lines as usize) };
 
-        from_result(|| chip.init_valid_mask(valid).map(|()| 0))
+        // SAFETY: By the safety requirements of this callback.
+        unsafe { Self::call(gc, |chip| chip.init_valid_mask(valid).map(|()| 0)) }
     }
 }
 
-/// Cuts gpiolib's bitmap of the wanted lines off behind the last of them; [`None`] if there is
-/// none.
+/// Returns an optional callback of a C table. A callback that is not set is not compiled.
+pub(super) const fn some_if<F: Copy>(is_set: bool, callback: F) -> Option<F> {
+    if is_set {
+        Some(callback)
+    } else {
+        None
+    }
+}
+
+/// Truncates gpiolib's bitmap of the wanted lines after the last of them; [`None`] if it is empty.
 ///
-/// The values come in a bitmap that need not be longer: when a consumer's descriptors are those of
-/// the first lines of the chip, `gpiod_get_array_value_complex()` passes the consumer's own bitmap,
-/// which has a bit for each descriptor, not for each line.
+/// The bitmap of the values may be shorter than the chip: if a consumer's descriptors are the first
+/// lines of the chip, `gpiod_get_array_value_complex()` passes the consumer's own bitmap, with one
+/// bit per descriptor.
 ///
 /// # Safety
 ///
 /// - `gc` must be a valid chip.
 /// - `mask` must be a bitmap of all of its lines, alive and unchanged for `'a`.
-unsafe fn wanted_lines<'a>(gc: *mut bindings::gpio_chip, mask: *mut usize) -> Option<&'a Bitmap> {
-    // SAFETY: `gc` is valid; the number of lines does not change after registration.
-    let lines = unsafe { (*gc).ngpio };
-    // SAFETY: By the safety requirements.
-    let all = unsafe { Bitmap::from_raw(mask, lines.into()) };
+unsafe fn wanted_lines<'a>(gc: *mut gpio_chip, mask: *mut usize) -> Option<&'a Bitmap> {
+    // SAFETY: By the safety requirements; the number of lines does not change after registration.
+    let all = unsafe { Bitmap::from_raw(mask, (*gc).ngpio.into()) };
     let last = all.last_bit()?;
 
     // SAFETY: As above, and `last` is one of the lines.
@@ -464,7 +406,7 @@ unsafe fn wanted_lines<'a>(gc: *mut bindings::gpio_chip, mask: *mut usize) -> Op
 ///
 /// # Safety
 ///
-/// `bits` must be a bitmap of at least `mask.len()` bits to which nobody else has access.
+/// `bits` must be a bitmap of at least `mask.len()` bits to which the caller has exclusive access.
 unsafe fn clear(bits: *mut usize, mask: &Bitmap) {
     for word in 0..mask.len().div_ceil(usize::BITS as usize) {
         // SAFETY: Both have that many words, `bits` by the safety requirements.
@@ -472,32 +414,30 @@ unsafe fn clear(bits: *mut usize, mask: &Bitmap) {
     }
 }
 
-/// What there is to know of a chip besides its operations.
+/// The properties of a chip.
 pub struct ChipInfo<'a> {
-    /// What the controller is called, for people; it is copied.
+    /// The name of the controller, as shown to users. [`Registration::new`] copies it.
     pub label: &'a CStr,
 
-    /// How many lines it has, at least one. With more than `CONFIG_GPIOLIB_FASTPATH_LIMIT` of them
-    /// gpiolib warns at registration, and allocates memory for each access to several at once.
+    /// The number of lines, at least one. Above `CONFIG_GPIOLIB_FASTPATH_LIMIT` gpiolib warns at
+    /// registration, and allocates memory for each access to several lines at once.
     pub ngpio: u16,
 
-    /// Whether the operations of the chip may sleep. Consumers that cannot are refused, or warned.
+    /// Whether the operations of the chip may sleep. gpiolib warns of consumers that cannot.
     pub can_sleep: bool,
 
-    /// The names of the lines, if there are any. Where firmware has names of its own, in the
-    /// property `gpio-line-names`, gpiolib prefers those.
+    /// The names of the lines. gpiolib prefers those in the firmware property `gpio-line-names`.
     pub names: Option<LineNames>,
 }
 
 /// A GPIO controller that is registered with gpiolib.
 ///
-/// It is unregistered when the value is dropped, or when its parent device is unbound, whatever
-/// comes first. So leaking the value does no harm.
+/// It is unregistered when the value is dropped or when its parent device is unbound, whichever
+/// comes first, so leaking the value is harmless.
 ///
-/// Unregistering sleeps. It takes the interrupts of the lines away from their consumers, waits for
-/// all callbacks in progress, and drops the reference to the driver's state last. Consumers that
-/// still have lines get [`ENODEV`] for all they do with them. As it waits for the callbacks, it
-/// must not be done from one of them; and how long it takes is a matter of how long they do.
+/// Unregistering sleeps. It frees the interrupts of the lines, waits for all callbacks in progress,
+/// and drops the reference to the driver's state last. It must not run in a callback. Operations of
+/// consumers that still hold lines fail with [`ENODEV`].
 ///
 /// # Examples
 ///
@@ -590,7 +530,7 @@ pub struct ChipInfo<'a> {
 ///     )
 /// }
 /// ```
-#[must_use = "the chip is unregistered again when this is dropped"]
+#[must_use = "dropping this unregisters the chip"]
 pub struct Registration<T: Chip> {
     _inner: Devres<Inner<T>>,
 }
@@ -598,16 +538,15 @@ pub struct Registration<T: Chip> {
 impl<T: Chip> Registration<T> {
     /// Registers a chip without interrupts. May sleep.
     ///
-    /// All operations of the chip may be called before this returns, and the direction of each line
-    /// is asked for in any case.
+    /// gpiolib may call all operations of the chip before this returns.
     ///
     /// # Errors
     ///
     /// - [`EINVAL`] if there are no lines, or not as many names as lines.
-    /// - [`ENOMEM`] if there is no memory.
+    /// - [`ENOMEM`] if an allocation fails.
     /// - Others of `gpiochip_add_data_with_key()`.
     pub fn new(parent: &Device<Bound>, chip: Arc<T>, info: ChipInfo<'_>) -> Result<Self> {
-        // Only the locks of interrupts have these classes.
+        // The classes are those of the locks of interrupts.
         let classes = [ptr::null_mut(); 2];
 
         Self::register(parent, chip, info, ChipVTable::<T>::TEMPLATE, None, classes)
@@ -617,27 +556,23 @@ impl<T: Chip> Registration<T> {
         parent: &Device<Bound>,
         chip: Arc<T>,
         info: ChipInfo<'_>,
-        template: bindings::gpio_chip,
+        template: gpio_chip,
         irq: Option<Pin<KBox<IrqLines>>>,
         [lock, request]: [*mut bindings::lock_class_key; 2],
     ) -> Result<Self> {
-        // gpiolib would look for the number in a property, and change it behind our back.
-        if info.ngpio == 0 {
-            return Err(EINVAL);
-        }
         let names = info.names;
-        if names
-            .as_ref()
-            .is_some_and(|names| names.len() != usize::from(info.ngpio))
-        {
+        let ngpio = usize::from(info.ngpio);
+
+        // With 0 gpiolib would take the number from a property, and overwrite it.
+        if ngpio == 0 || names.as_ref().is_some_and(|names| names.len() != ngpio) {
             return Err(EINVAL);
         }
         let label = CString::try_from(info.label)?;
 
-        let gc = bindings::gpio_chip {
+        let gc = gpio_chip {
             label: label.as_char_ptr(),
             parent: parent.as_raw(),
-            // gpiolib is to find a range of its numbers.
+            // Let gpiolib allocate the range.
             base: -1,
             ngpio: info.ngpio,
             names: names.as_ref().map_or(ptr::null(), LineNames::as_ptr),
@@ -647,7 +582,7 @@ impl<T: Chip> Registration<T> {
 
         let inner = Devres::new(
             parent,
-            // If one step fails, what the steps before have made is dropped in the reverse order.
+            // If a step fails, the fields before it are dropped in reverse order.
             try_pin_init!(Inner {
                 _label: label,
                 _names: names,
@@ -657,9 +592,9 @@ impl<T: Chip> Registration<T> {
                 _pin: PhantomPinned,
                 _: {
                     // SAFETY:
-                    // - `gc` is not registered yet, it does not move any more, and all that it and
-                    //   its callbacks refer to is initialised; the classes are static or null.
-                    // - On success, `drop()` removes it before any of that goes away.
+                    // - `gc` is not registered yet and is pinned; all that it and its callbacks
+                    //   refer to is initialised; the classes are static or null.
+                    // - On success, `drop()` removes it before the fields are dropped.
                     to_result(unsafe {
                         bindings::gpiochip_add_data_with_key(
                             gc.get(),
@@ -671,8 +606,8 @@ impl<T: Chip> Registration<T> {
                     #[cfg(CONFIG_GPIOLIB_IRQCHIP)]
                     if let Some(irq) = irq.as_ref() {
                         // SAFETY: The chip was registered with an interrupt chip, thus has a
-                        // domain, which gpiolib frees in `gpiochip_remove()`; `drop()` withdraws
-                        // the lines first.
+                        // domain, which `gpiochip_remove()` frees; `drop()` withdraws the lines
+                        // before that.
                         unsafe { irq.open((*gc.get()).irq.domain) };
                     }
                 },
@@ -685,18 +620,17 @@ impl<T: Chip> Registration<T> {
 
 #[cfg(CONFIG_GPIOLIB_IRQCHIP)]
 impl<T: IrqChip> Registration<T> {
-    /// Registers a chip whose lines are interrupts, too. May sleep.
+    /// Registers a chip whose lines can be interrupts. May sleep.
     ///
-    /// From now on the driver can raise interrupts through the chip's
-    /// [`IrqDomain`](super::IrqDomain). As with the other operations, those of the interrupts may
-    /// be called before this returns.
+    /// Afterwards the driver can raise interrupts through the chip's
+    /// [`IrqDomain`](super::IrqDomain). genirq may call the operations of [`IrqChip`] before this
+    /// returns.
     ///
-    /// `classes` come from [`lock_classes!`](crate::gpio::lock_classes), which is to be called for
-    /// each kind of chip.
+    /// `classes` come from [`lock_classes!`](crate::gpio::lock_classes), one call per kind of chip.
     ///
     /// # Errors
     ///
-    /// - [`EBUSY`] if the chip's [`IrqDomain`](super::IrqDomain) is that of another registration.
+    /// - [`EBUSY`] if another registration uses the chip's [`IrqDomain`](super::IrqDomain).
     /// - Those of [`Registration::new`].
     pub fn with_irq(
         parent: &Device<Bound>,
@@ -704,28 +638,21 @@ impl<T: IrqChip> Registration<T> {
         info: ChipInfo<'_>,
         classes: LockClasses,
     ) -> Result<Self> {
-        // SAFETY: `register()` drops the lines before it drops its reference to the chip, as does
-        // `Inner`, and this function if it fails.
+        // SAFETY: The lines are dropped before the reference to the chip: in `Inner`, and in
+        // `register()` and this function on failure.
         let irq = unsafe { IrqLines::new(chip.irq_domain(), info.ngpio.into())? };
         let mut template = ChipVTable::<T>::TEMPLATE;
 
         template.irq = IrqChipVTable::<T>::template();
-        Self::register(
-            parent,
-            chip,
-            info,
-            template,
-            Some(irq),
-            classes.as_ptrs(),
-        )
+        Self::register(parent, chip, info, template, Some(irq), classes.as_ptrs())
     }
 }
 
-/// Without interrupt chips no line is an interrupt.
+/// Does not exist without interrupt chips.
 #[cfg(not(CONFIG_GPIOLIB_IRQCHIP))]
 enum IrqLines {}
 
-/// What belongs to one registered `struct gpio_chip`.
+/// A registered `struct gpio_chip`, and all that it refers to.
 ///
 /// # Invariants
 ///
@@ -734,8 +661,8 @@ enum IrqLines {}
 /// - The label and the names of `gc` are the ones in here.
 #[pin_data(PinnedDrop)]
 pub(super) struct Inner<T: Chip> {
-    gc: Opaque<bindings::gpio_chip>,
-    /// Refers to a part of the chip, hence is dropped first.
+    gc: Opaque<gpio_chip>,
+    /// Refers to a part of `chip`, hence is dropped first.
     pub(super) irq: Option<Pin<KBox<IrqLines>>>,
     pub(super) chip: Arc<T>,
     _names: Option<LineNames>,
@@ -745,20 +672,19 @@ pub(super) struct Inner<T: Chip> {
     _pin: PhantomPinned,
 }
 
-// SAFETY: A chip may be removed by another thread than has added it; `T`, a reference to which is
-// shared with others, is `Send` and `Sync`.
+// SAFETY: Any thread may remove a chip; `T`, which is shared by an `Arc`, is `Send` and `Sync`.
 unsafe impl<T: Chip> Send for Inner<T> {}
 
-// SAFETY: There are no methods that change anything, and `T` is `Sync`.
+// SAFETY: Shared references only read, and `T` is `Sync`.
 unsafe impl<T: Chip> Sync for Inner<T> {}
 
 impl<T: Chip> Inner<T> {
-    /// Returns what a chip is embedded in.
+    /// Returns the value in which a chip is embedded.
     ///
     /// # Safety
     ///
     /// `gc` must be the `gc` of an `Inner<T>`.
-    pub(super) unsafe fn from_gc(gc: *mut bindings::gpio_chip) -> *const Self {
+    pub(super) unsafe fn from_gc(gc: *mut gpio_chip) -> *const Self {
         // SAFETY: By the safety requirements.
         unsafe { kernel::container_of!(Opaque::cast_from(gc), Self, gc) }
     }
@@ -767,7 +693,7 @@ impl<T: Chip> Inner<T> {
 #[pinned_drop]
 impl<T: Chip> PinnedDrop for Inner<T> {
     fn drop(self: Pin<&mut Self>) {
-        // The driver must not find the domain any more when gpiolib frees it.
+        // Stops `IrqDomain::handle_irq()` before gpiolib frees the domain.
         #[cfg(CONFIG_GPIOLIB_IRQCHIP)]
         if let Some(irq) = &self.irq {
             irq.withdraw();
@@ -775,15 +701,15 @@ impl<T: Chip> PinnedDrop for Inner<T> {
 
         // Waits for all callbacks: gpiolib for its own, genirq for those of the interrupts.
         //
-        // SAFETY: By the type invariant, the chip is registered, and only this removes it.
+        // SAFETY: By the type invariant the chip is registered; only this removes it.
         unsafe { bindings::gpiochip_remove(self.gc.get()) };
     }
 }
 
-/// The names of a chip's lines, owned, in the form in which gpiolib keeps them.
+/// The names of a chip's lines.
 ///
-/// There is one entry for each line, in the order of their offsets; a line may have no name.
-/// gpiolib accepts a name more than once, but finds only one of its lines by it.
+/// There is one entry per line, ordered by offset; a line may have no name. gpiolib accepts
+/// duplicates, but looks up only one of the lines.
 ///
 /// # Examples
 ///
@@ -791,39 +717,32 @@ impl<T: Chip> PinnedDrop for Inner<T> {
 /// use kernel::gpio::LineNames;
 ///
 /// let names = LineNames::new([Some(c"reset"), None, Some(c"ready")].into_iter())?;
-///
-/// assert_eq!(names.len(), 3);
-/// assert!(names.get(0) == Some(c"reset"));
-/// assert!(names.get(1).is_none());
-/// assert!(names.get(3).is_none());
 /// # Ok::<(), Error>(())
 /// ```
 ///
 /// # Invariants
 ///
-/// Each entry of `entries` is null or points to a NUL-terminated string within `strings`, which is
-/// never changed again.
+/// Each entry is null or points to a NUL-terminated string within `_strings`, which is immutable.
 pub struct LineNames {
     entries: KVVec<*const c_char>,
-    // Only read through `entries`.
+    // Read through `entries`.
     _strings: KVVec<u8>,
 }
 
-// SAFETY: The pointers are to memory that the value owns and never changes.
+// SAFETY: The pointers are to immutable memory that the value owns.
 unsafe impl Send for LineNames {}
 
-// SAFETY: As above; shared references only read.
+// SAFETY: As above.
 unsafe impl Sync for LineNames {}
 
 impl LineNames {
-    /// Copies the names of all lines, of as many as the iterator yields. An empty name is no name.
+    /// Copies the names that the iterator yields, one item per line. An empty name counts as none.
     ///
-    /// May sleep. Does not need physically contiguous memory, thus even a chip of 65535 long names
-    /// can be had when memory is fragmented.
+    /// May sleep. Does not need physically contiguous memory.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`] if there is no memory for the copies.
+    /// [`ENOMEM`] if an allocation fails.
     pub fn new<'a>(names: impl Iterator<Item = Option<&'a CStr>>) -> Result<Self> {
         let mut strings = KVVec::new();
         let mut starts = KVVec::new();
@@ -840,7 +759,7 @@ impl LineNames {
             starts.push(start, GFP_KERNEL)?;
         }
 
-        // Only now, as `strings` moves while it grows.
+        // `strings` moves while it grows, so take pointers only now.
         let mut entries = KVVec::with_capacity(starts.len(), GFP_KERNEL)?;
         for &start in &starts {
             let entry = start
@@ -849,40 +768,21 @@ impl LineNames {
             entries.push(entry, GFP_KERNEL)?;
         }
 
-        // INVARIANT: An entry that is not null points to where a C string was copied to; `strings`
-        // has no method left that changes it.
+        // INVARIANT: An entry that is not null points to a copy of a C string; no method changes
+        // `_strings`.
         Ok(Self {
             entries,
             _strings: strings,
         })
     }
 
-    /// The number of lines, named or not.
-    #[inline]
-    pub fn len(&self) -> usize {
+    /// Returns the number of lines, named or not.
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are no lines at all.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// The name of the line at `offset`, if there is such a line and it has one.
-    pub fn get(&self, offset: usize) -> Option<&CStr> {
-        let &entry = self.entries.get(offset)?;
-
-        if entry.is_null() {
-            return None;
-        }
-        // SAFETY: By the type invariant, `entry` is a NUL-terminated string that nobody changes and
-        // that lives as long as `self`.
-        Some(unsafe { CStr::from_char_ptr(entry) })
-    }
-
-    /// The names as `struct gpio_chip` wants them: an array of [`Self::len`] pointers, valid as
-    /// long as `self` lives, wherever it is moved to.
+    /// Returns the array of [`Self::len`] pointers for `struct gpio_chip`. It stays valid while
+    /// `self` lives, even if `self` is moved.
     pub(super) fn as_ptr(&self) -> *const *const c_char {
         self.entries.as_ptr()
     }

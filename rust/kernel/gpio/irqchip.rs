@@ -8,6 +8,7 @@
 //! - [`include/linux/gpio/driver.h`](srctree/include/linux/gpio/driver.h)
 
 use super::driver::{
+    some_if,
     Chip,
     Inner, //
 };
@@ -49,75 +50,66 @@ use core::{
     }, //
 };
 
-/// How genirq handles the interrupts of a chip's lines: its *flow handler*.
+/// The genirq flow handler of a chip's interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowHandler {
     /// `handle_level_irq()`: masks the line, acknowledges the interrupt, runs the handlers, and
-    /// unmasks the line again, or leaves that to the end of a threaded handler (`IRQF_ONESHOT`).
+    /// unmasks the line, after the threaded handler if there is one (`IRQF_ONESHOT`).
     Level,
 
     /// `handle_edge_irq()`: acknowledges the interrupt and runs the handlers. An interrupt that is
-    /// raised meanwhile masks the line, and the handlers run once more.
+    /// raised meanwhile masks the line, and the handlers run again.
     Edge,
-
-    /// `handle_simple_irq()`: runs the handlers, and leaves the line alone.
-    Simple,
 }
 
 /// The interrupt side of a GPIO controller: the callbacks of `struct irq_chip`.
 ///
-/// Made for controllers behind a slow bus, where telling the hardware means to sleep, which genirq
-/// allows in some callbacks only. The usual split is:
+/// On a controller behind a slow bus, access to the hardware sleeps, which genirq allows in some
+/// callbacks only. The usual split is:
 ///
-/// - The callbacks under the descriptor's lock note in the driver's memory what is wanted.
-/// - [`IrqChip::irq_bus_sync_unlock`], which may sleep, compares that with what the hardware was
-///   told last, and makes up the difference.
-///
-/// All lines of a chip have the same flow handler, [`IrqChip::HANDLER`].
+/// - The callbacks under the descriptor's lock record the wanted state in memory.
+/// - [`IrqChip::irq_bus_sync_unlock`], which may sleep, writes the difference to the hardware.
 ///
 /// # Starting and enabling
 ///
-/// [`IrqChip::irq_startup`] and [`IrqChip::irq_shutdown`] enclose the use of an interrupt, from its
-/// request until it is freed; both also mean unmask and mask. [`IrqChip::irq_mask`] and
-/// [`IrqChip::irq_unmask`] come any number of times in between.
+/// genirq calls [`IrqChip::irq_startup`] when an interrupt is requested and
+/// [`IrqChip::irq_shutdown`] when it is freed, which imply unmask and mask. In between it calls
+/// [`IrqChip::irq_mask`] and [`IrqChip::irq_unmask`] any number of times.
 ///
-/// There is deliberately no callback for `disable_irq()`, which makes it lazy: the line stays
-/// unmasked, and only if an interrupt comes is it masked, remembered as pending, and raised once
-/// more when the line is enabled again. So edges between `disable_irq()` and `enable_irq()` are not
-/// lost, and a pair of them costs nothing. (Raising it once more takes `CONFIG_HARDIRQS_SW_RESEND`,
-/// which most architectures have; a driver may select it.)
+/// There is no callback for `disable_irq()`, which makes it lazy: the line stays unmasked until an
+/// interrupt is raised, which genirq then masks, marks as pending, and resends on `enable_irq()`.
+/// So edges in between are not lost, and a pair of calls costs nothing. (The resend takes
+/// `CONFIG_HARDIRQS_SW_RESEND`, which most architectures have; a driver may select it.)
 ///
 /// # Locking
 ///
-/// The *bus lock* of a line is held over whole operations of genirq: the request of an interrupt,
-/// with its change of trigger and its start, is one. It is a lock of each line, provided by this
-/// abstraction: as long as [`IrqChip::irq_bus_sync_unlock`] of a line waits for the hardware, the
-/// interrupts of the other ones go on. What several lines share needs a lock of the driver's own. A
-/// chip with neither [`IrqChip::irq_bus_lock`] nor [`IrqChip::irq_bus_sync_unlock`] has no such
-/// lock: its interrupts can be enabled in atomic context, too.
+/// genirq holds the *bus lock* around a whole operation, such as the request of an interrupt with
+/// its change of trigger. This abstraction provides one bus lock per line: while
+/// [`IrqChip::irq_bus_sync_unlock`] of one line waits for the hardware, other lines are not blocked.
+/// State that lines share needs a lock of the driver's own. A chip with neither
+/// [`IrqChip::irq_bus_lock`] nor [`IrqChip::irq_bus_sync_unlock`] has no bus lock, and its
+/// interrupts can be enabled in atomic context.
 ///
-/// The *descriptor's lock* is a raw spinlock with interrupts off, within the bus lock if that is
-/// held. It is held in interrupts, too. Callbacks under it must not sleep, and take raw spinlocks
-/// only.
+/// The *descriptor's lock* is a raw spinlock with interrupts off, and nests in the bus lock. genirq
+/// also holds it in interrupts. Callbacks under it must not sleep, and take raw spinlocks only.
 ///
-/// In handlers, also in those that are forced into a thread, and wherever else bottom halves or
-/// interrupts are off, genirq's operations go without the bus lock, and
-/// [`IrqChip::irq_bus_sync_unlock`] is not called. `disable_irq_nosync()`, the one
-/// operation that consumers are allowed there, then only notes something in genirq, because it is
-/// lazy. If a consumer has turned that off (`IRQ_DISABLE_UNLAZY`), it calls [`IrqChip::irq_mask`],
-/// which therefore must be effective by itself. A consumer that does what is not allowed
-/// (`enable_irq()` in a handler) gets what the callbacks under the descriptor's lock do, and the
-/// rest with the next operation on the line.
+/// In handlers, including those that are forced into a thread, and wherever else bottom halves or
+/// interrupts are off, genirq's operations do not take the bus lock, and
+/// [`IrqChip::irq_bus_sync_unlock`] is not called. Consumers may only call `disable_irq_nosync()`
+/// there, which is lazy, or calls [`IrqChip::irq_mask`] if the consumer has set
+/// `IRQ_DISABLE_UNLAZY`: that must be effective without the bus lock. For an operation that is not
+/// allowed there (`enable_irq()`), only the callbacks under the descriptor's lock run; the next
+/// operation on the line does the rest.
 ///
 /// # Removal
 ///
-/// When the registration is dropped, interrupts still in use are freed, with all callbacks that go
-/// with it. Operations in progress, those that wait for a bus lock included, run to their end, and
-/// later ones do not find the chip. No callback runs after that.
+/// Dropping the registration frees interrupts still in use, with all the callbacks for that, and
+/// waits for operations in progress, including those that wait for a bus lock. Later operations do
+/// not find the chip: no callback runs afterwards.
 ///
 /// # Examples
 ///
-/// A controller that is told of changes over a slow bus, as far as its interrupts are concerned:
+/// The interrupts of a controller behind a slow bus:
 ///
 /// ```
 /// # #![cfg(CONFIG_GPIOLIB_IRQCHIP)]
@@ -146,9 +138,9 @@ pub enum FlowHandler {
 ///
 /// #[derive(Default)]
 /// struct Lines {
-///     /// Those whose rising edges are wanted.
+///     /// Lines with a trigger.
 ///     wanted: u32,
-///     /// Those that may raise interrupts now.
+///     /// Lines that may raise interrupts.
 ///     unmasked: u32,
 /// }
 ///
@@ -158,23 +150,23 @@ pub enum FlowHandler {
 ///     domain: IrqDomain,
 ///     #[pin]
 ///     lines: RawSpinLock<Lines>,
-///     /// The lines whose rising edges the hardware detects. Other lines have other bus locks.
+///     /// The hardware's register, which the bus locks of the lines do not serialize.
 ///     #[pin]
 ///     enabled: Mutex<u32>,
 /// }
 ///
 /// impl Expander {
-///     /// Tells the hardware; sleeps.
+///     /// Sleeps.
 ///     fn write_enable_register(&self, lines: u32) {
 ///         pr_debug!("edges are detected on {lines:#x}\n");
 ///     }
 ///
-///     /// To be called for what the hardware has detected, from its own interrupt for example.
+///     /// Called from the controller's own interrupt, for example.
 ///     fn handle(&self, detected: u32) {
 ///         let due = detected & self.lines.with(|lines| lines.unmasked);
 ///
 ///         for line in (0..32).filter(|line| due & 1 << line != 0) {
-///             // Fails if nobody wants the line any more.
+///             // Fails for a line that was never requested.
 ///             let _ = self.domain.handle_irq(line);
 ///         }
 ///     }
@@ -253,92 +245,79 @@ pub trait IrqChip: Chip {
     /// The flow handler of all lines.
     const HANDLER: FlowHandler;
 
-    /// Where the driver keeps the chip's [`IrqDomain`]. Always the same one.
+    /// Returns the chip's [`IrqDomain`], a part of the driver's state.
     ///
-    /// It is asked for once, at registration.
+    /// Called once, at registration.
     fn irq_domain(&self) -> &IrqDomain;
 
-    /// Prepares a line to be used as interrupt: the place for all that can fail, as the consumer's
-    /// `request_irq()` fails with the error.
+    /// Prepares a line to be used as interrupt. On an error the consumer's `request_irq()` fails
+    /// with it.
     ///
-    /// gpiolib has marked the line as used as interrupt before, which fails for outputs, and the
-    /// mark is taken back if this fails. A line that the consumer has not requested as GPIO, too,
-    /// may be no input yet.
+    /// Before, gpiolib has marked the line as used as interrupt, which fails for outputs. A line
+    /// that the consumer has not requested as GPIO need not be an input yet.
     ///
     /// Runs with the bus lock held; may sleep.
     fn irq_request_resources(&self, _offset: u32) -> Result {
-        build_error!(VTABLE_DEFAULT_ERROR)
+        Ok(())
     }
 
     /// Undoes [`IrqChip::irq_request_resources`].
     ///
     /// Runs with the bus lock held; may sleep. As for [`Chip::free`], the wait for hardware must be
     /// bounded.
-    fn irq_release_resources(&self, _offset: u32) {
-        build_error!(VTABLE_DEFAULT_ERROR)
-    }
+    fn irq_release_resources(&self, _offset: u32) {}
 
-    /// Starts the use of an interrupt, and unmasks it.
+    /// Starts and unmasks an interrupt that is requested.
     ///
-    /// Without it, [`IrqChip::irq_unmask`] does both. Runs under the descriptor's lock.
+    /// Without it, genirq calls [`IrqChip::irq_unmask`]. Runs under the descriptor's lock.
     fn irq_startup(&self, _offset: u32) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Ends the use of an interrupt, and masks it.
+    /// Masks and stops an interrupt that is freed.
     ///
-    /// Without it, genirq leaves an interrupt that is freed to [`IrqChip::irq_mask`]. Runs under
-    /// the descriptor's lock.
+    /// Without it, genirq calls [`IrqChip::irq_mask`]. Runs under the descriptor's lock.
     fn irq_shutdown(&self, _offset: u32) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Lets a line raise no interrupts for now.
+    /// Stops a line from raising interrupts.
     ///
-    /// Runs under the descriptor's lock, often in the middle of [`IrqDomain::handle_irq`].
+    /// Runs under the descriptor's lock, often called by [`IrqDomain::handle_irq`].
     fn irq_mask(&self, offset: u32);
 
-    /// Lets a line raise interrupts again.
+    /// Allows a line to raise interrupts.
     ///
-    /// Runs under the descriptor's lock, often in the middle of [`IrqDomain::handle_irq`].
+    /// Runs under the descriptor's lock, often called by [`IrqDomain::handle_irq`].
     fn irq_unmask(&self, offset: u32);
 
-    /// Acknowledges an interrupt: the controller may detect the next one.
+    /// Acknowledges an interrupt, so that the controller detects the next one.
     ///
-    /// Runs under the descriptor's lock, in the middle of [`IrqDomain::handle_irq`].
-    fn irq_ack(&self, _offset: u32) {
-        build_error!(VTABLE_DEFAULT_ERROR)
-    }
+    /// Runs under the descriptor's lock, called by [`IrqDomain::handle_irq`].
+    fn irq_ack(&self, _offset: u32) {}
 
-    /// Sets what a line is to react to; [`TriggerType::None`] is possible.
+    /// Sets the trigger of a line; it may be [`TriggerType::None`].
     ///
     /// Runs under the descriptor's lock.
     ///
     /// # Errors
     ///
-    /// Those that the chip gives for a trigger that it does not have, [`EINVAL`] as a rule. The
-    /// consumer's operation fails with it.
+    /// [`EINVAL`] for a trigger that the chip does not support. The consumer's operation fails with
+    /// the error.
     fn irq_set_type(&self, offset: u32, trigger: TriggerType) -> Result;
 
-    /// Notes that an operation of genirq on a line begins, and that
-    /// [`IrqChip::irq_bus_sync_unlock`] is called at its end.
+    /// Called at the beginning of an operation of genirq on a line, which ends with
+    /// [`IrqChip::irq_bus_sync_unlock`].
     ///
-    /// The lock itself is up to the abstraction. Runs with the bus lock held, which was taken right
-    /// before; may sleep.
-    fn irq_bus_lock(&self, _offset: u32) {
-        build_error!(VTABLE_DEFAULT_ERROR)
-    }
+    /// Runs with the bus lock held, which the abstraction takes right before; may sleep.
+    fn irq_bus_lock(&self, _offset: u32) {}
 
-    /// Brings the hardware up to date with what the callbacks under the descriptor's lock were
-    /// told.
+    /// Updates the hardware to the state that the callbacks under the descriptor's lock have
+    /// recorded.
     ///
-    /// Runs with the bus lock held, which is released right after; may sleep. Also called when
-    /// there is nothing to do, at the end of each threaded handler for example: that must be cheap.
-    ///
-    /// genirq does not learn of failures.
-    fn irq_bus_sync_unlock(&self, _offset: u32) {
-        build_error!(VTABLE_DEFAULT_ERROR)
-    }
+    /// Runs with the bus lock held, which the abstraction releases right after; may sleep. genirq
+    /// often calls it without a change, at the end of each threaded handler for example.
+    fn irq_bus_sync_unlock(&self, _offset: u32) {}
 }
 
 /// The callbacks of `struct irq_chip` for a `T`.
@@ -348,64 +327,44 @@ impl<T: IrqChip> IrqChipVTable<T> {
     const HAS_BUS: bool = T::HAS_IRQ_BUS_LOCK || T::HAS_IRQ_BUS_SYNC_UNLOCK;
 
     const VTABLE: bindings::irq_chip = bindings::irq_chip {
-        // What genirq calls the chip in its messages, where it has no more than a fixed name. What
-        // /proc/interrupts shows comes from `irq_print_chip`.
+        // Used in genirq's messages; /proc/interrupts shows what `irq_print_chip` prints.
         name: crate::str::as_char_ptr_in_const_context(c"gpio"),
-        irq_bus_lock: if Self::HAS_BUS {
-            Some(Self::irq_bus_lock_callback)
-        } else {
-            None
-        },
-        irq_bus_sync_unlock: if Self::HAS_BUS {
-            Some(Self::irq_bus_sync_unlock_callback)
-        } else {
-            None
-        },
+        irq_bus_lock: some_if(Self::HAS_BUS, Self::irq_bus_lock_callback),
+        irq_bus_sync_unlock: some_if(Self::HAS_BUS, Self::irq_bus_sync_unlock_callback),
         irq_request_resources: Some(Self::irq_request_resources_callback),
         irq_release_resources: Some(Self::irq_release_resources_callback),
-        irq_startup: if T::HAS_IRQ_STARTUP {
-            Some(Self::irq_startup_callback)
-        } else {
-            None
-        },
-        irq_shutdown: if T::HAS_IRQ_SHUTDOWN {
-            Some(Self::irq_shutdown_callback)
-        } else {
-            None
-        },
-        // `handle_edge_irq()` calls it without a look.
-        irq_ack: if T::HAS_IRQ_ACK || matches!(T::HANDLER, FlowHandler::Edge) {
-            Some(Self::irq_ack_callback)
-        } else {
-            None
-        },
+        irq_startup: some_if(T::HAS_IRQ_STARTUP, Self::irq_startup_callback),
+        irq_shutdown: some_if(T::HAS_IRQ_SHUTDOWN, Self::irq_shutdown_callback),
+        // `handle_edge_irq()` calls it unconditionally.
+        irq_ack: some_if(
+            T::HAS_IRQ_ACK || matches!(T::HANDLER, FlowHandler::Edge),
+            Self::irq_ack_callback,
+        ),
         irq_mask: Some(Self::irq_mask_callback),
         irq_unmask: Some(Self::irq_unmask_callback),
         irq_set_type: Some(Self::irq_set_type_callback),
         irq_print_chip: Some(Self::irq_print_chip_callback),
-        // Waking the system up is a matter of whatever carries the controller's own interrupt,
-        // there is nothing to tell the lines.
+        // The parent's interrupt wakes the system up; the lines need no setting for it.
         flags: (bindings::IRQCHIP_IMMUTABLE | bindings::IRQCHIP_SKIP_SET_WAKE) as usize,
         ..pin_init::zeroed()
     };
 
-    /// What `irq` of a `struct gpio_chip` has to be. It is only to be used in an [`Inner<T>`] that
-    /// has an `irq`.
+    /// Returns the `irq` of a `struct gpio_chip`, only for the `gc` of an [`Inner<T>`] that has an
+    /// `irq`.
     pub(super) fn template() -> bindings::gpio_irq_chip {
         bindings::gpio_irq_chip {
-            // C only reads it, because it is flagged as immutable.
+            // CAST: C only reads it, as it is flagged as immutable.
             chip: ptr::from_ref(const { &Self::VTABLE }).cast_mut(),
             handler: Some(match T::HANDLER {
                 FlowHandler::Level => bindings::handle_level_irq,
                 FlowHandler::Edge => bindings::handle_edge_irq,
-                FlowHandler::Simple => bindings::handle_simple_irq,
             }),
             default_type: bindings::IRQ_TYPE_NONE,
             ..pin_init::zeroed()
         }
     }
 
-    /// Returns what a callback is about: the chip, as C and Rust know it, and the line.
+    /// Returns the chip, as C and Rust know it, and the offset of the line.
     ///
     /// # Safety
     ///
@@ -415,10 +374,10 @@ impl<T: IrqChip> IrqChipVTable<T> {
     unsafe fn line<'a>(
         data: *mut bindings::irq_data,
     ) -> (*mut bindings::gpio_chip, &'a Inner<T>, u32) {
-        // genirq calls with the descriptor's lock or the bus lock. `irq_remove_chip()` takes the
-        // table from the descriptor under the former, and waits for the users of the latter. Only
-        // then the number and the chip's data are cleared, and `gpiochip_remove()`, or
-        // `gpiochip_add_data_with_key()` with an error, returns.
+        // genirq calls with the descriptor's lock or the bus lock held. `irq_remove_chip()` removes
+        // the table from the descriptor under the former, and waits for the users of the latter.
+        // Only then are the number and the chip's data cleared, and does `gpiochip_remove()`, or
+        // `gpiochip_add_data_with_key()` with an error, return.
         //
         // SAFETY: By the above, neither is changed during the callback.
         let (hwirq, gc) = unsafe { ((*data).hwirq, (*data).chip_data) };
@@ -433,8 +392,8 @@ impl<T: IrqChip> IrqChipVTable<T> {
 
     /// # Safety
     ///
-    /// To be called by genirq as `struct irq_chip::irq_bus_lock`, with the data of a line of a chip
-    /// that is within an `Inner<T>` with an `irq`.
+    /// Only for genirq, as `struct irq_chip::irq_bus_lock`, with the data of a line of a chip that
+    /// is within an `Inner<T>` with an `irq`.
     ///
     /// The other callbacks have the same requirements.
     unsafe extern "C" fn irq_bus_lock_callback(data: *mut bindings::irq_data) {
@@ -447,9 +406,7 @@ impl<T: IrqChip> IrqChipVTable<T> {
         if let Some(irq) = &inner.irq {
             irq.lock(offset);
         }
-        if T::HAS_IRQ_BUS_LOCK {
-            inner.chip.irq_bus_lock(offset);
-        }
+        inner.chip.irq_bus_lock(offset);
     }
 
     /// # Safety
@@ -462,9 +419,7 @@ impl<T: IrqChip> IrqChipVTable<T> {
         if cannot_sleep() {
             return;
         }
-        if T::HAS_IRQ_BUS_SYNC_UNLOCK {
-            inner.chip.irq_bus_sync_unlock(offset);
-        }
+        inner.chip.irq_bus_sync_unlock(offset);
         if let Some(irq) = &inner.irq {
             irq.unlock(offset);
         }
@@ -480,13 +435,11 @@ impl<T: IrqChip> IrqChipVTable<T> {
         from_result(|| {
             // SAFETY: `gc` is a registered chip, or one that is just being registered or removed.
             to_result(unsafe { bindings::gpiochip_reqres_irq(gc, offset) })?;
-            if T::HAS_IRQ_REQUEST_RESOURCES {
-                inner
-                    .chip
-                    .irq_request_resources(offset)
-                    // SAFETY: As above, and `gpiochip_reqres_irq()` has succeeded.
-                    .inspect_err(|_| unsafe { bindings::gpiochip_relres_irq(gc, offset) })?;
-            }
+            inner
+                .chip
+                .irq_request_resources(offset)
+                // SAFETY: As above, and `gpiochip_reqres_irq()` has succeeded.
+                .inspect_err(|_| unsafe { bindings::gpiochip_relres_irq(gc, offset) })?;
             Ok(0)
         })
     }
@@ -498,9 +451,7 @@ impl<T: IrqChip> IrqChipVTable<T> {
         // SAFETY: By the safety requirements of this callback.
         let (gc, inner, offset) = unsafe { Self::line(data) };
 
-        if T::HAS_IRQ_RELEASE_RESOURCES {
-            inner.chip.irq_release_resources(offset);
-        }
+        inner.chip.irq_release_resources(offset);
         // SAFETY: genirq releases what it has requested; the rest is as for the request.
         unsafe { bindings::gpiochip_relres_irq(gc, offset) };
     }
@@ -537,9 +488,7 @@ impl<T: IrqChip> IrqChipVTable<T> {
         // SAFETY: By the safety requirements of this callback.
         let (_, inner, offset) = unsafe { Self::line(data) };
 
-        if T::HAS_IRQ_ACK {
-            inner.chip.irq_ack(offset);
-        }
+        inner.chip.irq_ack(offset);
     }
 
     /// # Safety
@@ -577,9 +526,9 @@ impl<T: IrqChip> IrqChipVTable<T> {
         let (_, inner, offset) = unsafe { Self::line(data) };
 
         from_result(|| {
-            inner
-                .chip
-                .irq_set_type(offset, TriggerType::try_from(trigger)?)?;
+            let trigger = TriggerType::try_from(trigger)?;
+
+            inner.chip.irq_set_type(offset, trigger)?;
             Ok(bindings::IRQ_SET_MASK_OK as c_int)
         })
     }
@@ -602,74 +551,61 @@ impl<T: IrqChip> IrqChipVTable<T> {
     }
 }
 
-/// Whether the bus lock is out of question: genirq takes it in `disable_irq_nosync()`, too, which
-/// handlers may call.
+/// Returns whether the bus lock cannot be taken: genirq also calls `irq_bus_lock()` in
+/// `disable_irq_nosync()`, which handlers may call.
 ///
-/// Gives the same answer when an operation of genirq begins and when it ends.
+/// The result does not change between the beginning and the end of an operation of genirq.
 fn cannot_sleep() -> bool {
-    // SAFETY: There are no safety requirements for this FFI call.
-    (unsafe { bindings::in_interrupt() })
-        // SAFETY: As above.
-        || (unsafe { bindings::irqs_disabled() })
+    // SAFETY: There are no safety requirements for these FFI calls.
+    unsafe { bindings::in_interrupt() || bindings::irqs_disabled() }
 }
 
 /// The lock classes of one kind of chip, see [`lock_classes!`](crate::gpio::lock_classes).
-pub struct LockClasses {
-    /// Of the descriptors' locks.
-    lock: Pin<&'static LockClassKey>,
-    /// Of the mutexes for requests.
-    request: Pin<&'static LockClassKey>,
-}
+///
+/// The first is that of the descriptors' locks, the second that of the mutexes for requests.
+pub struct LockClasses([Pin<&'static LockClassKey>; 2]);
 
 impl LockClasses {
     #[doc(hidden)]
-    pub const fn new(
-        lock: Pin<&'static LockClassKey>,
-        request: Pin<&'static LockClassKey>,
-    ) -> Self {
-        Self { lock, request }
+    pub const fn new(classes: [Pin<&'static LockClassKey>; 2]) -> Self {
+        Self(classes)
     }
 
     pub(super) fn as_ptrs(&self) -> [*mut bindings::lock_class_key; 2] {
-        [self.lock.as_ptr(), self.request.as_ptr()]
+        self.0.map(|class| class.as_ptr())
     }
 }
 
-/// Makes lock classes for the interrupts of the chips that are registered from here.
+/// Creates lock classes for the interrupts of the chips that are registered from here.
 ///
-/// A chip may use the interrupts and lines of another one from its callbacks, as an expander does
-/// that is connected to another one. Lockdep tells their locks apart if the two are registered from
-/// different places.
+/// A chip may use the lines of another one in its callbacks, as an expander behind an expander
+/// does. Lockdep distinguishes their locks if the two are registered from different places.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! gpio_lock_classes {
     () => {
-        $crate::gpio::LockClasses::new(
-            $crate::static_lock_class!(),
-            $crate::static_lock_class!(),
-        )
+        $crate::gpio::LockClasses::new([$crate::static_lock_class!(), $crate::static_lock_class!()])
     };
 }
 
-/// The interrupts of a chip's lines, as seen from the driver that raises them.
+/// The handle by which a driver raises the interrupts of its chip.
 ///
-/// It is part of the driver's own state, thus is there before the chip is registered and after it
-/// is gone, when a device may raise interrupts as well. In between it knows the chip's IRQ domain:
-/// [`Registration::with_irq`](super::Registration::with_irq) puts it in, and dropping the
-/// registration takes it out and waits for calls of [`Self::handle_irq`] in progress, before
-/// gpiolib frees the domain. Hence a driver needs no ordering of its own between the two.
+/// As a part of the driver's state it exists before the chip is registered and after it is removed.
+/// [`Registration::with_irq`](super::Registration::with_irq) connects it to the chip's IRQ domain.
+/// Dropping the registration disconnects it and waits for calls of [`Self::handle_irq`] in progress
+/// before gpiolib frees the domain. So a driver may call it at any time.
 ///
 /// # Invariants
 ///
-/// `lines` is null, or points to an `IrqLines` that stays alive at least until an RCU grace
-/// period has passed after the pointer was taken out.
+/// `lines` is null, or points to an `IrqLines` that lives at least until an RCU grace period has
+/// passed after the pointer was removed.
 #[pin_data]
 pub struct IrqDomain {
     lines: Atomic<*mut IrqLines>,
 }
 
 impl IrqDomain {
-    /// Creates one without a chip.
+    /// Creates an initialiser that is not connected to a chip.
     #[inline]
     pub fn new() -> impl PinInit<Self> {
         // INVARIANT: Null is allowed.
@@ -678,25 +614,21 @@ impl IrqDomain {
         })
     }
 
-    /// Raises the interrupt of the line at `offset`: runs its flow handler, and thereby the
-    /// handlers of its consumers, before it returns.
+    /// Raises the interrupt of the line at `offset`, as `generic_handle_domain_irq_safe()` does: runs
+    /// its flow handler, and so the handlers of its consumers, before it returns.
     ///
-    /// An interrupt that is raised while the chip is still being registered, when the first
-    /// consumers are already there, is raised once that is done; it is not lost.
+    /// While the chip is being registered, records the interrupt and raises it afterwards.
     ///
     /// # Context
     ///
     /// Any but NMI, with interrupts on or off. Handlers run with interrupts off, on this processor.
-    /// The flow handler calls the callbacks of [`IrqChip`] that run under the descriptor's lock,
-    /// thus none of the locks that they or the handlers take may be held, and those callbacks must
-    /// not call it.
+    /// The flow handler calls the callbacks of [`IrqChip`] that run under the descriptor's lock:
+    /// the caller must not hold a lock that they or the handlers take, and they must not call this.
     ///
     /// # Errors
     ///
-    /// - [`ENODEV`] if no chip is registered, not yet or not any more.
-    /// - [`EINVAL`] if the chip has no such line, or nobody has ever asked for its interrupt.
-    ///
-    /// Follows `generic_handle_domain_irq_safe()`.
+    /// - [`ENODEV`] if no chip is registered.
+    /// - [`EINVAL`] if the chip has no such line, or its interrupt was never requested.
     pub fn handle_irq(&self, offset: u32) -> Result {
         let _guard = rcu::read_lock();
         let lines = self.lines.load(Acquire);
@@ -704,13 +636,13 @@ impl IrqDomain {
         if lines.is_null() {
             return Err(ENODEV);
         }
-        // SAFETY: By the type invariant, `lines` was alive when it was read, and stays so until the
-        // read-side critical section ends.
+        // SAFETY: By the type invariant `lines` lives at least until the read-side critical section
+        // ends.
         unsafe { &*lines }.handle_irq(offset)
     }
 }
 
-/// What a chip with interrupts needs besides the driver's own state.
+/// The state of a chip's interrupts.
 ///
 /// # Invariants
 ///
@@ -718,40 +650,39 @@ impl IrqDomain {
 /// - `domain` is null, or the chip's IRQ domain, which lives until [`Self::withdraw`] has returned.
 #[pin_data(PinnedDrop)]
 pub(super) struct IrqLines {
-    /// Where the driver finds the lines.
+    /// The driver's handle.
     slot: NonNull<IrqDomain>,
     domain: Atomic<*mut bindings::irq_domain>,
-    /// Lines whose interrupt was raised before there was a domain.
+    /// Lines whose interrupt was raised while there was no domain.
     #[pin]
     early: RawSpinLock<BitmapVec>,
-    /// The bus lock of each line, as a bit on which `wait_on_bit_lock()` waits.
+    /// The bus lock of each line: a bit on which `wait_on_bit_lock()` waits.
     ///
-    /// A lock of the chip would let a line whose other side is slow stall all others: genirq takes
-    /// it at the end of a threaded handler, too. Mutexes would cost tens of bytes for each line, of
-    /// which a chip may have 65535.
+    /// With one lock per chip a slow line would block all others, as genirq also takes it at the end
+    /// of a threaded handler. Mutexes would take tens of bytes for each of up to 65535 lines.
     locks: BitmapVec,
     #[pin]
     _pin: PhantomPinned,
 }
 
-// SAFETY: All that is changed is changed atomically or under a lock; the pointers are valid on
-// every thread.
+// SAFETY: All fields are modified atomically or under a lock; the pointers are valid on every
+// thread.
 unsafe impl Send for IrqLines {}
 
 // SAFETY: As above.
 unsafe impl Sync for IrqLines {}
 
 impl IrqLines {
-    /// Creates the state of that many lines, and puts it into `slot`. May sleep.
+    /// Creates the state of `lines` lines, and connects `slot` to it. May sleep.
     ///
     /// # Errors
     ///
-    /// - [`EBUSY`] if the lines of another chip are in `slot`.
-    /// - [`ENOMEM`] if there is no memory.
+    /// - [`EBUSY`] if `slot` is connected to another chip.
+    /// - [`ENOMEM`] if an allocation fails.
     ///
     /// # Safety
     ///
-    /// `slot` must stay valid for as long as the returned value lives.
+    /// `slot` must stay valid as long as the returned value lives.
     pub(super) unsafe fn new(slot: &IrqDomain, lines: usize) -> Result<Pin<KBox<Self>>> {
         let early = BitmapVec::new(lines, GFP_KERNEL)?;
         let lines = KBox::pin_init(
@@ -767,28 +698,28 @@ impl IrqLines {
         )?;
         let new = ptr::from_ref(&*lines).cast_mut();
 
-        // INVARIANT: Dropping the lines takes them out, and waits for a grace period.
+        // INVARIANT: Dropping the lines removes the pointer and waits for a grace period.
         match slot.lines.cmpxchg(ptr::null_mut(), new, Full) {
             Ok(_) => Ok(lines),
             Err(_) => Err(EBUSY),
         }
     }
 
-    /// Takes the lines out of the driver's hands, and waits for interrupts that are just being
-    /// raised. Sleeps.
+    /// Disconnects the driver's handle, and waits for calls of [`IrqDomain::handle_irq`] in
+    /// progress. Sleeps.
     pub(super) fn withdraw(&self) {
         // SAFETY: By the type invariant.
         let slot = unsafe { self.slot.as_ref() };
         let old = ptr::from_ref(self).cast_mut();
 
-        // Other lines may be in the slot, when `new()` has found it taken.
+        // If `new()` failed with `EBUSY`, the slot is connected to other lines.
         if slot.lines.cmpxchg(old, ptr::null_mut(), Full).is_ok() {
             // SAFETY: There are no safety requirements for this FFI call.
             unsafe { bindings::synchronize_rcu() };
         }
     }
 
-    /// Raises the interrupts of the lines from now on, and those that came too early for it.
+    /// Sets the domain, and raises the interrupts that were recorded before.
     ///
     /// # Safety
     ///
@@ -798,16 +729,16 @@ impl IrqLines {
         // INVARIANT: By the safety requirements.
         self.early.with(|_| self.domain.store(domain, Release));
 
-        // There are no new ones.
+        // No bits are set after this.
         let mut next = 0;
         while let Some(line) = self.early.with(|early| early.next_bit(next)) {
-            // A line whose interrupt no consumer wants is no reason to complain.
+            // Fails for a line whose interrupt was never requested.
             let _ = dispatch(domain, line as u32);
             next = line + 1;
         }
     }
 
-    /// See [`IrqDomain::handle_irq`]; to be called under RCU.
+    /// See [`IrqDomain::handle_irq`]. The caller must be in an RCU read-side critical section.
     fn handle_irq(&self, line: u32) -> Result {
         let mut domain = self.domain.load(Acquire);
 
@@ -832,10 +763,10 @@ impl IrqLines {
 
     /// Takes the bus lock of a line.
     ///
-    /// Sleeps, uninterruptibly: genirq has no way to tell its callers that they were interrupted.
+    /// Sleeps uninterruptibly: genirq cannot fail its operation here.
     fn lock(&self, line: u32) {
-        // SAFETY: `line` is one of the chip, thus of the bitmap, which lives as long as `self`. All
-        // other accesses of the bitmap are atomic.
+        // SAFETY: `line` is within the bitmap, which lives as long as `self`. All other accesses to
+        // the bitmap are atomic.
         unsafe {
             bindings::wait_on_bit_lock(
                 self.locks.as_ptr().cast_mut(),
@@ -845,26 +776,24 @@ impl IrqLines {
         };
     }
 
-    /// Releases the bus lock of a line, and wakes the first one that waits for it.
+    /// Releases the bus lock of a line, and wakes a waiter.
     fn unlock(&self, line: u32) {
         // SAFETY: As in `lock()`.
-        unsafe {
-            bindings::clear_and_wake_up_bit(line as c_int, self.locks.as_ptr().cast_mut())
-        };
+        unsafe { bindings::clear_and_wake_up_bit(line as c_int, self.locks.as_ptr().cast_mut()) };
     }
 }
 
 #[pinned_drop]
 impl PinnedDrop for IrqLines {
     fn drop(self: Pin<&mut Self>) {
-        // When the chip could not be registered, this was not done yet.
+        // Not yet done if the registration failed.
         self.withdraw();
     }
 }
 
 /// Runs the flow handler of a line.
 fn dispatch(domain: *mut bindings::irq_domain, line: u32) -> Result {
-    // SAFETY: `domain` is the chip's, by the type invariant of `IrqLines`, from where the callers
-    // have it; it is not freed while they run.
+    // SAFETY: The callers got `domain` from an `IrqLines`. By its type invariant it is the chip's,
+    // and is not freed before `withdraw()` has waited for them.
     to_result(unsafe { bindings::generic_handle_domain_irq_safe(domain, line as usize) })
 }

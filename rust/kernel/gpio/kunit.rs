@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of the abstractions, from the outside: a chip that writes down what it is told is
-//! registered with gpiolib, and used through gpiolib and genirq as any consumer would.
+//! Tests of the abstractions through gpiolib and genirq, with a chip that logs its callbacks.
 
 use super::*;
 use crate::{
@@ -50,13 +49,13 @@ use core::{
 
 const LABEL: &CStr = c"rust-gpio-kunit";
 
-/// More than there are bits in a word.
+/// More than the bits of a word.
 const LINES: u16 = 70;
 
 /// No line.
 const NONE: u32 = u32::MAX;
 
-/// What a chip may be told.
+/// The callbacks of a chip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 enum Op {
@@ -80,12 +79,12 @@ enum Op {
     IrqSync,
 }
 
-/// Whether a line is in a set.
+/// Returns whether a line is in a set.
 fn has(set: &Bitmap, line: u32) -> bool {
     set.next_bit(line as usize) == Some(line as usize)
 }
 
-/// What a chip was told, in order; can be written in any context.
+/// The log of a chip's callbacks, in order. Any context can write to it.
 struct Log {
     used: Atomic<usize>,
     entries: [Atomic<u32>; 64],
@@ -105,7 +104,7 @@ impl Log {
         }
     }
 
-    /// Whether it is exactly that, and nothing else; starts anew.
+    /// Returns whether the log is exactly `expected`, and clears it.
     fn was(&self, expected: &[(Op, u32)]) -> bool {
         let used = self.used.xchg(0, Full);
         let same = used == expected.len()
@@ -131,17 +130,17 @@ struct Recorder {
     #[pin]
     domain: IrqDomain,
     log: Log,
-    /// The lines that are outputs, and those that are high.
+    /// Lines that are outputs, and lines that are high.
     outputs: BitmapVec,
     high: BitmapVec,
     /// The length of the last mask.
     wanted: Atomic<usize>,
     /// The line that cannot be used as interrupt.
     refused: Atomic<u32>,
-    /// How many interrupts are requested, and how many are started.
+    /// Numbers of requested and of started interrupts.
     requested: Atomic<i32>,
     started: Atomic<i32>,
-    /// The line that is slow: its `irq_bus_sync_unlock()` and `get()` say so, and wait.
+    /// A slow line: its `irq_bus_sync_unlock()` and `get()` signal that they run, and wait.
     slow: Atomic<u32>,
     #[pin]
     slow_entered: Completion,
@@ -301,7 +300,7 @@ impl IrqChip for Recorder {
 
     fn irq_set_type(&self, offset: u32, trigger: TriggerType) -> Result {
         self.log.add(Op::IrqType, offset);
-        if trigger.is_level() {
+        if matches!(trigger, TriggerType::LevelHigh | TriggerType::LevelLow) {
             Err(EINVAL)
         } else {
             Ok(())
@@ -323,9 +322,9 @@ impl IrqChip for Recorder {
 struct Edge {
     #[pin]
     domain: IrqDomain,
-    /// The interrupt of another chip, which those of this one need; or none.
+    /// An interrupt of another chip, on which those of this one depend, if any.
     parent: Atomic<u32>,
-    /// What `set_config()` got last.
+    /// The last argument of `set_config()`.
     debounce: Atomic<u32>,
     /// Whether `init_valid_mask()` fails.
     refuses: bool,
@@ -450,7 +449,7 @@ impl IrqChip for Bare {
     }
 }
 
-/// A chip that can do nothing but tell the direction of its lines.
+/// A chip that implements `get_direction()` only.
 struct Mute;
 
 #[vtable]
@@ -469,7 +468,7 @@ fn info<'a>() -> ChipInfo<'a> {
     }
 }
 
-/// A device that a chip can be registered for.
+/// A device to register chips for.
 struct Parent(faux::Registration);
 
 impl Parent {
@@ -487,7 +486,7 @@ fn register(parent: &Parent, chip: &Arc<Recorder>) -> Result<Registration<Record
     Registration::with_irq(parent.device(), chip.clone(), info(), lock_classes!())
 }
 
-/// A line, requested from the chip that is registered with the label of these tests.
+/// A line, requested from the chip with the label of these tests.
 struct Line {
     device: *mut bindings::gpio_device,
     desc: *mut bindings::gpio_desc,
@@ -518,7 +517,7 @@ impl Line {
                 0,
             )
         });
-        // The reference to the device that comes from finding it keeps the descriptor valid.
+        // The reference to the device, taken on finding it, keeps the descriptor valid.
         desc.map(|desc| Self { device, desc })
             // SAFETY: The reference is not needed then.
             .inspect_err(|_| unsafe { bindings::gpio_device_put(device) })
@@ -547,7 +546,7 @@ impl Line {
         Ok(value != 0)
     }
 
-    /// The number of its interrupt.
+    /// Returns the number of its interrupt.
     fn irq(&self) -> Result<c_uint> {
         // SAFETY: As above.
         let irq = unsafe { bindings::gpiod_to_irq(self.desc) };
@@ -571,7 +570,7 @@ impl Drop for Line {
 struct Consumer {
     irq: c_uint,
     count: Arc<Atomic<u32>>,
-    /// Whether the handler disables its interrupt.
+    /// Makes the handler disable its interrupt.
     disables: bool,
 }
 
@@ -588,7 +587,7 @@ impl irq::Handler for Consumer {
 
 /// A consumer whose handler may be forced into a thread.
 struct Forced {
-    /// The task that the handler ran in.
+    /// The task in which the handler ran.
     task: Arc<Atomic<i32>>,
 }
 
@@ -601,7 +600,7 @@ impl irq::Handler for Forced {
 
 /// Requests an interrupt; the result has to be dropped before the chip is removed.
 ///
-/// The handler is not forced into a thread: it has run when the interrupt was raised.
+/// The handler is not forced into a thread: it has returned once the interrupt was raised.
 fn consume(
     dev: &Device<Bound>,
     irq: c_uint,
@@ -629,10 +628,10 @@ fn consume(
 
 fn set_type(irq: c_uint, trigger: TriggerType) -> Result {
     // SAFETY: There are no safety requirements for this FFI call.
-    to_result(unsafe { bindings::irq_set_irq_type(irq, trigger.as_raw()) })
+    to_result(unsafe { bindings::irq_set_irq_type(irq, trigger as u32) })
 }
 
-/// Requests an interrupt and leaves it to the removal of the chip to free it.
+/// Requests an interrupt, which the removal of the chip frees.
 fn request_for_good(irq: c_uint) -> Result {
     extern "C" fn handler(_irq: c_int, _cookie: *mut c_void) -> c_uint {
         bindings::irqreturn_IRQ_HANDLED
@@ -651,7 +650,7 @@ fn request_for_good(irq: c_uint) -> Result {
     })
 }
 
-/// Runs `job` in the background; the result is completed when it is done.
+/// Runs `job` in a work item, which completes the result at its end.
 fn spawn(job: impl FnOnce() + Send + 'static) -> Result<Arc<Completion>> {
     let done = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
     let end = done.clone();
@@ -663,9 +662,18 @@ fn spawn(job: impl FnOnce() + Send + 'static) -> Result<Arc<Completion>> {
     Ok(done)
 }
 
-/// Gives others the time to do what they are not supposed to do.
+/// Gives other tasks time to fail the test.
 fn a_while() {
     fsleep(Delta::from_millis(30));
+}
+
+/// Returns the name of a line, as gpiolib reads it.
+fn name_of(names: &LineNames, offset: usize) -> Option<&CStr> {
+    // SAFETY: The caller passes the offset of a line, of which each has an entry.
+    let name = unsafe { *names.as_ptr().add(offset) };
+
+    // SAFETY: An entry that is not null is a string that lives as long as `names`.
+    (!name.is_null()).then(|| unsafe { CStr::from_char_ptr(name) })
 }
 
 #[macros::kunit_tests(rust_kernel_gpio)]
@@ -678,7 +686,7 @@ mod tests {
             let trigger = TriggerType::try_from(raw);
 
             assert_eq!(trigger.is_ok(), matches!(raw, 0..=4 | 8));
-            assert_eq!(trigger.map_or(raw, TriggerType::as_raw), raw);
+            assert_eq!(trigger.map_or(raw, |trigger| trigger as u32), raw);
         }
         assert_eq!(TriggerType::try_from(u32::MAX), Err(EINVAL));
     }
@@ -690,15 +698,14 @@ mod tests {
         let many = LineNames::new((0..65535).map(|line| (line % 2 == 0).then_some(c"0123456789")))?;
 
         assert_eq!(some.len(), 4);
-        assert!(some.get(0).is_none());
-        assert!(some.get(1) == Some(c"a"));
-        assert!(some.get(2).is_none());
-        assert!(some.get(3) == Some(c"long name"));
-        assert!(some.get(4).is_none());
-        assert!(none.is_empty());
+        assert!(name_of(&some, 0).is_none());
+        assert!(name_of(&some, 1) == Some(c"a"));
+        assert!(name_of(&some, 2).is_none());
+        assert!(name_of(&some, 3) == Some(c"long name"));
+        assert_eq!(none.len(), 0);
         assert_eq!(many.len(), 65535);
-        assert!(many.get(65533).is_none());
-        assert!(many.get(65534) == Some(c"0123456789"));
+        assert!(name_of(&many, 65533).is_none());
+        assert!(name_of(&many, 65534) == Some(c"0123456789"));
         Ok(())
     }
 
@@ -728,7 +735,7 @@ mod tests {
         drop(line);
         let freed = chip.log.was(&[(Op::Free, 69)]);
 
-        // The direction was asked for at registration.
+        // Registration reads the direction.
         let output = Line::request(1)?;
         // SAFETY: The descriptor is valid.
         let direction = unsafe { bindings::gpiod_get_direction(output.desc) };
@@ -812,7 +819,7 @@ mod tests {
         // SAFETY: The chip is registered.
         let callback = unsafe { (*gc).get_multiple }.ok_or(ENOTSUPP)?;
 
-        // What a consumer passes that has the first four lines: no second word of values.
+        // As from a consumer of the first four lines: there is no second word of values.
         let mut mask = [0b1110usize, 0];
         let mut bits = [!0b0100usize, !0];
         chip.high.set_bit_atomic(0);
@@ -874,7 +881,7 @@ mod tests {
             lock_classes!(),
         )
         .err();
-        // Neither has kept the chip's domain.
+        // Neither failure keeps the chip's domain connected.
         let good = register(&parent, &chip);
         let is_good = good.is_ok();
         drop(good);
@@ -952,7 +959,7 @@ mod tests {
             (Op::IrqRelease, 5),
             (Op::IrqSync, 5),
         ]);
-        // Nothing of the interrupt is left that would forbid it.
+        // The line is no longer marked as interrupt, which would prevent this.
         let output_after = line.output(true);
 
         line.input()?;
@@ -1143,7 +1150,7 @@ mod tests {
         let chip = Recorder::new()?;
         let first = register(&parent, &chip)?;
         let second = register(&parent, &chip).err();
-        // That has not thrown the first one out.
+        // The failure does not disconnect the first one.
         let still = chip.domain.handle_irq(0);
         drop(first);
         let gone = chip.domain.handle_irq(0);
@@ -1169,7 +1176,7 @@ mod tests {
         let irq = line.irq()?;
         let consumer = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false)?;
 
-        // The lines of another chip, which is just being registered, as it were.
+        // The lines of another chip that is being registered.
         let other = KBox::pin_init(IrqDomain::new(), GFP_KERNEL)?;
         // SAFETY: `other` outlives `lines`.
         let lines = unsafe { irqchip::IrqLines::new(&other, LINES.into())? };
@@ -1213,7 +1220,7 @@ mod tests {
             let _ = set_type(irqs[0], TriggerType::EdgeRising);
         })?;
         chip.slow_entered.wait_for_completion();
-        // Would wait for ever if the lock were that of the chip.
+        // Would deadlock if the lock were one per chip.
         let other_line = set_type(irqs[1], TriggerType::EdgeRising);
         chip.log.used.store(0, Relaxed);
         let second = spawn(move || {
@@ -1257,7 +1264,7 @@ mod tests {
             drop(chip_of_lines);
             flag.store(1, Relaxed);
         })?;
-        // Grace periods are part of a removal that waits for nobody.
+        // Even a removal that waits for no callback takes grace periods.
         for _ in 0..8 {
             a_while();
         }
@@ -1296,7 +1303,7 @@ mod tests {
         ]);
         let get = line.get();
         drop(line);
-        // Finds nothing to free any more.
+        // The removal has freed the interrupt.
         drop(consumer);
         drop(parent);
 
@@ -1320,7 +1327,7 @@ mod tests {
         chip.slow_entered.wait_for_completion();
 
         let removal = spawn(move || drop(chip_of_lines))?;
-        // Grace periods come before.
+        // Grace periods have to pass first.
         for _ in 0..8 {
             a_while();
         }
@@ -1353,7 +1360,7 @@ mod tests {
 
             let theirs = chip.clone();
             let device = spawn(move || {
-                // What the device raises before there is a consumer is not an error of the chip.
+                // Fails while there is no consumer.
                 while theirs.domain.handle_irq(0) != Err(ENODEV) {
                     fsleep(Delta::from_micros(20));
                 }
@@ -1407,7 +1414,7 @@ mod tests {
         Ok(())
     }
 
-    /// `handle_edge_irq()` calls `irq_ack` whether it is there or not.
+    /// `handle_edge_irq()` calls `irq_ack` even if it is not set.
     #[test]
     fn edges_need_no_acknowledgement() -> Result {
         let parent = Parent::new()?;
@@ -1485,7 +1492,7 @@ mod tests {
         Ok(())
     }
 
-    /// Lockdep takes it for recursion if all chips have the same classes.
+    /// With one lock class for all chips, lockdep reports a recursion.
     #[test]
     fn chips_may_nest() -> Result {
         let parent = Parent::new()?;
@@ -1510,7 +1517,7 @@ mod tests {
         let requested = request_for_good(line.irq()?);
         let nested = inner.requested.load(Relaxed);
         drop(line);
-        // Frees the one of the inner chip, too.
+        // Frees the interrupt of the inner chip, too.
         drop(outer_of_lines);
         let left = inner.requested.load(Relaxed);
         // SAFETY: As above.
@@ -1533,7 +1540,7 @@ mod tests {
         drop(parent);
         let gone = Line::request(0).err();
         let raised = chip.domain.handle_irq(0);
-        // Nothing is left for kmemleak.
+        // Nothing leaks.
         drop(ManuallyDrop::into_inner(registration));
 
         assert!(is_there);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What drivers of interrupt controllers share, whatever kind of device they are part of.
+//! Types for drivers of interrupt controllers.
 //!
 //! C header: [`include/linux/irq.h`](srctree/include/linux/irq.h)
 
@@ -9,10 +9,10 @@ use crate::{
     prelude::*, //
 };
 
-/// What an interrupt line is to react to: one of the sense values of `IRQ_TYPE_*`.
+/// The trigger of an interrupt line: one of the sense values of `IRQ_TYPE_*`.
 ///
-/// genirq hands it to the controller's driver when a consumer requests an interrupt with a trigger,
-/// or changes it with `irq_set_irq_type()`.
+/// genirq passes it to the controller's driver when a consumer requests an interrupt, or calls
+/// `irq_set_irq_type()`.
 ///
 /// # Examples
 ///
@@ -20,9 +20,7 @@ use crate::{
 /// use kernel::irq::TriggerType;
 ///
 /// assert_eq!(TriggerType::try_from(0x3)?, TriggerType::EdgeBoth);
-/// assert_eq!(TriggerType::LevelLow.as_raw(), 0x8);
-/// assert!(TriggerType::EdgeBoth.is_edge());
-/// assert!(TriggerType::LevelHigh.is_level());
+/// assert_eq!(TriggerType::LevelLow as u32, 0x8);
 ///
 /// // A line cannot be sensitive to both levels.
 /// assert_eq!(TriggerType::try_from(0xc), Err(EINVAL));
@@ -31,43 +29,23 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum TriggerType {
-    /// No trigger: the line raises no interrupt, or keeps what firmware has set up.
+    /// No trigger, or the one that firmware has set.
     None = bindings::IRQ_TYPE_NONE,
 
-    /// The line going from low to high.
+    /// Low to high.
     EdgeRising = bindings::IRQ_TYPE_EDGE_RISING,
 
-    /// The line going from high to low.
+    /// High to low.
     EdgeFalling = bindings::IRQ_TYPE_EDGE_FALLING,
 
-    /// The line changing in either direction.
+    /// Either direction.
     EdgeBoth = bindings::IRQ_TYPE_EDGE_BOTH,
 
-    /// The line being high, for as long as it is.
+    /// While the line is high.
     LevelHigh = bindings::IRQ_TYPE_LEVEL_HIGH,
 
-    /// The line being low, for as long as it is.
+    /// While the line is low.
     LevelLow = bindings::IRQ_TYPE_LEVEL_LOW,
-}
-
-impl TriggerType {
-    /// The value that C uses for it.
-    #[inline]
-    pub const fn as_raw(self) -> u32 {
-        self as u32
-    }
-
-    /// Whether one change of the line is one interrupt.
-    #[inline]
-    pub const fn is_edge(self) -> bool {
-        matches!(self, Self::EdgeRising | Self::EdgeFalling | Self::EdgeBoth)
-    }
-
-    /// Whether the interrupt repeats for as long as the line keeps its level.
-    #[inline]
-    pub const fn is_level(self) -> bool {
-        matches!(self, Self::LevelHigh | Self::LevelLow)
-    }
 }
 
 impl TryFrom<u32> for TriggerType {
@@ -77,8 +55,7 @@ impl TryFrom<u32> for TriggerType {
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if `raw` is none of them, a combination of them other than
-    /// `IRQ_TYPE_EDGE_BOTH`, or has bits beyond `IRQ_TYPE_SENSE_MASK`.
+    /// [`EINVAL`] for other values.
     fn try_from(raw: u32) -> Result<Self> {
         match raw {
             bindings::IRQ_TYPE_NONE => Ok(Self::None),
