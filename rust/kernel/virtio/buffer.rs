@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Buffers that travel through a virtqueue.
+//! Buffers for virtqueues.
 
 use crate::{
     alloc::{
@@ -20,7 +20,7 @@ use core::{
     }, //
 };
 
-/// An owned buffer that can be handed to a device through a [`Queue`](super::Queue).
+/// An owned buffer for a [`Queue`](super::Queue).
 ///
 /// Most drivers use [`Message`] and need not implement this.
 ///
@@ -34,33 +34,33 @@ use core::{
 ///   the kernel's linear mapping, and shares no DMA cache line with memory that the CPU may write
 ///   while the device owns the buffer,
 /// - no reference to that memory exists while the device owns the buffer, nor afterwards: a hostile
-///   device may go on writing to memory that an IOMMU still maps, or that none protects,
-/// - all bytes of all segments are initialised (what is not may leak kernel memory to the device),
+///   device may still write to it while an IOMMU maps it, or without an IOMMU,
+/// - all bytes of all segments are initialised: others would leak kernel memory to the device,
 /// - the segments of a given raw buffer never change.
 pub unsafe trait Buffer: Sized + Send + 'static {
-    /// Gives up the ownership of the buffer in exchange for a token that identifies it.
+    /// Gives up the ownership of the buffer. Returns a token that identifies it.
     fn into_raw(self) -> NonNull<c_void>;
 
     /// Takes the ownership of a buffer back.
     ///
     /// # Safety
     ///
-    /// `raw` must come from [`Buffer::into_raw`] of the same type, the device must have given the
-    /// buffer back (or been reset), and `from_raw` must not be called twice for one `into_raw`.
+    /// `raw` must come from [`Buffer::into_raw`] of the same type, the device must have returned the
+    /// buffer or been reset, and `from_raw` must not be called twice for one `into_raw`.
     unsafe fn from_raw(raw: NonNull<c_void>) -> Self;
 
     /// Adds all segments to `list`: first those that the device reads, then those that it writes.
     ///
     /// # Safety
     ///
-    /// `raw` must come from [`Buffer::into_raw`] of the same type, not yet taken back.
+    /// `raw` must come from [`Buffer::into_raw`] of the same type, and not have been taken back.
     unsafe fn segments(raw: NonNull<c_void>, list: &mut SegmentList);
 
     /// Returns the length of all segments that the device writes, in bytes.
     fn writable_len(&self) -> usize;
 }
 
-/// The segments of a [`Buffer`], in the order in which the device sees them.
+/// The segments of a [`Buffer`], in order.
 pub struct SegmentList {
     tables: [MaybeUninit<bindings::scatterlist>; Self::MAX],
     readable: usize,
@@ -69,7 +69,7 @@ pub struct SegmentList {
 }
 
 impl SegmentList {
-    /// The most segments that a buffer can have.
+    /// The maximum number of segments.
     pub const MAX: usize = 8;
 
     pub(super) fn new() -> Self {
@@ -81,7 +81,7 @@ impl SegmentList {
         }
     }
 
-    /// Adds memory that the device reads. An empty segment is left out.
+    /// Adds memory that the device reads. Skips an empty segment.
     #[inline]
     pub fn readable(&mut self, addr: NonNull<c_void>, len: usize) {
         if self.writable > 0 {
@@ -90,24 +90,20 @@ impl SegmentList {
         self.readable += self.put(addr, len);
     }
 
-    /// Adds memory that the device writes. An empty segment is left out.
+    /// Adds memory that the device writes. Skips an empty segment.
     #[inline]
     pub fn writable(&mut self, addr: NonNull<c_void>, len: usize) {
         self.writable += self.put(addr, len);
     }
 
-    /// Returns how many segments were added.
+    /// Returns the number of segments added.
     fn put(&mut self, addr: NonNull<c_void>, len: usize) -> usize {
-        let Ok(bytes) = c_uint::try_from(len) else {
-            self.error = Err(EINVAL);
-            return 0;
-        };
-
         if len == 0 || self.error.is_err() {
             return 0;
         }
 
-        let Some(table) = self.tables.get_mut(self.readable + self.writable) else {
+        let table = self.tables.get_mut(self.readable + self.writable);
+        let (Some(table), Ok(bytes)) = (table, c_uint::try_from(len)) else {
             self.error = Err(EINVAL);
             return 0;
         };
@@ -122,8 +118,8 @@ impl SegmentList {
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if there is none, if there are too many, if one is of 4 GiB or more, or if they
-    /// are in the wrong order.
+    /// [`EINVAL`] if there is none, if there are too many, if one has 4 GiB or more, or if they are
+    /// in the wrong order.
     #[inline]
     pub(super) fn len(&self) -> Result<usize> {
         self.error?;
@@ -133,7 +129,8 @@ impl SegmentList {
         }
     }
 
-    /// Returns a table of one entry for each segment, and how many the device reads and writes.
+    /// Returns a table of one entry for each segment, and how many of them the device reads and
+    /// writes.
     #[inline]
     pub(super) fn tables(
         &mut self,
@@ -152,13 +149,11 @@ impl SegmentList {
     }
 }
 
-/// Physically contiguous pages that hold nothing but what a device may see.
+/// Physically contiguous pages that only hold memory for a device.
 ///
-/// Behind an IOMMU a device sees, and may write, whole pages. Those of the slab allocator have
-/// other objects too, with pointers and locks.
+/// An IOMMU maps whole pages, and pages of the slab allocator also hold other objects.
 ///
-/// There are no references to the memory, only copies in and out: a hostile device may write to it
-/// at any time, also when it does not own it.
+/// All accesses copy, as there must be no references: a hostile device may write at any time.
 ///
 /// # Invariants
 ///
@@ -169,21 +164,21 @@ struct DmaPages {
 }
 
 impl DmaPages {
-    /// Allocates pages, full of zeroes, with room for `len` bytes.
+    /// Allocates zeroed pages with room for `len` bytes.
     fn new(len: usize, flags: Flags) -> Result<Self, AllocError> {
         let pages = len.div_ceil(PAGE_SIZE).max(1).next_power_of_two();
         let order = pages.trailing_zeros();
 
-        // The page allocator warns of what it can never do.
+        // The page allocator would warn.
         if order > bindings::MAX_PAGE_ORDER {
             return Err(AllocError);
         }
 
-        // SAFETY: There are no requirements. Other pages than those of the linear mapping are not
-        // returned, whatever the flags say.
+        // SAFETY: There are no requirements. Whatever the flags, the function returns pages of the
+        // linear mapping only.
         let addr = unsafe { bindings::get_free_pages_noprof((flags | __GFP_ZERO).as_raw(), order) };
 
-        // INVARIANT: The pages were just allocated, and are full of zeroes.
+        // INVARIANT: The pages were just allocated, and zeroed.
         let addr = NonNull::new(addr as *mut u8).ok_or(AllocError)?;
 
         Ok(Self { addr, order })
@@ -203,26 +198,26 @@ impl DmaPages {
         unsafe { self.addr.add(offset) }.cast()
     }
 
-    /// Copies bytes out, as far as there are any.
+    /// Copies bytes out, up to the end of the pages. Returns their number.
     fn read(&self, offset: usize, to: &mut [u8]) -> usize {
         let len = to.len().min(self.len().saturating_sub(offset));
 
         for (index, byte) in to.iter_mut().take(len).enumerate() {
-            // SAFETY: By the type invariants the byte is valid for reads; it is within the pages.
-            // Whatever the device does to it meanwhile, a volatile read returns some byte.
+            // SAFETY: By the type invariants the byte, which is within the pages, is valid for reads.
+            // If the device writes it at the same time, a volatile read returns some byte.
             *byte = unsafe { self.addr.as_ptr().add(offset + index).read_volatile() };
         }
         len
     }
 
-    /// Sets `len` bytes to `byte`, as far as there are any.
+    /// Sets the first `len` bytes to `byte`, up to the end of the pages.
     fn fill(&mut self, len: usize, byte: u8) {
         // SAFETY: By the type invariants the bytes are valid for writes; `self` is borrowed
         // exclusively.
         unsafe { self.addr.write_bytes(byte, len.min(self.len())) };
     }
 
-    /// Copies bytes in, as far as there is room.
+    /// Copies bytes in, up to the end of the pages. Returns their number.
     fn write(&mut self, offset: usize, from: &[u8]) -> usize {
         let len = from.len().min(self.len().saturating_sub(offset));
 
@@ -236,19 +231,18 @@ impl DmaPages {
 
 impl Drop for DmaPages {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant these are pages of that order that are ours.
+        // SAFETY: By the type invariant this value owns the pages, which are of that order.
         unsafe { bindings::free_pages(self.addr.as_ptr() as usize, self.order) };
     }
 }
 
-// SAFETY: Pages may be accessed and freed anywhere.
+// SAFETY: Any thread may access and free the pages.
 unsafe impl Send for DmaPages {}
 
 // SAFETY: A shared reference only reads.
 unsafe impl Sync for DmaPages {}
 
-/// Memory for a [`Message`] besides its request and response: bytes of any number, in pages of
-/// their own.
+/// Memory of any length for a [`Message`], in pages of its own.
 ///
 /// # Examples
 ///
@@ -269,14 +263,14 @@ pub struct Payload {
     place: Place,
 }
 
-/// Where the payload is among the parts of its message.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The position of a payload among the segments of its message.
+#[derive(Clone, Copy)]
 enum Place {
-    /// Behind the request; the device reads it.
+    /// After the request; the device reads it.
     AfterRequest,
-    /// In front of the response; the device writes it.
+    /// Before the response; the device writes it.
     BeforeResponse,
-    /// In place of the response; the device writes it.
+    /// Instead of the response; the device writes it.
     Response,
 }
 
@@ -289,7 +283,7 @@ impl Payload {
         })
     }
 
-    /// Allocates a payload that the device reads behind the request, with a copy of `bytes`.
+    /// Allocates a payload with a copy of `bytes`, which the device reads after the request.
     ///
     /// # Context
     ///
@@ -301,8 +295,7 @@ impl Payload {
         Ok(payload)
     }
 
-    /// Allocates a payload of `len` zero bytes that the device writes, in a segment before that of
-    /// the response.
+    /// Allocates a payload of `len` zero bytes, which the device writes before the response.
     ///
     /// # Context
     ///
@@ -311,7 +304,7 @@ impl Payload {
         Self::new(len, Place::BeforeResponse, flags)
     }
 
-    /// Allocates a payload of `len` zero bytes that the device writes in place of the response, for
+    /// Allocates a payload of `len` zero bytes, which the device writes instead of the response, for
     /// responses whose length is not known at compile time.
     ///
     /// # Context
@@ -332,14 +325,14 @@ impl Payload {
         self.pages.fill(self.len, byte);
     }
 
-    /// Copies the bytes from `offset` on into `to`. Returns how many there were.
+    /// Copies the bytes from `offset` on into `to`. Returns their number.
     pub fn read(&self, offset: usize, to: &mut [u8]) -> usize {
         let len = to.len().min(self.len.saturating_sub(offset));
 
         self.pages.read(offset, &mut to[..len])
     }
 
-    /// Copies `from` to the bytes from `offset` on. Returns how many there was room for.
+    /// Copies `from` to `offset`, up to the end. Returns the number of bytes copied.
     pub fn write(&mut self, offset: usize, from: &[u8]) -> usize {
         let len = from.len().min(self.len.saturating_sub(offset));
 
@@ -347,20 +340,18 @@ impl Payload {
     }
 }
 
-/// Where the parts of a message are in the pages that it shares with others.
+/// The layout of messages that share pages.
 ///
-/// Each part is on DMA cache lines of its own, as the architecture defines them. Two messages share
-/// no cache line of the processor either.
+/// Each part has DMA cache lines of its own. Messages do not share cache lines of the CPU either.
 struct Layout<Out, In>(PhantomData<(Out, In)>);
 
 impl<Out, In> Layout<Out, In> {
-    /// What `ARCH_DMA_MINALIGN` is to C.
     const DMA: usize = bindings::ARCH_DMA_MINALIGN;
 
-    /// Where the response begins.
+    /// The offset of the response.
     const INPUT: usize = Self::round_up(size_of::<Out>(), Self::max(Self::DMA, align_of::<In>()));
 
-    /// From the beginning of one message to that of the next.
+    /// The distance between messages.
     const STRIDE: usize = Self::round_up(
         Self::max(Self::INPUT + size_of::<In>(), 1),
         Self::max(
@@ -384,8 +375,8 @@ impl<Out, In> Layout<Out, In> {
 
 /// # Invariants
 ///
-/// A request is at `offset` in `pages`, and a response at `Layout::INPUT` behind it: both are
-/// within the pages, and belong to this message alone.
+/// A request is at `offset` in `pages`, and a response `Layout::INPUT` bytes further: both are
+/// within the pages, and belong to this message only.
 struct Inner<P> {
     private: P,
     // In a box of its own, because most messages have none.
@@ -394,27 +385,21 @@ struct Inner<P> {
     pages: Arc<DmaPages>,
 }
 
-/// A [`Buffer`] that is one request to the device and room for one response.
+/// A [`Buffer`] for one request to the device and its response.
 ///
-/// It has these parts, of which each may be empty:
+/// It has these parts, each of which may be empty:
 ///
 /// - `Out`, the request, which the device reads,
-/// - a [`Payload`], which the device reads or writes, or which takes the place of the response,
+/// - a [`Payload`], which the device reads or writes, or which replaces the response,
 /// - `In`, the response, which the device writes,
-/// - `P`, private to the driver, in an allocation of its own: the device gets neither its address
-///   nor a page of it.
+/// - `P`, private to the driver, in an allocation that the device cannot access.
 ///
-/// The device sees the first three as up to three segments, in this order: a block device, for
-/// example, gets its header, the sectors and the status.
+/// The first three are segments, in this order: a block device, for example, gets its header, the
+/// sectors and the status. Their memory is in zeroed pages that only hold such parts.
 ///
-/// What the device sees is in pages that hold nothing else than such parts, each on DMA cache
-/// lines of its own, and that were full of zeroes before. [`Message::fill_page`] makes as many
-/// messages as there is room for in one page.
-///
-/// As long as the device owns the message there is no `Message` value, and so no way to look at
-/// its bytes. Afterwards they are copied out, as values: a hostile device may still write to the
-/// memory. What is found in a response is the device's word: a driver must check it, and how much
-/// of it was written, before it relies on it.
+/// While the device owns the message there is no `Message` value, and so no access to its bytes.
+/// Afterwards they are copied out, as a hostile device may still write to the memory. A driver must
+/// check the length and the contents of a response before it relies on them.
 ///
 /// # Examples
 ///
@@ -439,13 +424,13 @@ where
     In: FromBytes + IntoBytes + Send + 'static,
     P: Send + 'static,
 {
-    /// How many messages there is room for in a page; one if it is larger than that.
+    /// The number of messages that fit into a page, or 1 if a message is larger than a page.
     pub const PER_PAGE: usize = match PAGE_SIZE / Layout::<Out, In>::STRIDE {
         0 => 1,
         count => count,
     };
 
-    /// Allocates a message, with a page of its own.
+    /// Allocates a message with pages of its own.
     ///
     /// # Context
     ///
@@ -457,9 +442,9 @@ where
         unsafe { Self::in_pages(pages, 0, (output, input, private), flags) }
     }
 
-    /// Allocates a page and as many messages as there is room for in it, [`Message::PER_PAGE`].
+    /// Allocates [`Message::PER_PAGE`] messages that share a page, which is freed with the last one.
     ///
-    /// `parts` returns the parts of each. The page is freed with the last of them.
+    /// `parts` returns the parts of each.
     ///
     /// # Context
     ///
@@ -485,7 +470,7 @@ where
         let mut messages = KVec::with_capacity(Self::PER_PAGE, flags)?;
 
         for index in 0..Self::PER_PAGE {
-            // SAFETY: The index is in its range, and each occurs once.
+            // SAFETY: There is room for `PER_PAGE` messages, and each index occurs once.
             let message = unsafe { Self::in_pages(pages.clone(), index, parts(index), flags) }?;
 
             messages.push(message, flags)?;
@@ -493,11 +478,11 @@ where
         Ok(messages)
     }
 
-    /// Allocates the message number `index` of `pages`.
+    /// Allocates the message with number `index` in `pages`.
     ///
     /// # Safety
     ///
-    /// `pages` must have room for it, and no other message of that number.
+    /// `pages` must have room for it, and no other message with that number.
     unsafe fn in_pages(
         pages: Arc<DmaPages>,
         index: usize,
@@ -507,13 +492,13 @@ where
         const {
             assert!(
                 Layout::<Out, In>::STRIDE <= 1 << 20,
-                "use a payload for that much"
+                "too large: use a payload"
             );
             assert!(align_of::<Out>() <= PAGE_SIZE && align_of::<In>() <= PAGE_SIZE);
             assert!(!core::mem::needs_drop::<Out>() && !core::mem::needs_drop::<In>());
         }
 
-        // INVARIANT: By the requirements of this function nothing else is at this place.
+        // INVARIANT: By the requirements of this function no other message is at this offset.
         let mut message = Self(
             KBox::new(
                 Inner {
@@ -532,7 +517,7 @@ where
         Ok(message)
     }
 
-    /// Makes `payload` a part of the message.
+    /// Adds `payload` to the message.
     ///
     /// # Context
     ///
@@ -552,26 +537,26 @@ where
         unsafe { self.0.pages.at(self.0.offset + Layout::<Out, In>::INPUT) }
     }
 
-    /// Replaces the part that the device reads.
+    /// Sets the request.
     #[inline]
     pub fn set_request(&mut self, output: Out) {
-        // SAFETY: By the type invariant of `Inner` this is room for a request, aligned by
-        // `Layout`, that belongs to this message. All bytes of an `IntoBytes` are initialised.
+        // SAFETY: By the type invariant of `Inner` this is the request of this message only, aligned
+        // by `Layout`. All bytes of an `IntoBytes` type are initialised.
         unsafe { self.output().write_volatile(output) };
     }
 
-    /// Replaces the part that the device writes, to prepare it.
+    /// Sets the memory of the response.
     #[inline]
     pub fn set_response(&mut self, input: In) {
         // SAFETY: As in `set_request()`.
         unsafe { self.input().write_volatile(input) };
     }
 
-    /// Returns a copy of the part that the device writes.
+    /// Returns a copy of the response.
     #[inline]
     pub fn response(&self) -> In {
-        // SAFETY: By the type invariant of `Inner` there is a response, aligned by `Layout`. Each
-        // pattern of bytes is a valid one, also if the device is changing it.
+        // SAFETY: By the type invariant of `Inner` this is the response, aligned by `Layout`. Every
+        // pattern of bytes is valid, even if the device changes it at the same time.
         unsafe { self.input().read_volatile() }
     }
 
@@ -580,17 +565,12 @@ where
         self.0.payload.as_deref()
     }
 
-    /// Returns the payload, if the message has one, for changes.
-    pub fn payload_mut(&mut self) -> Option<&mut Payload> {
-        self.0.payload.as_deref_mut()
-    }
-
-    /// Returns the part that the device never sees.
+    /// Returns the part that the device cannot access.
     pub fn private(&self) -> &P {
         &self.0.private
     }
 
-    /// Returns the part that the device never sees, for changes.
+    /// Returns the part that the device cannot access, mutably.
     pub fn private_mut(&mut self) -> &mut P {
         &mut self.0.private
     }
@@ -599,13 +579,13 @@ where
 // SAFETY:
 // - `into_raw()` and `from_raw()` are those of a `KBox`, whose allocation neither moves nor is
 //   freed in between.
-// - All segments are in the linear mapping, in `DmaPages` that the box owns or shares with other
-//   messages, at places that `Layout` keeps on DMA cache lines of their own. The CPU writes none of
-//   them while the device has them: all methods need a `Message`, which does not exist then.
+// - All segments are in `DmaPages`, hence in the linear mapping, that the box owns or shares with
+//   other messages, on DMA cache lines of their own (`Layout`). The CPU writes none of them while
+//   the device has them: all methods need a `Message`, which does not exist then.
 // - There are no references to the memory: it is copied in and out.
-// - All bytes are initialised: `DmaPages` are full of zeroes at first, and only bytes of
-//   `IntoBytes` types, and those of slices, are copied in.
-// - Nothing changes the segments of a raw buffer.
+// - All bytes are initialised: `DmaPages` are zeroed, and only bytes of `IntoBytes` types and of
+//   slices are copied in.
+// - No method changes the segments of a raw buffer.
 unsafe impl<Out, In, P> Buffer for Message<Out, In, P>
 where
     Out: FromBytes + IntoBytes + Send + 'static,
@@ -630,39 +610,35 @@ where
     #[inline]
     unsafe fn segments(raw: NonNull<c_void>, list: &mut SegmentList) {
         // SAFETY: By the requirements of this function `raw` points to a live value of this type.
-        // It is no part of a segment, so the device does not write to it, and as no `Message`
-        // exists nobody else does.
+        // It is no part of a segment, so the device does not write to it, and there is no other
+        // access as no `Message` exists.
         let inner = unsafe { raw.cast::<Inner<P>>().as_ref() };
-        // SAFETY: By the type invariant of `Inner` the request is within the pages.
-        let output = unsafe { inner.pages.at(inner.offset) };
-        // SAFETY: So is the response.
-        let input = unsafe { inner.pages.at(inner.offset + Layout::<Out, In>::INPUT) };
-
-        let payload = inner.payload.as_deref();
-        let part = |payload: &Payload| (payload.pages.addr.cast(), payload.len);
+        // SAFETY: By the type invariant of `Inner` both parts are within the pages.
+        let (output, input) = unsafe {
+            (
+                inner.pages.at(inner.offset),
+                inner.pages.at(inner.offset + Layout::<Out, In>::INPUT),
+            )
+        };
 
         list.readable(output, size_of::<Out>());
-        match payload.map(|payload| (payload.place, part(payload))) {
-            None => list.writable(input, size_of::<In>()),
-            Some((Place::AfterRequest, (addr, len))) => {
-                list.readable(addr, len);
-                list.writable(input, size_of::<In>());
+        if let Some(payload) = inner.payload.as_deref() {
+            let (addr, len) = (payload.pages.addr.cast(), payload.len);
+
+            match payload.place {
+                Place::AfterRequest => list.readable(addr, len),
+                Place::BeforeResponse => list.writable(addr, len),
+                Place::Response => return list.writable(addr, len),
             }
-            Some((Place::BeforeResponse, (addr, len))) => {
-                list.writable(addr, len);
-                list.writable(input, size_of::<In>());
-            }
-            Some((Place::Response, (addr, len))) => list.writable(addr, len),
         }
+        list.writable(input, size_of::<In>());
     }
 
     #[inline]
     fn writable_len(&self) -> usize {
-        match self.payload() {
-            Some(payload) if payload.place == Place::Response => payload.len,
-            Some(payload) if payload.place == Place::BeforeResponse => {
-                payload.len + size_of::<In>()
-            }
+        match self.payload().map(|payload| (payload.place, payload.len)) {
+            Some((Place::Response, len)) => len,
+            Some((Place::BeforeResponse, len)) => len + size_of::<In>(),
             _ => size_of::<In>(),
         }
     }
@@ -674,7 +650,7 @@ mod tests {
     use super::*;
     use crate::types::ScopeGuard;
 
-    /// Fills pages that are free, so that the ones that are allocated next hold that.
+    /// Fills free pages, so that pages without `__GFP_ZERO` would not be zero.
     fn dirty_free_pages() -> Result {
         let mut pages = KVec::new();
 
@@ -733,7 +709,7 @@ mod tests {
         let mut lens = KVec::new();
 
         for &table in tables.iter().take(count) {
-            // SAFETY: `segments()` has initialised so many tables.
+            // SAFETY: `segments()` has initialised `count` tables.
             lens.push(unsafe { (*table).length }, GFP_KERNEL)?;
         }
         Ok((lens, readable))
@@ -776,7 +752,7 @@ mod tests {
         Ok(())
     }
 
-    // Not a whole message, which would take several times its size of the stack here.
+    // Not a whole message, which would need too much stack.
     #[test]
     fn parts_may_be_large() -> Result {
         type Parts = Layout<[u8; 10000], [u8; 3]>;
