@@ -17,15 +17,15 @@ use zerocopy::little_endian;
 
 /// A field of the configuration space.
 ///
-/// Integers are in the byte order of the device, which is little-endian unless the device is a
-/// legacy one: C has `__virtio16` and its like for them. For fields that are little-endian in any
-/// case, `__le16` in C, there are the types of [`zerocopy::little_endian`].
+/// Integers (`__virtio16` in C) are in the byte order of the device: little-endian, except for
+/// legacy devices. The types of [`zerocopy::little_endian`] are for fields that are always
+/// little-endian (`__le16` in C).
 ///
 /// # Safety
 ///
-/// `Self` must have a size of 1, 2, 4 or 8 bytes, of which all patterns are valid.
+/// `Self` must have a size of 1, 2, 4 or 8 bytes, and all patterns of them must be valid.
 pub unsafe trait ConfigField: Copy {
-    /// Converts a value as it is in the configuration space.
+    /// Converts a value from the byte order of the configuration space.
     #[doc(hidden)]
     fn to_cpu(self, little_endian: bool) -> Self;
 }
@@ -60,19 +60,18 @@ impl_config_field!(little_endian: little_endian::U16 little_endian::U32 little_e
 pub struct Config<'a>(&'a Device<Bound>);
 
 impl Config<'_> {
-    /// Size in bytes of the configuration space that every transport can map: virtio over MMIO has
-    /// registers of 512 bytes, of which it is the second half.
+    /// The size in bytes of the configuration space that every transport can map. Over MMIO it is
+    /// the second half of 512 bytes of registers.
     const MAX_SIZE: usize = 256;
 
-    /// Reads a field at `offset`, given in bytes.
+    /// Reads a field at `offset`, in bytes.
     ///
-    /// The core does not know the size of the configuration space, transports do. A field that the
-    /// device does not have reads as whatever its transport makes of that.
+    /// The transport determines the value of a field that the device does not have.
     ///
     /// # Errors
     ///
-    /// - [`ENODEV`] when the device has no configuration space,
-    /// - [`EINVAL`] when the field is not aligned to its size or not within 256 bytes.
+    /// - [`ENODEV`] if the device has no configuration space,
+    /// - [`EINVAL`] if the field is not aligned to its size or not within 256 bytes.
     ///
     /// # Context
     ///
@@ -89,9 +88,9 @@ impl Config<'_> {
 
         let mut value = MaybeUninit::<T>::zeroed();
 
-        // SAFETY: `value` has room for the size of `T`, which transports support by the
-        // requirements of `ConfigField`. The field is aligned; transports check what is beyond the
-        // end of what the device has. This function may sleep, as `get` may.
+        // SAFETY: `value` has room for a `T`, whose size is one that transports support by the
+        // requirements of `ConfigField`. The field is aligned; transports check it against the end
+        // of the configuration space. This function may sleep, as `get` may.
         unsafe {
             get(
                 vdev,
@@ -111,7 +110,7 @@ impl Config<'_> {
         cfg!(target_endian = "little") || self.0.has_feature(VERSION_1)
     }
 
-    /// Returns a number that is another one after the device has changed its configuration.
+    /// Returns a number that the device increments with each change of its configuration.
     fn generation(&self) -> u32 {
         // SAFETY: The device is valid, and so are the operations of its transport.
         match unsafe { (*(*self.0.as_raw()).config).generation } {
@@ -123,15 +122,15 @@ impl Config<'_> {
 }
 
 impl Device<Bound> {
-    /// How often [`Device::read_config`] begins again before it gives up on a device.
+    /// The maximum number of attempts of [`Device::read_config`].
     const CONFIG_RETRIES: usize = 100;
 
-    /// Reads from the configuration space by `read`, which is called again if the device has
-    /// changed it meanwhile: fields that are read together belong together.
+    /// Reads from the configuration space by `read`. Calls it again if the device changed the
+    /// configuration during the call, so the fields read are consistent.
     ///
     /// # Errors
     ///
-    /// - [`EIO`] when the device does not stop to change it,
+    /// - [`EIO`] if the configuration changes during each attempt,
     /// - those of `read`.
     ///
     /// # Context

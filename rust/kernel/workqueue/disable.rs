@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work items that come to an end.
+//! Disabling of work items.
 //!
 //! C source: [`kernel/workqueue.c`](srctree/kernel/workqueue.c)
 
@@ -20,11 +20,10 @@ impl<T, const ID: u64> Work<T, ID>
 where
     T: WorkItem<ID, Pointer = Arc<T>> + HasWork<T, ID>,
 {
-    /// Cancels the work item, waits until it no longer runs, and refuses it from now on.
+    /// Cancels the work item, waits until it no longer runs, and prevents it from being queued.
     ///
     /// Afterwards no workqueue holds a reference for this work, and
-    /// [`Queue::enqueue`](super::Queue::enqueue) fails and hands back what it was given. A driver
-    /// does this before it goes, so that the item does not run after that.
+    /// [`Queue::enqueue`](super::Queue::enqueue) fails and returns its argument.
     ///
     /// # Context
     ///
@@ -33,10 +32,10 @@ where
         // SAFETY: `self` is a valid reference.
         let work = unsafe { Self::raw_get(self) };
 
-        // SAFETY: The work was initialised when `self` was made, and `self` lives during the call.
+        // SAFETY: The work was initialised with `self`, which lives during the call.
         if unsafe { bindings::disable_work_sync(work) } {
-            // SAFETY: The work was pending and is not any more, so its function will not be called
-            // for it: the reference that `__enqueue()` gave to the workqueue is ours.
+            // SAFETY: The work was pending and has been cancelled, so the workqueue no longer uses
+            // the reference that it got from `__enqueue()`.
             drop(unsafe { reference(self) });
         }
     }
@@ -46,8 +45,7 @@ impl<T, const ID: u64> DelayedWork<T, ID>
 where
     T: WorkItem<ID, Pointer = Arc<T>> + HasDelayedWork<T, ID>,
 {
-    /// Does what [`Work::disable_sync`] does, also while the timer is running, for which it does
-    /// not wait.
+    /// Does what [`Work::disable_sync`] does, and cancels the timer.
     ///
     /// # Context
     ///
@@ -56,7 +54,7 @@ where
         // SAFETY: `self` is a valid reference.
         let work = unsafe { Self::raw_as_work(self) };
 
-        // SAFETY: The work was initialised when `self` was made, and `self` lives during the call.
+        // SAFETY: The work was initialised with `self`, which lives during the call.
         if unsafe { bindings::disable_delayed_work_sync(self.dwork.get()) } {
             // SAFETY: As in `Work::disable_sync()`.
             drop(unsafe { reference(work) });
@@ -68,13 +66,13 @@ where
 ///
 /// # Safety
 ///
-/// `work` must be that of a `T` in an `Arc` for which the workqueue has a reference, which it does
-/// not use any more.
+/// `work` must be that of a `T` in an `Arc`, for which the workqueue got a reference that it no
+/// longer uses.
 unsafe fn reference<T, const ID: u64>(work: *const Work<T, ID>) -> Arc<T>
 where
     T: WorkItem<ID, Pointer = Arc<T>> + HasWork<T, ID>,
 {
-    // SAFETY: By the requirements `work` is a field of a `T`, whose reference is given up.
+    // SAFETY: By the requirements `work` is a field of a `T`, whose reference the caller takes over.
     unsafe { Arc::from_raw(T::work_container_of(work.cast_mut())) }
 }
 

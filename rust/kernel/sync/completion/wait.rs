@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Completions that release one waiter at a time, and waits for them that end.
+//! `complete()` and killable waits of completions.
 //!
 //! C source: [`kernel/sched/completion.c`](srctree/kernel/sched/completion.c)
 
@@ -11,10 +11,7 @@ use crate::{
 };
 
 impl Completion {
-    /// Signals one waiter.
-    ///
-    /// Releases the task that has been waiting longest, or, when there is none, the next one that
-    /// starts to wait. Each call releases one wait.
+    /// Wakes the task that has waited longest, or lets the next wait succeed if there is none.
     ///
     /// # Context
     ///
@@ -25,11 +22,11 @@ impl Completion {
         unsafe { bindings::complete(self.as_raw()) };
     }
 
-    /// Waits for a signal; a fatal signal to the task ends the wait.
+    /// Waits for the completion, or for a fatal signal.
     ///
     /// # Errors
     ///
-    /// - [`EINTR`] when the task is being killed.
+    /// [`EINTR`] on a fatal signal.
     ///
     /// # Context
     ///
@@ -43,12 +40,12 @@ impl Completion {
         }
     }
 
-    /// Waits for a signal for at most `timeout` jiffies; a fatal signal to the task ends the wait.
+    /// Waits for the completion, for a fatal signal, or for `timeout` jiffies.
     ///
     /// # Errors
     ///
-    /// - [`ETIMEDOUT`] when the time is over,
-    /// - [`EINTR`] when the task is being killed.
+    /// - [`ETIMEDOUT`] on the timeout,
+    /// - [`EINTR`] on a fatal signal.
     ///
     /// # Context
     ///
