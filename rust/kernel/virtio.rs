@@ -9,13 +9,13 @@
 //!
 //! # Ownership of the virtqueues
 //!
-//! The bus abstraction owns the virtqueues. It closes them on unbind, on probe failure, and around a
-//! suspend or a reset, always in this order: refuse new operations, reset the device, reclaim the
-//! buffers, delete the queues. The soundness of this does not depend on what a driver drops, forgets
-//! or keeps. [`Locked::reset`] does the same for a driver, and opens the queues again.
+//! The bus abstraction owns the virtqueues. It closes them on unbind, on probe failure, and around
+//! a suspend or a reset, always in this order: refuse new operations, reset the device, reclaim the
+//! buffers, delete the queues. The soundness of this does not depend on what a driver drops,
+//! forgets or keeps. [`Locked::reset`] does the same for a driver, and opens the queues again.
 //!
-//! All of this runs with the lock of the device held. The state of one binding of a driver is in its
-//! [`Binding`].
+//! All of this runs with the lock of the device held. The state of one binding of a driver is in
+//! its [`Binding`].
 //!
 //! # Order of removal
 //!

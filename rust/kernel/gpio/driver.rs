@@ -50,8 +50,8 @@ use core::{
 /// unset, from which gpiolib concludes what the hardware cannot do: a controller without
 /// [`Chip::direction_output`] is input-only, for example.
 ///
-/// `offset` is less than the number of lines that the chip was registered with. Values are physical,
-/// high or low: gpiolib handles active-low.
+/// `offset` is less than the number of lines that the chip was registered with. Values are
+/// physical, high or low: gpiolib handles active-low.
 ///
 /// # Context
 ///
@@ -107,8 +107,8 @@ pub trait Chip: Send + Sync + 'static {
 
     /// Reads all lines of `mask` at once, into the same bits of `bits`.
     ///
-    /// Both bitmaps end with the last line that is wanted. The bits of `mask` are initially clear in
-    /// `bits`; the chip must not change the others.
+    /// Both bitmaps end with the last line that is wanted. The bits of `mask` are initially clear
+    /// in `bits`; the chip must not change the others.
     fn get_multiple(&self, _mask: &Bitmap, _bits: &mut Bitmap) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -223,9 +223,9 @@ impl<T: Chip> ChipVTable<T> {
 
     /// # Safety
     ///
-    /// Only for gpiolib, as `struct gpio_chip::request` of the `gc` of an `Inner<T>`, which is alive
-    /// and initialised as long as gpiolib calls: `gpiochip_add_data_with_key()` comes after all else,
-    /// and `gpiochip_remove()` waits (in SRCU) for calls in progress.
+    /// Only for gpiolib, as `struct gpio_chip::request` of the `gc` of an `Inner<T>`, which is
+    /// alive and initialised as long as gpiolib calls: `gpiochip_add_data_with_key()` comes after
+    /// all else, and `gpiochip_remove()` waits (in SRCU) for calls in progress.
     ///
     /// The other callbacks have the same requirements.
     unsafe extern "C" fn request_callback(gc: *mut gpio_chip, offset: c_uint) -> c_int {

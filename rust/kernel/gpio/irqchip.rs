@@ -85,8 +85,8 @@ pub enum FlowHandler {
 ///
 /// genirq holds the *bus lock* around a whole operation, such as the request of an interrupt with
 /// its change of trigger. This abstraction provides one bus lock per line: while
-/// [`IrqChip::irq_bus_sync_unlock`] of one line waits for the hardware, other lines are not blocked.
-/// State that lines share needs a lock of the driver's own. A chip with neither
+/// [`IrqChip::irq_bus_sync_unlock`] of one line waits for the hardware, other lines are not
+/// blocked. State that lines share needs a lock of the driver's own. A chip with neither
 /// [`IrqChip::irq_bus_lock`] nor [`IrqChip::irq_bus_sync_unlock`] has no bus lock, and its
 /// interrupts can be enabled in atomic context.
 ///
@@ -614,8 +614,8 @@ impl IrqDomain {
         })
     }
 
-    /// Raises the interrupt of the line at `offset`, as `generic_handle_domain_irq_safe()` does: runs
-    /// its flow handler, and so the handlers of its consumers, before it returns.
+    /// Raises the interrupt of the line at `offset`, as `generic_handle_domain_irq_safe()` does:
+    /// runs its flow handler, and so the handlers of its consumers, before it returns.
     ///
     /// While the chip is being registered, records the interrupt and raises it afterwards.
     ///
@@ -658,8 +658,8 @@ pub(super) struct IrqLines {
     early: RawSpinLock<BitmapVec>,
     /// The bus lock of each line: a bit on which `wait_on_bit_lock()` waits.
     ///
-    /// With one lock per chip a slow line would block all others, as genirq also takes it at the end
-    /// of a threaded handler. Mutexes would take tens of bytes for each of up to 65535 lines.
+    /// With one lock per chip a slow line would block all others, as genirq also takes it at the
+    /// end of a threaded handler. Mutexes would take tens of bytes for each of up to 65535 lines.
     locks: BitmapVec,
     #[pin]
     _pin: PhantomPinned,

@@ -47,7 +47,8 @@ pub trait Queues: Send + Sync + 'static {
     /// Called when the device may have used buffers of the queue with the given index.
     ///
     /// Called from [`Device::find_vqs`] on, before `probe` has returned, until the queues are
-    /// deleted. May be spurious. Calls for one queue do not overlap; calls for different queues may.
+    /// deleted. May be spurious. Calls for one queue do not overlap; calls for different queues
+    /// may.
     ///
     /// # Context
     ///
@@ -110,9 +111,9 @@ unsafe impl Sync for Binding {}
 /// Only for `virtqueue_info.callback` of queues found by [`Binding::find`].
 unsafe extern "C" fn callback(vq: *mut bindings::virtqueue) {
     // SAFETY: The core passes a valid virtqueue of a valid device. `attach()` has set `priv` to a
-    // `Binding` before the queues were found. `detach()` clears it after the queues were deleted and
-    // a grace period has passed. Transports call with interrupts off, or `del_vqs()` waits for the
-    // call.
+    // `Binding` before the queues were found. `detach()` clears it after the queues were deleted
+    // and a grace period has passed. Transports call with interrupts off, or `del_vqs()` waits for
+    // the call.
     let (binding, index) = unsafe { (&*(*(*vq).vdev).priv_.cast::<Binding>(), (*vq).index) };
 
     // SAFETY: By the type invariants `owner` is not written while there are queues.
@@ -297,8 +298,8 @@ impl Binding {
     ///
     /// # Safety
     ///
-    /// `vdev` must be valid, and have a binding by [`Binding::attach`]. Its driver must be in remove,
-    /// or its probe have failed, with the lock of the device held.
+    /// `vdev` must be valid, and have a binding by [`Binding::attach`]. Its driver must be in
+    /// remove, or its probe have failed, with the lock of the device held.
     pub(super) unsafe fn detach(vdev: *mut bindings::virtio_device) {
         // SAFETY: By the requirements `priv` was set by `attach()`. The reference is dropped below.
         let this = unsafe { Arc::from_raw((*vdev).priv_.cast::<Self>()) };
@@ -409,8 +410,8 @@ impl Binding {
         unsafe { self.tell_owner(Closed::Ended) };
     }
 
-    /// Resets the device, negotiates the same features again, opens the queues, and marks the device
-    /// as ready.
+    /// Resets the device, negotiates the same features again, opens the queues, and marks the
+    /// device as ready.
     ///
     /// # Safety
     ///
@@ -594,9 +595,9 @@ impl Binding {
 
     /// Closes the queues, resets the device, reclaims the buffers and deletes the queues.
     ///
-    /// Soundness depends on the order: closed queues start no operation, then a device that is reset
-    /// no longer accesses memory, and only then are buffers and rings freed. Callbacks in progress
-    /// find a closed queue. Transports guarantee that the device leaves memory alone after
+    /// Soundness depends on the order: closed queues start no operation, then a device that is
+    /// reset no longer accesses memory, and only then are buffers and rings freed. Callbacks in
+    /// progress find a closed queue. Transports guarantee that the device leaves memory alone after
     /// `virtio_reset_device()`.
     ///
     /// # Safety

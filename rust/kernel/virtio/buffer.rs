@@ -45,8 +45,8 @@ pub unsafe trait Buffer: Sized + Send + 'static {
     ///
     /// # Safety
     ///
-    /// `raw` must come from [`Buffer::into_raw`] of the same type, the device must have returned the
-    /// buffer or been reset, and `from_raw` must not be called twice for one `into_raw`.
+    /// `raw` must come from [`Buffer::into_raw`] of the same type, the device must have returned
+    /// the buffer or been reset, and `from_raw` must not be called twice for one `into_raw`.
     unsafe fn from_raw(raw: NonNull<c_void>) -> Self;
 
     /// Adds all segments to `list`: first those that the device reads, then those that it writes.
@@ -203,8 +203,8 @@ impl DmaPages {
         let len = to.len().min(self.len().saturating_sub(offset));
 
         for (index, byte) in to.iter_mut().take(len).enumerate() {
-            // SAFETY: By the type invariants the byte, which is within the pages, is valid for reads.
-            // If the device writes it at the same time, a volatile read returns some byte.
+            // SAFETY: By the type invariants the byte, which is within the pages, is valid for
+            // reads. If the device writes it at the same time, a volatile read returns some byte.
             *byte = unsafe { self.addr.as_ptr().add(offset + index).read_volatile() };
         }
         len
@@ -304,8 +304,8 @@ impl Payload {
         Self::new(len, Place::BeforeResponse, flags)
     }
 
-    /// Allocates a payload of `len` zero bytes, which the device writes instead of the response, for
-    /// responses whose length is not known at compile time.
+    /// Allocates a payload of `len` zero bytes, which the device writes instead of the response,
+    /// for responses whose length is not known at compile time.
     ///
     /// # Context
     ///
@@ -442,7 +442,8 @@ where
         unsafe { Self::in_pages(pages, 0, (output, input, private), flags) }
     }
 
-    /// Allocates [`Message::PER_PAGE`] messages that share a page, which is freed with the last one.
+    /// Allocates [`Message::PER_PAGE`] messages that share a page, which is freed with the last
+    /// one.
     ///
     /// `parts` returns the parts of each.
     ///
@@ -540,8 +541,8 @@ where
     /// Sets the request.
     #[inline]
     pub fn set_request(&mut self, output: Out) {
-        // SAFETY: By the type invariant of `Inner` this is the request of this message only, aligned
-        // by `Layout`. All bytes of an `IntoBytes` type are initialised.
+        // SAFETY: By the type invariant of `Inner` this is the request of this message only,
+        // aligned by `Layout`. All bytes of an `IntoBytes` type are initialised.
         unsafe { self.output().write_volatile(output) };
     }
 

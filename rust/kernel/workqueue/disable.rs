@@ -72,7 +72,8 @@ unsafe fn reference<T, const ID: u64>(work: *const Work<T, ID>) -> Arc<T>
 where
     T: WorkItem<ID, Pointer = Arc<T>> + HasWork<T, ID>,
 {
-    // SAFETY: By the requirements `work` is a field of a `T`, whose reference the caller takes over.
+    // SAFETY: By the requirements `work` is a field of a `T`, whose reference the caller takes
+    // over.
     unsafe { Arc::from_raw(T::work_container_of(work.cast_mut())) }
 }
 
