@@ -19,17 +19,17 @@ help:
 	@sed -n 's/^#: \([A-Z|_]*\) \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 #: ARCH x86_64 or um (User-Mode Linux)
-#: DRIVER rust or c (the kernel's own driver)
-#: TRANSPORT pci or mmio, of a QEMU guest
+#: DRIVER rust, or c for the driver in C
+#: TRANSPORT pci or mmio (QEMU)
 #: MODULE 1 builds the driver as a module
 #: SAN 1 builds with KASAN, UBSAN, lockdep and kmemleak
-#: CONFIGS preempt-rt, kcsan or both build with these
-#: GUEST threadirqs, swiotlb or iommu: how a QEMU guest is set up
+#: CONFIGS preempt-rt, kcsan or both build such kernels
+#: GUEST threadirqs, swiotlb or iommu: sets up the QEMU guest with it
 #: SMP number of processors of a QEMU guest that runs KUnit
 #: KDIR a kernel tree of your own
-#: COPY 1 grafts copies instead of links
-#: FORCE 1 tries a kernel tree of another version
-#: TOOLCHAIN host uses the tools of this host instead of a toolchain root
+#: COPY 1 grafts copies in place of links
+#: FORCE 1 grafts into a kernel tree of another version if the patches apply
+#: TOOLCHAIN host uses the tools of the host, without a toolchain root
 
 toolchain: ## make the toolchain root
 	@scripts/toolchain
@@ -46,7 +46,7 @@ ungraft: ## restore a grafted kernel tree byte for byte
 kernel: ## build a guest kernel
 	@scripts/kernel
 
-vgpio: ## build the device of the host's side
+vgpio: ## build vgpio
 	@scripts/vgpio-program
 
 run: ## boot a guest and leave you at its shell
@@ -61,37 +61,37 @@ test-all: ## run all tests, and some of them again in other guests and with othe
 smoke: ## boot guests and test the driver with libgpiod (STRESS=<seconds>)
 	@scripts/smoke
 
-samples: ## boot a guest and test the virtio samples with devices of QEMU's own
+samples: ## boot a guest and test the sample drivers on devices that QEMU emulates
 	@scripts/samples
 
 kunit: ## build and run the KUnit suites (SLOW=1, SMP=<n>, SHUFFLE=<seed>, REPEAT=<n>)
 	@scripts/kunit
 
-compare: ## run the KUnit suites on both drivers, and show what each passes
+compare: ## run the KUnit suites on both drivers, and print which tests each passes
 	@scripts/compare
 
-fuzz: ## let hostile devices loose on the driver (SEED, SEEDS, RESPONSES)
+fuzz: ## run the driver against hostile devices (SEED, SEEDS, RESPONSES)
 	@scripts/fuzz $(or $(SEED),1) $(SEEDS)
 
-bench: ## measure the driver beside the kernel's own (PAIRS=<n>, OPERATIONS=<n>, KEEP=1)
+bench: ## measure both drivers (PAIRS=<n>, OPERATIONS=<n>, KEEP=1)
 	@scripts/bench
 
-mutants: ## break the driver on purpose, and see which test notices
+mutants: ## break the driver on purpose, one fault at a time, and print which tests catch it
 	@scripts/mutants
 
-fuzz-vgpio: ## fuzz the device of the host's side (FUZZ_SECONDS=<seconds>)
+fuzz-vgpio: ## fuzz vgpio (FUZZ_SECONDS=<seconds>)
 	@scripts/fuzz-vgpio
 
-check-hard: ## test what a driver has to survive (FULL=1)
+check-hard: ## run the stress tests (FULL=1)
 	@scripts/check-hard $(PARTS)
 
-soak: ## do so again and again (SOAK=<seconds>)
+soak: ## repeat the stress tests (SOAK=<seconds>)
 	@scripts/soak
 
 lint: ## run all static checks
 	@scripts/lint
 
-weight: ## print how many lines of code there are
+weight: ## count the lines of code
 	@scripts/weight
 
 series: ## write the overlay as patches, into SERIES (default: series/)
