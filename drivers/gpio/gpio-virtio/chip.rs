@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The chip: what gpiolib and genirq ask of the device.
+//! Operations of `struct gpio_chip` and `struct irq_chip`, and the messages that they send.
 
 use kernel::{
     bitmap::Bitmap,

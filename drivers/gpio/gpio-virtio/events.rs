@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The eventq: interrupts of the lines.
+//! The eventq: event buffers, and the interrupts that they bring.
 //!
 //! The state machine of a line decides what happens to it. This module takes event buffers from the
 //! ring, has the machines step, delivers interrupts, and hands buffers to the device for the lines

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Driver for virtio GPIO controllers.
+//! Driver for virtio GPIO controllers: probe and unbind, suspend and resume.
 //!
-//! - This file: probe and unbind, suspend and resume, work items.
+//! - This file: the above, and work items.
 //! - [`chip`]: the operations of `struct gpio_chip` and `struct irq_chip`, and the messages that
 //!   they send and wait for.
 //! - [`events`]: the event queue, which brings interrupts.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The interrupt of one line, as a state machine.
+//! State machine of the interrupt of a line: what an event, an answer or genirq leads to.
 //!
 //! Three parties act on the interrupt of a line, none of which waits for another: genirq demands
 //! things of it with interrupts off, the device answers messages and returns event buffers, and

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the driver knows of its lines.
+//! State of the lines: direction, value, users and interrupt of each.
 //!
 //! All of it is under one raw lock, which callbacks under an interrupt descriptor's lock may take,
 //! too. Nothing is sent under it: a line that needs an event buffer is marked, and

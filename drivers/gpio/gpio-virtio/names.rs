@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Names of the lines.
+//! Parser of the block of line names.
 //!
 //! The device hands out the names of all lines in one block: a string with its terminating NUL for
 //! each line, the empty one for a line without name. The block is untrusted: a line whose name is

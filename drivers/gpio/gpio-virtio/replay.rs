@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Restoring the state of a device that was reset: values, directions, interrupts.
+//! Restores values, directions and interrupts of a device after a suspend or a reset.
 
 use kernel::{
     prelude::*,

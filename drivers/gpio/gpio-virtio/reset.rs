@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Recovery of a device that needs a reset.
+//! Resets a device that needs it: after a fault, not after a suspend.
 //!
 //! A device may ask for a reset (`DEVICE_NEEDS_RESET`), one of its queues may turn out to be
 //! broken, or it may leave so many requests unanswered that few slots are left. Each reset makes

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Wire format of the virtio GPIO device.
+//! Layout of the messages and events of the virtio GPIO device.
 //!
 //! What the driver sends is built from types that have no invalid values. What the device answers
 //! is untrusted: it is decoded here, once, into a value in its range or an error, and nothing

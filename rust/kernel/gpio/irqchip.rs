@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Interrupts of a GPIO controller's lines.
+//! Interrupt chips of GPIO chips: their operations, and their IRQ domain.
 //!
 //! C headers:
 //! - [`include/linux/irq.h`](srctree/include/linux/irq.h)

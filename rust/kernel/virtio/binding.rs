@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The binding of a driver to a device, and the life cycle of the device's virtqueues.
+//! Binding of a driver to a device: its queues in probe, unbind, suspend and reset.
 //!
 //! The bus abstraction, not the driver, owns the queues and deletes them. The `priv` field of
 //! `struct virtio_device` points to the [`Binding`] from before the driver's probe until after its

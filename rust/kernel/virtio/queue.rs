@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Virtqueues.
+//! Virtqueues: adding, getting and reclaiming buffers.
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests to a device, and the waits for their answers.
+//! Requests over a virtqueue, and the waits for their answers.
 //!
 //! See [`Requests`].
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of a line by examples.
+//! Tests of the state machine of a line: examples.
 
 use kernel::prelude::*;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of a line by each step from each state.
+//! Tests of the state machine of a line: each input in each state.
 
 use kernel::prelude::*;
 

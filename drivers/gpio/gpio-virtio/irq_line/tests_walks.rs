@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of a line by random walks with a device.
+//! Tests of the state machine of a line: random walks with a device.
 
 use kernel::prelude::*;
 
