@@ -20,6 +20,7 @@
  *	B21	the device sees pages that have other objects, too
  *	B22	a notification that failed is waited for
  *	C1	a full requestq is an error
+ *	C4	names are lost without a message
  *	D11	operations on many lines go one by one
  *	D12	all errors are the same
  *	E1	directions are asked for one by one
@@ -618,6 +619,15 @@ static void b9_names_are_refused(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
 }
 
+static void c4_lost_names_are_logged(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = 2, .names = "a\0b", .names_size = 4);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_NAMES, .line = ANY_LINE, .error = true);
+	plug_prepared(f);
+	KUNIT_EXPECT_EQ(test, log_count_device(f), 1);
+}
+
 static void b10_names_of_four_gigabytes(struct kunit *test)
 {
 	struct fixture *f = plug_only(test, &(struct gpio_model_config){
@@ -930,6 +940,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b16_broken_events_do_not_flood_the_log),
 	KUNIT_CASE(b21_device_sees_no_page_of_other_objects),
 	KUNIT_CASE(b22_notification_fails),
+	KUNIT_CASE(c4_lost_names_are_logged),
 	KUNIT_CASE(c1_requestq_that_is_too_small),
 	KUNIT_CASE(c2_eventq_that_is_too_small),
 	KUNIT_CASE(c1_full_requestq_is_waited_for),

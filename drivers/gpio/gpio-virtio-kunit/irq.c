@@ -743,6 +743,44 @@ static void d7_can_be_disabled_in_its_handler(struct kunit *test)
 	assert_irqs(user, 2);
 }
 
+static void enable_atomically(struct irq_user *user)
+{
+	unsigned long flags;
+
+	local_irq_save(flags);
+	enable_irq(user->irq);
+	local_irq_restore(flags);
+}
+
+static void d7_enabled_with_interrupts_off(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	/* The event masks the line, so that it has to be unmasked. */
+	disable_irq(user->irq);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 0);
+	enable_atomically(user);
+	assert_irqs(user, 1);
+	assert_soon(f, 2, "arm 0");
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 2);
+}
+
+static void d7_started_with_interrupts_off(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_user(f, 0);
+
+	KUNIT_ASSERT_EQ(test, irq_request(user, IRQF_TRIGGER_RISING | IRQF_NO_AUTOEN), 0);
+	expect_count(f, 0, "type 0 rising");
+	enable_atomically(user);
+	assert_soon(f, 1, "arm 0");
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+}
+
 static void d9_callbacks_in_process_context(struct kunit *test)
 {
 	struct fixture *f = prepare(test, .ngpio = 8);
@@ -915,6 +953,8 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d5_can_wake_the_system),
 	KUNIT_CASE(d6_chip_is_immutable),
 	KUNIT_CASE(d7_can_be_disabled_in_its_handler),
+	KUNIT_CASE(d7_enabled_with_interrupts_off),
+	KUNIT_CASE(d7_started_with_interrupts_off),
 	KUNIT_CASE(d9_callbacks_in_process_context),
 	KUNIT_CASE(d10_interrupt_only_line_is_an_input),
 	KUNIT_CASE(d10_input_stays_one_when_its_interrupt_is_freed),

@@ -170,6 +170,7 @@ static void use_lines(struct fixture *f, struct irq_user **user)
 	line_get(f, 0, GPIOD_OUT_HIGH);
 	line_get(f, 1, GPIOD_IN);
 	line_get(f, 2, GPIOD_IN);
+	line_get(f, 7, GPIOD_OUT_HIGH);
 	*user = irq_get(f, 2, IRQF_TRIGGER_FALLING);
 	gpio_model_level(f->g, 2, true);
 	gpio_model_level(f->g, 2, false);
@@ -185,7 +186,8 @@ static void expect_as_before(struct fixture *f, struct irq_user *user)
 	EXPECT_LOG(f, "set 0 1", "ok direction 0 out");
 	EXPECT_LOG(f, "ok direction 1 in");
 	EXPECT_LOG(f, "ok direction 2 in", "ok type 2 falling", "arm 2");
-	expect_count(f, 0, "direction [3-7] *");
+	EXPECT_LOG(f, "set 7 1", "ok direction 7 out");
+	expect_count(f, 0, "direction [3-6] *");
 	KUNIT_EXPECT_EQ(f->test, gpio_model_line(f->g, 0).value, 1);
 	gpio_model_level(f->g, 1, true);
 	KUNIT_EXPECT_EQ(f->test, gpiod_get_value_cansleep(in), 1);
@@ -326,12 +328,46 @@ static void a8_reset_never_works(struct kunit *test)
 	kunit_virtio_fail_find(f->g->dev, UINT_MAX);
 	ask_again_and_again(f);
 	expect_failure_soon(f, desc);
+	KUNIT_EXPECT_TRUE(test, kunit_virtio_status(f->g->dev) & VIRTIO_CONFIG_S_FAILED);
 	line_put(f, desc);
 
 	kunit_virtio_fail_find(f->g->dev, 0);
 	unbind_driver(f);
 	KUNIT_ASSERT_EQ(test, bind_driver(f), 1);
 	expect_new_chip(f);
+}
+
+static void a8_change_without_a_reset(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+	struct irq_user *user = irq_get(f, 1, IRQF_TRIGGER_RISING);
+	unsigned int resets = kunit_virtio_resets(f->g->dev);
+
+	for (int i = 1; i <= 3; i++) {
+		virtio_config_changed(f->vdev);
+		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+		gpio_model_rise(f->g, 1);
+		assert_irqs(user, i);
+	}
+	KUNIT_EXPECT_EQ(test, kunit_virtio_resets(f->g->dev), resets);
+}
+
+static void a8_no_message_before_the_next_reset(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	/* The driver may back off before each but the first. */
+	for (int i = 0; i < 3; i++) {
+		gpio_model_mark(f->g);
+		kunit_virtio_needs_reset(f->g->dev);
+		assert_soon(f, 1, "ok direction 0 in");
+	}
+	gpio_model_mark(f->g);
+	kunit_virtio_needs_reset(f->g->dev);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+	EXPECT_LOG(f, "reset", "ok direction 0 in", "get 0");
 }
 
 static void a8_shutdown_is_the_end(struct kunit *test)
@@ -428,6 +464,27 @@ static void d1_device_is_dead_when_restored(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
+static void d1_silent_device_delays_the_resume_once(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user;
+	ktime_t start;
+
+	for (int i = 0; i < 8; i++)
+		user = irq_get(f, i, IRQF_TRIGGER_RISING);
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	fault(f, .type = VIRTIO_GPIO_MSG_IRQ_TYPE, .line = ANY_LINE, .drop = true);
+	gpio_model_mark(f->g);
+	start = ktime_get();
+	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	/* Eight timeouts would take longer than the patience. */
+	KUNIT_EXPECT_LT(test, ktime_ms_delta(ktime_get(), start), driver_patience() / 2);
+	gpio_model_heal(f->g);
+	assert_soon(f, 8, "arm ?");
+	gpio_model_rise(f->g, 7);
+	assert_irqs(user, 1);
+}
+
 static void d1_unbinds_while_suspended(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -453,14 +510,14 @@ static void d2_is_reset_again_and_again(struct kunit *test)
 {
 	struct fixture *f = plug(test);
 	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
-	struct irq_user *user = irq_get(f, 1, IRQF_TRIGGER_RISING);
+	struct irq_user *user = irq_get(f, 7, IRQF_TRIGGER_RISING);
 
 	for (int i = 1; i <= 5; i++) {
 		KUNIT_ASSERT_EQ(test, virtio_device_reset_prepare(f->vdev), 0);
 		KUNIT_ASSERT_EQ(test, virtio_device_reset_done(f->vdev), 0);
 		gpio_model_level(f->g, 0, i & 1);
 		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), i & 1);
-		gpio_model_rise(f->g, 1);
+		gpio_model_rise(f->g, 7);
 		assert_irqs(user, i);
 	}
 }
@@ -517,12 +574,15 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(a8_reset_fails_at_first),
 	KUNIT_CASE_SLOW(a8_transport_revives_what_was_given_up),
 	KUNIT_CASE_SLOW(a8_reset_never_works),
+	KUNIT_CASE(a8_change_without_a_reset),
+	KUNIT_CASE(a8_no_message_before_the_next_reset),
 	KUNIT_CASE(a8_shutdown_is_the_end),
 	KUNIT_CASE(d1_is_as_before_after_suspend),
 	KUNIT_CASE(d1_no_message_while_suspended),
 	KUNIT_CASE(d1_pending_message_ends_when_suspended),
 	KUNIT_CASE(d1_restore_fails),
 	KUNIT_CASE(d1_device_is_dead_when_restored),
+	KUNIT_CASE(d1_silent_device_delays_the_resume_once),
 	KUNIT_CASE(d1_unbinds_while_suspended),
 	KUNIT_CASE(d2_is_as_before_after_reset),
 	KUNIT_CASE(d2_is_reset_again_and_again),

@@ -72,6 +72,13 @@ static void d1_directions_go_both_ways(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gpio_model_line(f->g, 2).direction, VIRTIO_GPIO_DIRECTION_IN);
 }
 
+static void d1_operations_may_sleep(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	KUNIT_EXPECT_TRUE(test, gpiod_cansleep(line_get(f, 0, GPIOD_IN)));
+}
+
 static int get_value(struct job *job)
 {
 	return gpiod_get_value_cansleep(job->arg);
@@ -387,6 +394,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d1_each_message_is_a_pair),
 	KUNIT_CASE(d1_values_go_both_ways),
 	KUNIT_CASE(d1_directions_go_both_ways),
+	KUNIT_CASE(d1_operations_may_sleep),
 	KUNIT_CASE(d2_answers_for_other_lines_may_overtake),
 	KUNIT_CASE(d3_no_interrupts_without_the_feature),
 	KUNIT_CASE(d4_no_interrupt_of_an_output),
