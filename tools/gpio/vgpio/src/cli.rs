@@ -19,8 +19,8 @@ use crate::watch::Topic;
 
 const LINES: &str = "Lines, by offset or name; all if none is given";
 
-/// A vhost-user GPIO device for virtual machines, and its other end: read, drive and watch a guest's
-/// GPIO lines from the host.
+/// A vhost-user GPIO device for virtual machines: read, drive and watch a guest's GPIO lines from
+/// the host.
 #[derive(Parser)]
 #[command(name = "vgpio", version, max_term_width = 100)]
 pub struct Cli {
@@ -34,10 +34,10 @@ pub struct Cli {
     command: Command,
 }
 
-/// Which of several devices a command is about.
+/// The device that a command applies to.
 #[derive(Args, Clone)]
 struct Target {
-    /// The device, by label or index; needed only if a line cannot be told without
+    /// The device, by label or index; required if the lines are ambiguous
     #[arg(
         id = "target",
         short = 'd',
@@ -61,14 +61,14 @@ enum Command {
     },
     /// List the devices
     Detect,
-    /// Show what lines are configured for, and their levels
+    /// Show the configuration and the levels of lines
     Info {
         #[command(flatten)]
         target: Target,
         #[arg(value_name = "LINE", help = LINES)]
         lines: Vec<String>,
     },
-    /// Read the levels on the wire, whoever drives it
+    /// Read the levels on the wire, driven by the guest or by the host
     Get {
         #[command(flatten)]
         target: Target,
@@ -84,8 +84,8 @@ enum Command {
     },
     /// Set the host's levels: what the guest reads from its inputs
     ///
-    /// A level set for a line that the guest drives is remembered and comes into effect when the
-    /// guest stops driving. Several lines are set in order and in one go.
+    /// The level of a line that the guest drives takes effect when the guest stops driving it.
+    /// Several lines are set in order, with one interrupt.
     Set {
         #[command(flatten)]
         target: Target,
@@ -97,24 +97,24 @@ enum Command {
     Toggle {
         #[command(flatten)]
         target: Target,
-        /// How often
+        /// Number of inversions
         #[arg(short, long, default_value_t = 1)]
         count: u64,
-        /// Time from one to the next, like 5ms or 200us
+        /// Time between two inversions, like 5ms or 200us
         #[arg(short, long, value_name = "TIME", default_value = "0", value_parser = duration::parse)]
         interval: Duration,
         /// Lines, by offset or name
         #[arg(value_name = "LINE", required = true)]
         lines: Vec<String>,
     },
-    /// Invert the host's levels again and again, as fast as the guest takes the interrupts
+    /// Invert the host's levels repeatedly, as fast as the guest handles the interrupts
     ///
-    /// Each line is inverted as soon as the guest has unmasked its interrupt, so no edge merges with
-    /// another. Returns at once.
+    /// Inverts each line as soon as the guest has unmasked its interrupt, so that edges do not merge.
+    /// Returns at once.
     Swing {
         #[command(flatten)]
         target: Target,
-        /// How often each line
+        /// Number of inversions of each line
         #[arg(short, long, default_value_t = 1)]
         count: u64,
         /// Lines, by offset or name
@@ -123,8 +123,8 @@ enum Command {
     },
     /// Connect an output of the guest to another line of the same device
     ///
-    /// The host's level of TO follows what the guest makes of FROM. A line has one such wire, and
-    /// without TO it is cut.
+    /// The host's level of TO follows the level that the guest drives on FROM. A line has one such
+    /// wire; without TO the wire is removed.
     Wire {
         #[command(flatten)]
         target: Target,
@@ -133,10 +133,10 @@ enum Command {
         /// The line that follows
         to: Option<String>,
     },
-    /// Watch edges on the wire, made by the guest and by the host
+    /// Watch edges on the wire, by the guest and by the host
     ///
-    /// Prints time (monotonic), edge, line with its level, and who made it. `driven` is a guest that
-    /// begins to drive the level that was there anyway.
+    /// Prints time (monotonic), edge, line with its level, and its origin. `driven` means that the
+    /// guest starts to drive the level that the line already has.
     Mon {
         #[command(flatten)]
         watch: Watch,
@@ -149,25 +149,25 @@ enum Command {
         #[command(flatten)]
         watch: Watch,
     },
-    /// Show counters: messages, notifications, interrupts and what went wrong
+    /// Show counters: messages, notifications, interrupts, errors
     Stats {
         #[command(flatten)]
         target: Target,
-        /// Start again from zero after this
+        /// Reset the counters afterwards
         #[arg(long)]
         reset: bool,
         /// Print JSON, an object with one member per device
         #[arg(long)]
         json: bool,
     },
-    /// Make a device misbehave
+    /// Inject faults into a device
     Fault {
         #[command(flatten)]
         target: Target,
         #[command(subcommand)]
         command: Fault,
     },
-    /// End the connection to the virtual machine, as a daemon that dies does
+    /// Close the connection to the virtual machine, as if the daemon had died
     Disconnect {
         #[command(flatten)]
         target: Target,
@@ -178,13 +178,13 @@ enum Command {
 struct Watch {
     #[command(flatten)]
     target: Target,
-    /// Exit after so many events
+    /// Exit after this number of events
     #[arg(short, long, value_name = "NUM")]
     num_events: Option<u64>,
-    /// Exit when nothing has happened for so long, like 5s
+    /// Exit after this time without an event, like 5s
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     idle_timeout: Option<Duration>,
-    /// Print a line when watching has begun
+    /// Print a line when watching starts
     #[arg(long)]
     banner: bool,
     #[arg(value_name = "LINE", help = LINES)]
@@ -206,7 +206,7 @@ enum Fault {
         #[arg(value_name = "KIND[=ARG][,FILTER=VALUE]...", required = true)]
         faults: Vec<String>,
     },
-    /// Show the faults that are set
+    /// List the active faults
     List,
     /// Remove faults, by the number that `list` shows, or all
     Clear { ids: Vec<u32> },
@@ -214,23 +214,23 @@ enum Fault {
 
 const SERVE_HELP: &str = "\
 Device keys:
-  socket=PATH       where the virtual machine connects (required)
+  socket=PATH       socket that the virtual machine connects to (required)
   lines=N           number of lines, 1 to 65535 (required)
-  label=NAME        what to call the device [default: vgpio0, vgpio1, ...]
+  label=NAME        label of the device [default: vgpio0, vgpio1, ...]
   names=A:B::D      line names, colon-separated; empty or missing means unnamed
   names-file=FILE   line names, one per line
   values=0101...    the host's levels at the start [default: all 0]
   irq=off           do not offer interrupts
-  queue-size=N      most entries in a ring, a power of two up to 1024 [default: 1024]
-  irq-needs-input   refuse an interrupt on a line that was not made an input
-  strict            refuse whatever the specification forbids to drivers
-  access-platform   let the driver use memory as the platform has it (iommu_platform=on of QEMU)
+  queue-size=N      maximum size of a ring, a power of two up to 1024 [default: 1024]
+  irq-needs-input   refuse an interrupt on a line that is not an input
+  strict            refuse all that the specification forbids to drivers
+  access-platform   offer VIRTIO_F_ACCESS_PLATFORM (iommu_platform=on of QEMU)
 
-Prints \"ready\" when all sockets are open. RUST_LOG=debug shows more of what happens.";
+Prints \"ready\" when all sockets are open. RUST_LOG=debug logs more.";
 
 const FAULT_HELP: &str = "\
 Faults of answers to requests:
-  delay=TIME             answer later; other lines go on
+  delay=TIME             answer later, without delaying other lines
   silent                 do not carry out, do not answer
   status=err|N           do not carry out, answer with this status
   value=N                answer with this value
@@ -245,12 +245,12 @@ Faults of event buffers:
   hold-irq-buffer=TIME   return buffers of disabled interrupts later
   delay, silent, used-len, stale, disconnect with type=event
 Faults of the device:
-  deaf                   do not notice that the guest has gone; only do not touch stopped rings
+  deaf                   keep the state when the guest stops its rings; do not access stopped rings
 Filters:
   type=get-line-names|get-direction|set-direction|get-value|set-value|set-irq-type|event
   line=LINE  count=N (only the next N)  probability=P (0 to 1)  seed=N
 
-All faults that match apply together. Answers for one line always stay in order.";
+All matching faults apply together. Answers for one line always stay in order.";
 
 impl std::str::FromStr for Edges {
     type Err = String;
@@ -271,7 +271,7 @@ pub(crate) fn line_value(text: &str) -> Result<(String, bool)> {
     Ok((line.to_owned(), value))
 }
 
-/// Runs the command that the user gave.
+/// Runs the command.
 pub fn run(cli: Cli) -> Result<()> {
     let control = cli.control.unwrap_or_else(socket::default_control);
     let before = cli.target.device;
@@ -286,7 +286,7 @@ pub fn run(cli: Cli) -> Result<()> {
         } => {
             ensure!(
                 before.is_none(),
-                "--device of serve goes after the word serve"
+                "--device of serve goes after the command"
             );
             if let Some(path) = config {
                 devices.extend(config::read(&path)?);

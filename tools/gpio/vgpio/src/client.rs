@@ -265,7 +265,7 @@ pub fn watch(
         };
         let (seconds, nanos) = (event.time / 1_000_000_000, event.time % 1_000_000_000);
         writeln!(out, "{seconds}.{nanos:09}\t{what}")?;
-        // Whoever reads this wants to know now.
+        // The output may be a pipe: flush each line.
         out.flush()?;
         left = left.map(|left| left - 1);
     }

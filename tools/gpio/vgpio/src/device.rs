@@ -92,7 +92,7 @@ struct State {
     /// Chains of a batch; empty but for their memory, which is used again.
     requests: Vec<Chain<REQUEST_SIZE>>,
     buffers: Vec<Chain<EVENT_REQUEST_SIZE>>,
-    /// Rings whose content makes no sense, left alone until they are set up again.
+    /// Invalid rings, ignored until they are set up again.
     broken: [bool; 2],
     paused: Option<Paused>,
     can_disable: bool,
@@ -140,7 +140,7 @@ impl Device {
         let courier = device.clone();
         std::thread::Builder::new()
             .name("courier".into())
-            .spawn(move || courier.deliver_forever())?;
+            .spawn(move || courier.deliver_all())?;
         Ok(device)
     }
 
@@ -275,8 +275,8 @@ impl Device {
         }
     }
 
-    /// Hands back what had to wait, for ever.
-    fn deliver_forever(&self) {
+    /// Returns delayed chains in a loop. Runs until the daemon exits.
+    fn deliver_all(&self) {
         let mut locked = self.lock();
         loop {
             while let Some(completion) = locked.state.outbox.due() {
@@ -366,7 +366,7 @@ impl Device {
         f(&mut self.lock_first().state.watchers)
     }
 
-    /// The counters, which start again from zero if asked to.
+    /// The counters, which `reset` clears afterwards.
     pub fn stats(&self, reset: bool) -> Stats {
         let mut locked = self.lock_first();
         locked.count_disabled();
@@ -502,7 +502,7 @@ impl Locked<'_> {
             Level::Error,
             label,
             format_args!(
-                "queue {queue} makes no sense, ignored until the driver starts again: {why}"
+                "queue {queue} is invalid, ignored until the driver sets it up again: {why}"
             ),
         );
     }

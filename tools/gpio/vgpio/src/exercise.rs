@@ -300,7 +300,7 @@ pub fn client(lines: &[u8]) {
         Mutex::new(Server::new(served.expect("a bad device")))
     });
     let server = server.lock().expect("a test failed");
-    // Nobody is there to read, which ends what would take for ever.
+    // The reader has hung up, which ends requests without an end of their own.
     let (client, _) = UnixStream::pair().expect("no sockets");
     let mut from = lines;
     while let Ok(Some(request)) = control::receive::<Request>(&mut from, control::LONGEST_REQUEST) {

@@ -198,7 +198,7 @@ impl Fault {
             kind,
             target: None,
             line: None,
-            // A device that drops every connection at once helps nobody.
+            // Otherwise the device would drop every connection at once.
             left: (kind == Kind::Disconnect).then_some(1),
             probability: 1.0,
             seed: 0,
@@ -343,7 +343,7 @@ impl Faults {
             .collect::<Result<_>>()?;
         ensure!(
             self.faults.len() + parsed.len() <= MOST,
-            "too many faults: there can be {MOST}, `vgpio fault clear` removes some"
+            "too many faults: at most {MOST}, `vgpio fault clear` removes some"
         );
         for mut fault in parsed {
             self.last_id += 1;
@@ -366,7 +366,7 @@ impl Faults {
             .iter()
             .find(|id| !self.faults.iter().any(|it| it.id == **id))
         {
-            bail!("no fault {id}: `vgpio fault list` shows those there are");
+            bail!("no fault {id}: `vgpio fault list` shows the active ones");
         }
         self.faults
             .retain(|fault| !ids.is_empty() && !ids.contains(&fault.id));

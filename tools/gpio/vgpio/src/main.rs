@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     };
     match vgpio::cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough.
+        // The reader of the output has closed the pipe.
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("vgpio: {e:#}");

@@ -262,7 +262,7 @@ pub struct Model<B> {
 }
 
 impl<B> Model<B> {
-    /// Creates lines that nobody has configured, at the host's `levels`.
+    /// Creates lines that are not configured, at the host's `levels`.
     pub fn new(levels: impl IntoIterator<Item = bool>) -> Self {
         let lines = levels
             .into_iter()
@@ -355,7 +355,7 @@ impl<B> Model<B> {
 
     /// Takes an event buffer for `line`, that is, unmasks its interrupt.
     ///
-    /// Every buffer comes back exactly once: now, if the interrupt is disabled or fires at once or
+    /// Returns every buffer exactly once: now, if the interrupt is disabled or fires at once or
     /// if the line has a buffer already or does not exist; else as an effect of a later operation.
     pub fn arm(&mut self, line: u16, buffer: B, effects: &mut Effects<B>) {
         let usable = self

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn reversal_waits_for_so_many_but_not_forever() {
+    fn reversal_waits_for_answers_until_a_timeout() {
         let mut outbox = Outbox::default();
         for chain in [(1, 1), (2, 2), (3, 3)] {
             assert_eq!(submit(&mut outbox, chain, NOW, Some(Some(2))), None);

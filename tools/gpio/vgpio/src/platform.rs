@@ -172,7 +172,7 @@ impl Platform {
         let [desc, used, avail] = [8, 16, 24].map(|at| number(payload, at));
         ring.set_queue_info(desc, avail, used)
             .map_err(io::Error::other)?;
-        // A ring that goes on where it was is one that we know.
+        // The ring continues at the index that is known already.
         if base == 0 {
             ring.set_queue_next_used(0);
         }
@@ -285,7 +285,7 @@ impl Iommu for Translator {
                 *lock(&platform.silent_at) = Some(seen);
                 return Err(Error::CannotResolve {
                     iova_range: IovaRange { base: iova, length },
-                    reason: "the front end does not say".into(),
+                    reason: "the front end does not answer".into(),
                 });
             }
         }

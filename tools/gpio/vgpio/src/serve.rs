@@ -62,7 +62,7 @@ pub fn serve(devices: &[config::Device], control: &Path) -> Result<()> {
             device: it.clone(),
             socket: device.socket.display().to_string(),
         });
-        spawn(label, move || accept_forever(&it, Listener::from(listener)))?;
+        spawn(label, move || accept_all(&it, Listener::from(listener)))?;
     }
     let server = Server::new(served);
     spawn("control".into(), move || server.run(&control_listener))?;
@@ -70,7 +70,7 @@ pub fn serve(devices: &[config::Device], control: &Path) -> Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "ready")
         .and_then(|()| out.flush())
-        .context("cannot say that the sockets are ready")?;
+        .context("cannot print that the sockets are ready")?;
     if let Some(signal) = signals.forever().next() {
         info!(signal; "stopping");
     }
@@ -84,7 +84,7 @@ fn spawn(name: String, f: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 /// Serves one front end after the other.
-fn accept_forever(device: &Arc<Device>, mut listener: Listener) {
+fn accept_all(device: &Arc<Device>, mut listener: Listener) {
     let label = device.description().label.as_str();
     let mut limit = Limit::default();
     loop {

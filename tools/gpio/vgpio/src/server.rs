@@ -55,7 +55,7 @@ impl Server {
         })
     }
 
-    /// Serves all clients, for ever.
+    /// Serves all clients. Does not return.
     pub fn run(self: &Arc<Self>, listener: &UnixListener) {
         let mut limit = Limit::default();
         loop {
@@ -204,7 +204,7 @@ impl Server {
             Request::FaultSet { device, faults } => {
                 let picked: Vec<_> = self.pick(device.as_deref())?.collect();
                 let [it] = picked[..] else {
-                    bail!("several devices: say which with --device");
+                    bail!("several devices: choose one with --device");
                 };
                 let names = &it.device.description().names;
                 let count = it.device.description().lines;
@@ -342,10 +342,10 @@ fn find<'a>(devices: &[&'a Arc<Device>], text: &str) -> Result<(&'a Arc<Device>,
     match (found.next(), found.next()) {
         (Some(line), None) => Ok(line),
         (Some(_), Some(_)) => {
-            bail!("several devices have a line {text:?}: say which with --device")
+            bail!("several devices have a line {text:?}: choose one with --device")
         }
         (None, _) if text.parse::<u64>().is_ok() => {
-            bail!("several devices have a line {text}: say which with --device")
+            bail!("several devices have a line {text}: choose one with --device")
         }
         (None, _) => bail!("no line is called {text:?}: `vgpio info` lists them"),
     }

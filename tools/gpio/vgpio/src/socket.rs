@@ -50,7 +50,7 @@ pub fn listen(path: &Path, private: bool) -> Result<(UnixListener, SocketFile)> 
     Ok((listener, file))
 }
 
-/// Removes a socket that nobody listens on; refuses anything else.
+/// Removes a socket that has no listener; refuses anything else.
 fn make_way(path: &Path) -> Result<()> {
     let shown = path.display();
     let meta = match fs::symlink_metadata(path) {
@@ -70,7 +70,7 @@ fn make_way(path: &Path) -> Result<()> {
     }
 }
 
-/// Where the control socket is unless somebody says otherwise.
+/// The default path of the control socket.
 pub fn default_control() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
         Some(dir) => PathBuf::from(dir).join("vgpio.sock"),
@@ -92,7 +92,7 @@ pub fn prepare_default(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Creates a directory in which nobody else may have a hand, or they could put a socket of their
+/// Creates a directory that no other user can write to, or they could put a socket of their
 /// own there.
 fn make_private(dir: &Path) -> Result<()> {
     let shown = dir.display();
@@ -148,7 +148,7 @@ mod tests {
         let path = top.path().join("socket");
         let (listener, file) = listen(&path, false).unwrap();
         fs::remove_file(&path).unwrap();
-        fs::write(&path, "somebody else's").unwrap();
+        fs::write(&path, "other data").unwrap();
         drop((listener, file));
         assert!(path.exists());
 

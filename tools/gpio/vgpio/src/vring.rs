@@ -32,7 +32,7 @@ pub struct Vring {
 }
 
 thread_local! {
-    /// The rings that the library has made on this thread. It shows them to nobody before the first
+    /// The rings that the library has made on this thread. It does not expose them before the first
     /// notification.
     static MADE: RefCell<Vec<Vring>> = const { RefCell::new(Vec::new()) };
 }
@@ -56,7 +56,7 @@ impl Vring {
     pub fn all_sleep_on(sleeper: BorrowedFd<'_>) -> io::Result<Vec<Self>> {
         let made = MADE.take();
         for vring in &made {
-            // It is set once, as nobody else has the ring yet.
+            // It is set once: no other code has the ring yet.
             let _ = vring.sleeper.set(sleeper.try_clone_to_owned()?);
         }
         Ok(made)
@@ -126,7 +126,7 @@ impl VringT<Memory> for Vring {
         let state = self.ring.get_ref();
         if let Some(kick) = kick(&state) {
             match rustix::io::read(kick, &mut [0_u8; 8]) {
-                // The other end is closed for good, and would wake us for ever.
+                // The other end is closed, and would wake us in an endless loop.
                 Ok(0) => self.ignore_kick(&state),
                 Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(_) => self.ignore_kick(&state),

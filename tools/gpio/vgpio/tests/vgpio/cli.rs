@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The command line: what it prints, and what it says when something is wrong.
+//! The command line: output and error messages.
 
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
 
 use crate::daemon::{complaint, eventually, program, Daemon};
@@ -129,13 +129,13 @@ fn several_devices() {
         "1 1\n"
     );
     for (args, text) in [
-        (&["get", "both"][..], "say which with --device"),
-        (&["get", "1"], "say which with --device"),
+        (&["get", "both"][..], "choose one with --device"),
+        (&["get", "1"], "choose one with --device"),
         (&["get", "c"], "no line is called \"c\""),
         (&["get", "-d", "0", "2"], "vgpio0 has lines 0 to 1"),
         (&["info", "-d", "three"], "no device \"three\""),
         (&["info", "-d", "2"], "no device \"2\""),
-        (&["fault", "set", "silent"], "say which with --device"),
+        (&["fault", "set", "silent"], "choose one with --device"),
     ] {
         let error = daemon.fails(args);
         assert!(error.contains(text), "{error}");
@@ -376,6 +376,8 @@ fn socket_paths_in_use_are_spared_and_stale_ones_replaced() {
     assert!(busy.exists());
 
     drop(listener);
+    // A child of another test holds a copy until it executes its program.
+    eventually("nothing listens", || UnixStream::connect(&busy).is_err());
     assert!(busy.exists(), "stale");
     let _daemon = Daemon::start_with(&["--device", &device]);
     Guest::new(&busy).ok(2, 0, 0);

@@ -43,7 +43,7 @@ fn a_line_without_end() {
     for _ in 0..5 {
         let mut stream = connect(&daemon);
         for _ in 0..256 {
-            // Nobody listens to the rest.
+            // The rest has no reader.
             if stream.write_all(&[b'x'; 1 << 20]).is_err() {
                 break;
             }
@@ -84,7 +84,7 @@ fn all_lines_of_the_largest_device_in_one_request() {
 }
 
 #[test]
-fn a_slow_client_holds_nobody_up() {
+fn a_slow_client_does_not_delay_others() {
     let daemon = Daemon::start("lines=1");
     let mut stream = connect(&daemon);
     for byte in b"{\"op\":\"set\",\"device\":null,\"values\":[[\"0\",true]]}\n" {

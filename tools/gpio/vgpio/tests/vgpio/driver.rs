@@ -334,7 +334,7 @@ impl Guest {
         (used.head, used.bytes[0])
     }
 
-    /// Makes sure that no event buffer comes back. A request that is sent now is answered after the
+    /// Makes sure that the device returns no event buffer. A request that is sent now is answered after the
     /// device has seen everything that was there before, on both queues.
     pub fn no_event(&mut self) {
         self.ok(2, 0, 0);

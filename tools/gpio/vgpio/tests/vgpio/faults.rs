@@ -49,7 +49,7 @@ fn silence() {
     guest.post(5, 0, 1);
     guest.kick(REQUEST_QUEUE);
     assert_eq!(guest.wait_for(REQUEST_QUEUE, SHORT), None);
-    assert_eq!(guest.ok(4, 0, 0), 0, "not carried out, and life goes on");
+    assert_eq!(guest.ok(4, 0, 0), 0, "not carried out; the device still works");
     assert_eq!(guest.ok(5, 0, 1), 0);
     assert_eq!(daemon.stats().faults, 1);
 }
@@ -164,7 +164,7 @@ fn reversal_within_a_batch() {
 fn reversal_of_a_number() {
     let (_daemon, mut guest) = start(&["reorder=2"]);
     let (sent, answered) = batch(&mut guest, &[0, 1, 2, 3, 4]);
-    // The last waits for another in vain, but not forever.
+    // The last one waits for another in vain, until a timeout.
     assert_eq!(answered, [sent[1], sent[0], sent[3], sent[2], sent[4]]);
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Front ends that say nonsense, nothing, or half of it. Whatever they do, the daemon's other device
-//! goes on working, and theirs works for whoever comes next.
+//! Front ends that send invalid, partial, or no messages. The daemon's other device keeps working,
+//! and theirs works for the next front end.
 
 use std::fs::File;
 use std::io::{ErrorKind, IoSlice, Read, Write};
@@ -48,7 +48,7 @@ impl Neighbours {
         Self { daemon, guest }
     }
 
-    /// Makes sure that nobody notices what goes on next door: not the other guest, not the host.
+    /// Makes sure that neither the other guest nor the host is affected.
     fn work(&mut self) {
         let start = Instant::now();
         self.guest.ok(2, 0, 0);
@@ -95,7 +95,7 @@ impl Neighbours {
         std::fs::read_dir(path).unwrap().count()
     }
 
-    /// Makes sure that the daemon sleeps when nobody wants anything.
+    /// Makes sure that the daemon sleeps without requests.
     fn sleeps(&self) {
         let before = self.processor_time();
         std::thread::sleep(Duration::from_millis(300));
@@ -345,7 +345,7 @@ fn memory_that_shrinks_under_the_rings() {
     }
     neighbours.daemon.ok(&["toggle", "-d", "0", "0"]);
     eventually("a complaint", || {
-        neighbours.daemon.log().contains("makes no sense")
+        neighbours.daemon.log().contains("is invalid")
     });
     neighbours.work();
     neighbours.sleeps();

@@ -167,7 +167,7 @@ fn a_ring_index_out_of_range_stops_that_ring_until_the_driver_restarts() {
         for _ in 0..50 {
             guest.kick(REQUEST_QUEUE);
         }
-        let complaints = || daemon.log().matches("makes no sense").count();
+        let complaints = || daemon.log().matches("is invalid").count();
         eventually("a complaint", || complaints() > restarts);
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert_eq!(complaints(), restarts + 1);
@@ -192,7 +192,7 @@ fn complaints_are_few_however_often_the_driver_restarts() {
         guest.stop();
         guest.start();
     }
-    let complaints = daemon.log().matches("makes no sense").count();
+    let complaints = daemon.log().matches("is invalid").count();
     assert!((1..=10).contains(&complaints), "{complaints} complaints");
 }
 
@@ -218,7 +218,7 @@ fn offers_more_than_it_has(queue: usize, faults: &[&str]) {
         guest.kick(queue);
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    eventually("a complaint", || daemon.log().contains("makes no sense"));
+    eventually("a complaint", || daemon.log().contains("is invalid"));
     let stats = daemon.stats();
     let stats = [stats.request_queue, stats.event_queue];
     assert!(stats[queue].chains <= 64, "{stats:?}");
