@@ -4,8 +4,8 @@
 command's exit status. Without a command the terminal is the guest's console.
 
 Starts the devices (vgpio), the guest (QEMU or User-Mode Linux), and serves what the guest
-asks of the host over its second serial port, see tools/testing/guest/host.sh. Whatever
-ends it, guest and devices end with it.
+asks of the host over its second serial port, see tools/testing/guest/host.sh. Terminates
+guest and devices when it exits.
 """
 
 import argparse
@@ -369,22 +369,22 @@ def parse():
     parser.add_argument("--transport", choices=["pci", "mmio"], default="pci")
     parser.add_argument("--build", type=Path, required=True, help="kernel build directory")
     parser.add_argument("--initrd", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, required=True, help="where to note what accelerator works")
+    parser.add_argument("--cache", type=Path, required=True, help="directory that caches which accelerator works")
     parser.add_argument("--vgpio", type=Path, help="the vgpio program")
     parser.add_argument("--gpio", action="append", default=[], metavar="SPEC",
-                        help="a controller, as in 'vgpio serve --device' but without the socket; repeatable")  # fmt: skip
+                        help="a controller, as in 'vgpio serve --device' without the socket; repeatable")  # fmt: skip
     parser.add_argument("--platform", action="store_true",
-                        help="controllers of QEMU see memory as the platform has it for devices")  # fmt: skip
+                        help="devices of QEMU use VIRTIO_F_ACCESS_PLATFORM")  # fmt: skip
     parser.add_argument("--control", type=Path, help="control socket of vgpio")
     parser.add_argument("--smp", type=int, default=2)
-    parser.add_argument("--memory", type=int, default=256, help="in MiB")
+    parser.add_argument("--memory", type=int, default=256, help="memory of the guest in MiB")
     parser.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto")
     parser.add_argument("--emulator", action="append", default=[], metavar="ARG",
-                        help="argument of QEMU, to be given as --emulator=ARG; repeatable")  # fmt: skip
+                        help="argument of QEMU, given as --emulator=ARG; repeatable")  # fmt: skip
     parser.add_argument("--append", action="append", default=[], help="kernel parameter; repeatable")
-    parser.add_argument("--timeout", type=float, default=0, help="in seconds; none by default")
+    parser.add_argument("--timeout", type=float, default=0, help="timeout in seconds; none by default")
     parser.add_argument("--log", type=Path, default=os.devnull, help="file for the kernel's log")
-    parser.add_argument("command", nargs="*", help="to run in the guest")
+    parser.add_argument("command", nargs="*", help="command to run in the guest")
     args = parser.parse_args()
     if args.platform:
         # QEMU 10 cannot start a device behind an IOMMU with a queue that the driver does not use.

@@ -42,7 +42,7 @@ def results(directory):
 
 
 def number_of(name):
-    """Number and words of a test's name; those without are about what anybody expects."""
+    """Number and words of a test's name; those without check general behaviour."""
     match = re.fullmatch(r"([a-e])(\d+)_(.*)", name)
     if not match:
         return ("", 0), name.replace("_", " ")
@@ -92,7 +92,7 @@ def write(rows, path, args):
         "Results of the KUnit suites in ``drivers/gpio/gpio-virtio-kunit/``, which know nothing of",
         "the driver, on the driver in C and on the one in Rust. ``make compare`` runs them. The",
         "numbers are those in Documentation/project/c-driver.rst; tests without a number",
-        "are about what anybody expects.",
+        "check general behaviour.",
         "",
         f"Measured on {today} with Linux {args.kernel}, ``ARCH={args.arch}``, the driver in Rust of",
         f"commit {args.commit}. The driver in C passes {totals(rows, 2)[0]} of {totals(rows, 2)[1]} tests, the driver in",
@@ -112,15 +112,15 @@ def write(rows, path, args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    missing = commands.add_parser("missing", help="list the tests of which no result is known")
-    missing.add_argument("results", type=Path, help="directory with the list of tests, and what kunit.py says of them")
+    missing = commands.add_parser("missing", help="list the tests without a result")
+    missing.add_argument("results", type=Path, help="directory with the list of tests, and the output of kunit.py")
     both = commands.add_parser("table", help="print the table")
     both.add_argument("--c", type=Path, required=True, help="directory of the driver in C")
     both.add_argument("--rust", type=Path, required=True, help="directory of the driver in Rust")
     both.add_argument("--kernel", required=True, help="version of the kernel")
     both.add_argument("--commit", required=True, help="version of the driver in Rust")
     both.add_argument("--arch", required=True)
-    both.add_argument("--rst", type=Path, help="file to write the table for the documentation into")
+    both.add_argument("--rst", type=Path, help="file to write the table for the documentation to")
     args = parser.parse_args()
 
     if args.command == "missing":

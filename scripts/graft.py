@@ -6,12 +6,12 @@
     graft.py ungraft KDIR                      restore the tree byte for byte
     graft.py series KDIR DIRECTORY             write it as patches against the tree
 
-New files become links (or copies) at the same path in the tree. The tree's own files are
-changed in two ways: by the patches in scripts/patches, which correct faults of the kernel,
-and by lines inserted after that, declared in graft.toml. A patch that the tree has already
+New files become links (or copies) at the same path in the tree. Existing files of the tree
+are changed in two ways: by the patches in scripts/patches, which fix bugs of the kernel,
+and then by inserting the lines declared in graft.toml. A patch that the tree already has
 is skipped. A tree that a patch does not fit is refused: the abstractions are sound only
-with the faults corrected, so the tree must not build without. All is checked before
-anything is changed. What the tree was like is kept in KDIR/.graft: `original/` holds the edited files,
+with these fixes, so the tree must not build without them. All checks come before the first
+change. The original state of the tree is kept in KDIR/.graft: `original/` holds the edited files,
 `state.json` says, path by path, what was there and what we may have put there. That file
 is written before the tree is touched, so an interrupted run is finished, or undone, by the
 next one.
@@ -277,7 +277,7 @@ class Tree:
         raise Refusal(f"KDIR={self.root} already has {path}, which is not ours: nothing was changed")
 
     def check_kept(self, path):
-        """The kept original, if the path needs it to be restored, is as it was put there."""
+        """The saved original, if needed to restore the path, is unmodified."""
         original = self.state["paths"][path]["original"]
         if original not in (ABSENT, fingerprint(self.root / path)):
             if fingerprint_of(self.original(path)[0]) != original:
@@ -419,8 +419,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     graft = commands.add_parser("graft", help="put the overlay into a tree, or refresh it")
-    graft.add_argument("--copy", action="store_true", help="copy files instead of linking them")
-    graft.add_argument("--force", action="store_true", help="try a tree of another version")
+    graft.add_argument("--copy", action="store_true", help="copy files in place of linking them")
+    graft.add_argument("--force", action="store_true", help="graft into a tree of another version if the patches apply")
     ungraft = commands.add_parser("ungraft", help="restore a tree byte for byte")
     series = commands.add_parser("series", help="write the overlay as patches")
     for command in graft, ungraft, series:

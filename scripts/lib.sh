@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# What every script here shares: where things are kept, how an error is told, how a
-# long step shows that it lives, and how two runs keep out of each other's way.
+# Common to all scripts: the directories, error messages, progress of long steps, and locks
+# between two runs.
 
 set -euo pipefail
 
-# The make that may have called this is none of the kernel's, nor of a test's: those would take
-# its flags, and say what directory they enter.
+# Hides the calling make from those of the kernel and of tests, which would take its flags and
+# print the directories that they enter.
 unset "${!MAKE@}" MFLAGS
 # What tools say is compared and counted.
 export LC_ALL=C.UTF-8
@@ -41,7 +41,7 @@ one_of() { # NAME VALUE CHOICE...
 		[[ $2 != "$choice" ]] || return 0
 	done
 	printf -v choices '%s or ' "${@:3}"
-	die "$1=$2: it has to be ${choices% or }"
+	die "$1=$2: must be ${choices% or }"
 }
 
 as_root() { # COMMAND...
@@ -52,7 +52,7 @@ as_root() { # COMMAND...
 # a password, or says what to run.
 need_root() { # COMMAND_LINE
 	((EUID == 0)) || { command -v sudo >/dev/null && sudo true; } ||
-		die "this host has to be prepared: run '$1' as root, then try again"
+		die "this host must be prepared: run '$1' as root, then try again"
 }
 
 # Fails early, while nothing is half-done, unless DIRECTORY has room for MIB mebibytes.
@@ -86,7 +86,7 @@ run_watched() { # LABEL LOG TOTAL COMMAND...
 	: >"$log"
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
-	# Interrupted, the job must not go on behind the user's back.
+	# On an interrupt, terminate the job, too.
 	trap 'kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; exit 130' INT TERM
 	while kill -0 "$pid" 2>/dev/null; do
 		if [[ -t 2 ]]; then
@@ -155,7 +155,7 @@ kunit_args() { # TIMEOUT_MS PATIENCE_MS
 			"gpio_virtio_kunit.shuffle=${SHUFFLE:-0}"
 		# Tasks that poll would hide that those that sleep are not woken.
 		echo gpio_virtio.poll_us=0
-		# The driver in C waits for ever for devices like these.
+		# The requests of the driver in C have no timeout.
 		[[ ${DRIVER:-rust} == rust ]] || echo gpio_virtio_kunit.fuzz_seeds=0
 		# shellcheck disable=SC2086 # one word each
 		[[ -z ${KUNIT_ARGS:-} ]] || printf '%s\n' $KUNIT_ARGS

@@ -400,7 +400,7 @@ class SmallTree(unittest.TestCase):
         self.assert_refused("has no file rust/lib.rs")
 
     def test_refuses_a_new_file_that_is_there_already(self):
-        write(self.tree, {"drivers/gpio/ours/two.rs": "// Somebody's.\n"})
+        write(self.tree, {"drivers/gpio/ours/two.rs": "// Other.\n"})
         self.assert_refused("already has drivers/gpio/ours/two.rs")
 
     def test_refuses_the_tree_of_another_checkout(self):
