@@ -368,8 +368,7 @@ impl virtio::Driver for GpioVirtio {
         })?;
         vdev.ready();
 
-        let failed =
-            |err: &Error| dev_err!(dev, "cannot ask for names and directions: {:?}\n", err);
+        let failed = |err: &Error| dev_err!(dev, "cannot read names and directions: {:?}\n", err);
         let names = gpio.fetch_names(names_size as usize).inspect_err(failed)?;
         gpio.fetch_directions().inspect_err(failed)?;
 
@@ -422,11 +421,11 @@ kernel::module_virtio_driver! {
     params: {
         timeout_ms: u32 {
             default: 30000,
-            description: "Time in milliseconds that a device has for an answer; 0: without end",
+            description: "Timeout for an answer of the device in milliseconds; 0: none",
         },
         poll_us: u32 {
             default: 100,
-            description: "Time in microseconds that is polled for an answer at most; 0: not at all",
+            description: "Time in microseconds to poll for an answer; 0: no polling",
         },
     },
 }

@@ -162,7 +162,7 @@ impl VirtioGpio {
                     if is_dead && !core::mem::replace(&mut resets.given_up, true) {
                         dev_err!(
                             vdev.as_ref(),
-                            "resets do not help the device: unbind and bind the driver\n"
+                            "the device still needs a reset: unbind and bind the driver\n"
                         );
                     }
                     if is_dead {
@@ -177,7 +177,7 @@ impl VirtioGpio {
                     vdev.as_ref(),
                     "resetting the device: it {}\n",
                     if is_dead {
-                        "needs that"
+                        "needs a reset"
                     } else {
                         "does not answer"
                     }

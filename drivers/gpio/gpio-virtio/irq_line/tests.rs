@@ -226,12 +226,12 @@ mod cases {
     }
 
     #[test]
-    fn drops_what_nobody_uses() {
+    fn drops_event_of_unused_interrupt() {
         let mut line = armed(Rising);
 
         line.shutdown();
         assert_eq!(line.returned(Valid), Action::None);
-        // Nor does anything else happen to an interrupt that is not in use.
+        // Masking and unmasking have no effect on an interrupt that is not in use.
         line.mask();
         assert_eq!(line.unmask(), Action::None);
         assert_eq!(line.demand, Demand::Off);
@@ -304,7 +304,7 @@ mod cases {
             line.answered(Message::Enable(Rising), Refused),
             Action::None
         );
-        // The device holds nothing, so there is nothing to be taken back.
+        // The device holds no type, so that NONE is not sent.
         assert_eq!(exchange(&mut line, Accepted), Some((Falling, Action::Arm)));
     }
 
@@ -329,7 +329,7 @@ mod cases {
             exchange(&mut line, Unanswered),
             Some((Rising, Action::Retry))
         );
-        // The loop of messages ends, or it would keep a task for as long as the device is silent.
+        // The loop of messages ends: it must not block a task while the device is silent.
         assert_eq!(line.next_message(), None);
         assert_eq!(line.retry(), Action::None);
         assert!(line.needs_sync());
@@ -338,7 +338,7 @@ mod cases {
             Some((IrqType::None, Action::None))
         );
         assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
-        // A retry too many does nothing.
+        // A surplus retry does nothing.
         assert_eq!(line.retry(), Action::None);
     }
 
@@ -391,7 +391,7 @@ mod cases {
                 assert_eq!(line.retry(), Action::Arm);
             }
 
-            // The type is set anew, once.
+            // The type is set again, once.
             assert_eq!(line.returned(event), Action::Retry);
             assert_eq!(line.retry(), Action::None);
             assert!(line.needs_sync());

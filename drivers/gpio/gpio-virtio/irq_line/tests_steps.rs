@@ -39,7 +39,7 @@ mod cases {
         IrqType::LevelLow,
     ];
 
-    /// All that can happen to a line.
+    /// All inputs of a line.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Input {
         SetType(IrqType),
@@ -127,7 +127,7 @@ mod cases {
         matches!(line.buffer, Buffer::Armed | Buffer::Stale)
     }
 
-    /// Returns whether [`Line::retry`] is owed.
+    /// Returns whether [`Line::retry`] is pending.
     fn is_retry_due(line: &Line) -> bool {
         line.held == Held::Unanswered || line.buffer == Buffer::Resting
     }
@@ -141,8 +141,8 @@ mod cases {
         (line.buffer != Buffer::Armed || holds) && !(waits && line.demand == Demand::Off)
     }
 
-    /// Returns all states of a line that satisfy the first two invariants of [`Line`], whether or
-    /// not something leads there.
+    /// Returns all states of a line that satisfy the first two invariants of [`Line`], reachable or
+    /// not.
     fn states() -> impl Iterator<Item = Line> {
         let held = || {
             let types = TYPES.into_iter();
@@ -236,14 +236,14 @@ mod cases {
 
     #[test]
     fn each_step_leaves_no_line_behind() {
-        // A line that may be armed either is, or somebody is about to see to it.
+        // A line that may be armed is armed, or an input that arms it is pending.
         assert_eq!(
             violation(|before, _, after, action, _| before.may_arm()
                 || action == Action::Deliver
                 || !after.may_arm()),
             None
         );
-        // Nor does a line that may be armed stay so when somebody was to see to it.
+        // That input arms it.
         assert_eq!(
             violation(|before, input, after, _, _| !before.may_arm()
                 || !matches!(input, Input::Startup | Input::Unmask | Input::Retry)
@@ -331,7 +331,7 @@ mod cases {
 
     #[test]
     fn each_state_has_a_way_to_be_armed() {
-        // With a device that accepts everything, and everybody doing what was asked for.
+        // With a device that accepts each type, and all pending inputs.
         let dead = states().find(|state| {
             let mut line = state.clone();
 

@@ -65,7 +65,7 @@ mod cases {
         event: Option<Event>,
     }
 
-    /// A device with one line that keeps to the protocol to the letter.
+    /// A device with one line that follows the protocol strictly.
     struct Device {
         kind: IrqType,
         latched: bool,
@@ -132,9 +132,9 @@ mod cases {
         }
     }
 
-    /// A driver, its line, and the device on the other side.
+    /// A driver, its line, and the device.
     ///
-    /// Keeps account of its own of what matters, to check the line against.
+    /// Keeps a state of its own, to check the line against.
     struct World {
         line: Line,
         device: Device,
@@ -153,9 +153,9 @@ mod cases {
         /// [`Line::retry`] and [`Line::arm_waiting`] were asked for.
         retry: bool,
         waiting: bool,
-        /// An edge has come that has to be delivered.
+        /// An edge that has to be delivered.
         owed: bool,
-        /// How often the line was armed since somebody or something had reason to do so.
+        /// Number of times the line was armed since the last input that allows it.
         arms: u8,
     }
 
@@ -268,7 +268,7 @@ mod cases {
                 self.granted = message.irq_type();
             }
             if outcome == Unanswered {
-                // An answer that comes later is not waited for any more.
+                // A later answer is dropped.
                 for (_, waited) in self.queues.requests.iter_mut() {
                     *waited = false;
                 }
@@ -312,7 +312,7 @@ mod cases {
             self.line.reset();
         }
 
-        /// Something happens on the side of the driver, as far as it can.
+        /// Takes a random step of the driver that is possible.
         fn driver_step(&mut self) -> Result<(), &'static str> {
             match self.random.next() % 16 {
                 0 => {
@@ -374,7 +374,7 @@ mod cases {
             Ok(())
         }
 
-        /// Something happens on the side of a device that keeps to the protocol, or on the way.
+        /// Takes a random step of a device that follows the protocol, or of the queues.
         fn device_step(&mut self) -> Result<(), &'static str> {
             match self.random.next() % 8 {
                 0..=1 => {
@@ -401,7 +401,7 @@ mod cases {
             Ok(())
         }
 
-        /// Something happens on the side of a device that does as it likes.
+        /// Takes a random step of a hostile device.
         fn odd_device_step(&mut self) -> Result<(), &'static str> {
             if self.out && self.random.once_in(2) {
                 if let Some(event) = self.random.pick(&EVENTS) {
@@ -418,7 +418,7 @@ mod cases {
             Ok(())
         }
 
-        /// Lets everything that is under way come to its end. Returns the state of the line then.
+        /// Completes all messages and buffers in flight, and checks the state of the line.
         fn settle(&mut self) -> Result<(), &'static str> {
             for _ in 0..32 {
                 self.send()?;
@@ -462,7 +462,7 @@ mod cases {
         }
     }
 
-    /// Returns whether nothing was wrong, and says so if not.
+    /// Returns whether there was no violation, and logs one.
     fn is_fine(result: &Result<(), &'static str>, world: &World) -> bool {
         if let Err(wrong) = result {
             pr_err!("{}: {:?}\n", wrong, world.line);
@@ -502,7 +502,7 @@ mod cases {
                     world.odd_device_step()?;
                 }
 
-                // The device comes to its senses, but has forgotten all that it was told.
+                // The device follows the protocol again, after a loss of its state.
                 world.answer(Unanswered)?;
                 world.device = Device {
                     buffer: world.out && !world.queues.buffer,
