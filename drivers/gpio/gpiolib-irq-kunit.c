@@ -480,7 +480,7 @@ static struct file *request_events(struct kunit *test, struct test_chip *chip,
 	return file;
 }
 
-/* The request's interrupt is freed once, whoever does it. */
+/* The interrupt of the request is freed once, by gpiolib or by the consumer. */
 static void requests_may_end_during_removal(struct kunit *test)
 {
 	struct test_chip *chip = add_chip(test);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests of the virtio core: that it calls a driver while it is bound,
+ * KUnit tests for the virtio core: it calls a driver only while it is bound,
  * and in the right order
  */
 
@@ -19,26 +19,26 @@
 /* No device has this ID. */
 #define CORE_TEST_ID	0x7ffffe
 
-/* How long an unbinding that does not wait may take. */
+/* Time limit for an unbind that does not wait. */
 #define CORE_TEST_MS	50
 
 /**
- * struct core_test - a device, and what its driver has seen
+ * struct core_test - a device, and the calls of its driver
  * @vdev: the device
- * @released: the device is gone
+ * @released: the device was released
  * @status: its status
  * @stuck: its status remains after a reset
  * @stop: the next get_status() waits for @resume
- * @stop_late: so does the first one after the driver was restored
+ * @stop_late: the first one after the restore of the driver waits, too
  * @stopped: get_status() waits
  * @resume: ends the wait
  * @bound: the driver is bound
  * @quiesced: it is suspended, or prepared for a reset
  * @unbound_calls: calls of the driver while it was not bound
- * @unprepared: calls that continue what was not suspended or prepared
- * @config_changes: configuration changes that the driver was told of
- * @call: what the transport does
- * @transport_work: does so
+ * @unprepared: restore and reset_done calls without freeze or reset_prepare
+ * @config_changes: calls of config_changed()
+ * @call: the call of the transport
+ * @transport_work: runs @call
  * @unbind_work: unbinds the driver
  * @unbound: it is unbound
  */
@@ -192,10 +192,10 @@ static struct virtio_driver core_test_driver = {
 /* Tests */
 
 /**
- * struct core_test_pair - what a transport does with a device
- * @name: for people
- * @quiesce: before
- * @resume: after
+ * struct core_test_pair - two calls of a transport
+ * @name: name of the test case
+ * @quiesce: the first call
+ * @resume: the second call
  */
 struct core_test_pair {
 	const char *name;
@@ -227,7 +227,7 @@ static void core_test_unbind_work(struct work_struct *work)
 	complete(&core->unbound);
 }
 
-/* Has the transport call, and the driver unbound while get_status() waits. */
+/* Runs the call of the transport, and unbinds the driver while get_status() waits. */
 static void core_test_unbind_during(struct kunit *test,
 				    int (*call)(struct virtio_device *vdev))
 {
@@ -237,7 +237,7 @@ static void core_test_unbind_during(struct kunit *test,
 	queue_work(system_dfl_wq, &core->transport_work);
 	wait_for_completion(&core->stopped);
 	queue_work(system_dfl_wq, &core->unbind_work);
-	/* It should wait, for the lock of the device. */
+	/* It should wait for the lock of the device. */
 	KUNIT_EXPECT_EQ(test, 0,
 			wait_for_completion_timeout(&core->unbound,
 						    msecs_to_jiffies(CORE_TEST_MS)));
@@ -267,7 +267,7 @@ static void unbind_while_resumed(struct kunit *test)
 	core_test_unbind_during(test, pair->resume);
 }
 
-/* The core tells the driver of it when it has been restored. */
+/* The core reports the change after the restore of the driver. */
 static void unbind_before_config_change(struct kunit *test)
 {
 	const struct core_test_pair *pair = test->param_value;
@@ -299,7 +299,7 @@ static void rebind_while_quiesced(struct kunit *test)
 	virtio_config_changed(&core->vdev);
 	KUNIT_EXPECT_EQ(test, core->config_changes, 1);
 
-	/* Once more, of a driver that was bound all the time. */
+	/* Again, with a driver that stays bound. */
 	KUNIT_EXPECT_EQ(test, pair->quiesce(&core->vdev), 0);
 	KUNIT_EXPECT_TRUE(test, core->quiesced);
 	KUNIT_EXPECT_EQ(test, pair->resume(&core->vdev), 0);

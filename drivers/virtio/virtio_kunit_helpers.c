@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A virtio device for the KUnit tests of virtio drivers
+ * A fake virtio device for KUnit tests of virtio drivers
  *
  * The driver's side of each queue is that of the virtio core, the device's
  * side that of vringh. The addresses in the rings are virtual ones: the device
@@ -36,12 +36,12 @@
 /* Mappings that can exist at the same time. */
 #define MAX_MAPPINGS		4096
 
-/* The memory of bounce buffers, and what they are multiples of. */
+/* Size and granularity of the bounce buffers. */
 #define BOUNCE_SIZE		SZ_512K
 #define BOUNCE_SLOT		64
 #define BOUNCE_SLOTS		(BOUNCE_SIZE / BOUNCE_SLOT)
 
-/* Stands for an interrupt's way to the processor. */
+/* Delay of an interrupt. */
 #define IRQ_DELAY_NS		1000
 
 static const char * const rule_names[KUNIT_VIRTIO_RULES] = {
@@ -62,7 +62,7 @@ static const char * const rule_names[KUNIT_VIRTIO_RULES] = {
 
 /* Memory that the driver has mapped for the device. */
 struct mapping {
-	/* Where the driver has it, and the device: in a bounce buffer, if not there. */
+	/* Address for the driver, and for the device: a bounce buffer, if it differs. */
 	void *cpu;
 	void *addr;
 	size_t len;
@@ -71,7 +71,7 @@ struct mapping {
 
 /* An operation at which a task stops. */
 struct stop {
-	/* Tasks that come there until one stops, that one included; 0 for none. */
+	/* The nth task that gets here stops; 0 for none. */
 	unsigned int nth;
 	bool stopped;
 	unsigned int releases;
@@ -110,7 +110,7 @@ struct kunit_virtio {
 	struct kunit *test;
 	struct kunit_virtio_config config;
 	u8 *config_space;
-	/* What it will be after so many reads, if any. */
+	/* The next contents, and the number of reads before. */
 	u8 *next_config;
 	unsigned int next_reads;
 	u32 generation;
@@ -132,7 +132,7 @@ struct kunit_virtio {
 	bool late_irqs;
 	bool pulled;
 	bool rescued;
-	/* The driver knows that the device needs a reset. */
+	/* The driver was told that the device needs a reset. */
 	bool told;
 	/* The driver was told of a buffer that was not completed. */
 	bool lied;
@@ -144,7 +144,7 @@ struct kunit_virtio {
 	char detail[KUNIT_VIRTIO_RULES][80];
 
 	struct stop stops[KUNIT_VIRTIO_OPS];
-	/* Tasks that are stopped, and tests that wait for one to be. */
+	/* Stopped tasks, and tests that wait for one to stop. */
 	wait_queue_head_t stop_wq;
 
 	struct queue queues[KUNIT_VIRTIO_MAX_QUEUES];
@@ -161,10 +161,10 @@ static struct queue *to_queue(struct kunit_virtio *dev, unsigned int index)
 }
 
 /**
- * kunit_virtio_lock() - Keep the driver and time out of the device
+ * kunit_virtio_lock() - Lock the device against its driver and its timers
  * @dev: the device
  *
- * Return: what kunit_virtio_unlock() needs.
+ * Return: the flags for kunit_virtio_unlock().
  */
 unsigned long kunit_virtio_lock(struct kunit_virtio *dev)
 {
@@ -191,7 +191,7 @@ DEFINE_LOCK_GUARD_1(device_state, struct kunit_virtio,
 		    kunit_virtio_unlock(_T->lock, _T->flags),
 		    unsigned long flags)
 
-/* A driver that was lied to cannot know which buffers the device has. */
+/* After a false used id a driver cannot know which buffers the device has. */
 static bool needs_truth(enum kunit_virtio_rule rule)
 {
 	switch (rule) {
@@ -205,7 +205,7 @@ static bool needs_truth(enum kunit_virtio_rule rule)
 	}
 }
 
-/* Notes, in any context, what is told to the test when the device goes away. */
+/* Records a violation, in any context; reported when the device is released. */
 static __printf(3, 4) void broke(struct kunit_virtio *dev,
 				 enum kunit_virtio_rule rule,
 				 const char *fmt, ...)
@@ -303,7 +303,7 @@ static void bounce_free(struct kunit_virtio *dev, void *addr, size_t size)
 		     DIV_ROUND_UP(size, BOUNCE_SLOT));
 }
 
-/* Copies what the device has written, or may read, out of a bounce buffer or into it. */
+/* Copies data of the device out of a bounce buffer, or data of the driver into it. */
 static void bounce_sync(struct mapping *m, size_t offset, size_t size, bool for_cpu)
 {
 	if (m->cpu == m->addr)
@@ -323,7 +323,7 @@ static dma_addr_t kunit_virtio_map_page(union virtio_map map, struct page *page,
 	void *addr = page_address(page) + offset;
 	struct mapping m = { .cpu = addr, .addr = addr, .len = size, .dir = dir };
 
-	/* Whatever may interrupt the driver in the middle of this gets the time to. */
+	/* Leaves time to interrupt the driver at this point. */
 	udelay(READ_ONCE(dev->map_us));
 
 	guard(device_state)(dev);
@@ -344,7 +344,7 @@ static dma_addr_t kunit_virtio_map_page(union virtio_map map, struct page *page,
 		m.addr = bounce_alloc(dev, size);
 		if (!m.addr)
 			return DMA_MAPPING_ERROR;
-		/* What the device does not write stays as it is, then. */
+		/* Bytes that the device does not write keep their value. */
 		bounce_sync(&m, 0, size, false);
 	}
 	dev->mappings[dev->num_mappings++] = m;
@@ -406,7 +406,7 @@ static void kunit_virtio_sync_for_cpu(union virtio_map map, dma_addr_t handle,
 static void kunit_virtio_sync_for_device(union virtio_map map, dma_addr_t handle,
 					 size_t size, enum dma_data_direction dir)
 {
-	/* The device has not seen what the driver has not written. */
+	/* The device sees only what the driver has written before. */
 	if (dir != DMA_FROM_DEVICE)
 		sync_mapping(map, handle, size, false);
 }
@@ -474,14 +474,14 @@ static void stop_here(struct kunit_virtio *dev, enum kunit_virtio_op op)
 }
 
 /**
- * kunit_virtio_stop_at() - Let a task sleep at an operation
+ * kunit_virtio_stop_at() - Stop a task at an operation
  * @dev: the device
  * @op: the operation
- * @nth: how many tasks come there until one is stopped, that one included
+ * @nth: the nth task that gets there is stopped
  *
  * Before the operation has an effect the task sleeps until a test calls
- * kunit_virtio_release(), or ends. It is one task only: others pass. The thread
- * of the test itself must not come there.
+ * kunit_virtio_release(), or ends. Only one task is stopped. The thread of the
+ * test itself must not get there.
  */
 void kunit_virtio_stop_at(struct kunit_virtio *dev, enum kunit_virtio_op op,
 			  unsigned int nth)
@@ -495,7 +495,7 @@ EXPORT_SYMBOL_GPL(kunit_virtio_stop_at);
  * kunit_virtio_wait_stopped() - Wait for a task to be stopped
  * @dev: the device
  * @op: the operation
- * @ms: how many milliseconds to wait at most
+ * @ms: timeout in milliseconds
  *
  * Return: whether a task sleeps at the operation.
  */
@@ -512,7 +512,7 @@ EXPORT_SYMBOL_GPL(kunit_virtio_wait_stopped);
  * @dev: the device
  * @op: the operation
  *
- * A task that sleeps there continues, and none will stop there.
+ * A task that sleeps there continues, and no other task stops there.
  */
 void kunit_virtio_release(struct kunit_virtio *dev, enum kunit_virtio_op op)
 {
@@ -531,7 +531,7 @@ EXPORT_SYMBOL_GPL(kunit_virtio_release);
  * kunit_virtio_release_all() - Undo kunit_virtio_stop_at() for all operations
  * @dev: the device
  *
- * For what ends the threads of a test: it runs before the device goes away.
+ * For actions that end the threads of a test, before the device is released.
  */
 void kunit_virtio_release_all(struct kunit_virtio *dev)
 {
@@ -612,7 +612,7 @@ static void kunit_virtio_synchronize_cbs(struct virtio_device *vdev)
 
 		if (hrtimer_cancel(&q->irq_timer)) {
 			guard(device_state)(dev);
-			/* After a reset none is left. */
+			/* A reset cancels pending interrupts. */
 			if (is_ready(dev))
 				raise_irq(q);
 		}
@@ -667,10 +667,10 @@ static size_t copy_vec(const struct vringh_kiov *iov, size_t offset, void *bytes
 }
 
 /**
- * kunit_virtio_read() - Read what the driver has written into a buffer
+ * kunit_virtio_read() - Read the device-readable part of a buffer
  * @buf: the buffer
  * @offset: where to start in its device-readable part
- * @to: where the bytes go
+ * @to: destination
  * @len: number of bytes
  *
  * Return: number of bytes that there were, 0 if the driver has taken its memory.
@@ -685,7 +685,7 @@ size_t kunit_virtio_read(struct kunit_virtio_buffer *buf, size_t offset, void *t
 EXPORT_SYMBOL_GPL(kunit_virtio_read);
 
 /**
- * kunit_virtio_write() - Write into a buffer
+ * kunit_virtio_write() - Write to the device-writable part of a buffer
  * @buf: the buffer
  * @offset: where to start in its device-writable part
  * @from: the bytes
@@ -704,12 +704,12 @@ size_t kunit_virtio_write(struct kunit_virtio_buffer *buf, size_t offset,
 EXPORT_SYMBOL_GPL(kunit_virtio_write);
 
 /**
- * kunit_virtio_complete() - Give a buffer back to the driver
- * @buf: the buffer, which is not the model's any more
+ * kunit_virtio_complete() - Return a buffer to the driver
+ * @buf: the buffer, which the model must not use any more
  * @used: number of bytes that the device claims to have written
  *
- * Interrupts the driver if it wants that. Buffers that are completed with the
- * lock held all the while come with one interrupt.
+ * Interrupts the driver unless it has disabled that. Buffers that are completed
+ * without releasing the lock share one interrupt.
  *
  * Context: lock of the device held.
  */
@@ -755,8 +755,8 @@ static enum hrtimer_restart buffer_timer_fn(struct hrtimer *timer)
 }
 
 /**
- * kunit_virtio_complete_after() - Give a buffer back to the driver later
- * @buf: the buffer, which is not the model's any more
+ * kunit_virtio_complete_after() - Return a buffer to the driver later
+ * @buf: the buffer, which the model must not use any more
  * @used: number of bytes that the device claims to have written
  * @delay_ns: when
  *
@@ -857,7 +857,7 @@ static void drain(struct queue *q)
 	} while (true);
 }
 
-/* Looks for buffers, if the driver may have made any available. */
+/* Takes the buffers that the driver has made available. */
 static void poll(struct queue *q)
 {
 	if (is_ready(q->dev) && q->live)
@@ -949,7 +949,7 @@ static u8 kunit_virtio_get_status(struct virtio_device *vdev)
 	return kunit_virtio_status(dev);
 }
 
-/* Whether the device declines what the driver has just agreed to. */
+/* Whether the device refuses the features that the driver has accepted. */
 static bool refuses_features(struct kunit_virtio *dev)
 {
 	if (dev->refuse_after) {
@@ -1198,7 +1198,7 @@ static const struct virtio_config_ops kunit_virtio_config_ops = {
 	.bus_name		= kunit_virtio_bus_name,
 };
 
-/* Life */
+/* Registration */
 
 static void free_device(struct kunit_virtio *dev)
 {
@@ -1264,7 +1264,7 @@ static void report(struct kunit_virtio *dev)
 	}
 }
 
-/* A driver that is gone cannot delete its queues any more. */
+/* Reports queues that the driver has not deleted. */
 static void check_queues(struct kunit_virtio *dev)
 {
 	for (unsigned int i = 0; i < dev->config.num_queues; i++) {
@@ -1296,12 +1296,12 @@ static void end_device(void *data)
 }
 
 /**
- * kunit_virtio_alloc() - Make a virtio device
- * @test: the test that it is for
- * @config: what the device is; not needed afterwards, the model aside
+ * kunit_virtio_alloc() - Allocate a virtio device
+ * @test: the test
+ * @config: the device; not used afterwards, except the model
  *
  * When the test ends the device is unregistered, and the test fails if the
- * driver has broken a rule.
+ * driver has violated a rule.
  *
  * Return: the device, or %NULL.
  */
@@ -1353,7 +1353,7 @@ EXPORT_SYMBOL_GPL(kunit_virtio_alloc);
  * kunit_virtio_register() - Plug the device in
  * @dev: the device
  *
- * The driver's probe runs before this returns, if the driver is there.
+ * The probe of the driver runs before this returns, if it is registered.
  *
  * Return: 0, or a negative error.
  */
@@ -1367,7 +1367,7 @@ int kunit_virtio_register(struct kunit_virtio *dev)
 		return ret;
 	}
 
-	/* The device stays until the test has seen what it noticed. */
+	/* Keeps the device until the test has checked the violations. */
 	get_device(&dev->vdev.dev);
 	dev->registered = true;
 	return 0;
@@ -1389,7 +1389,7 @@ void kunit_virtio_unregister(struct kunit_virtio *dev)
 EXPORT_SYMBOL_GPL(kunit_virtio_unregister);
 
 /**
- * kunit_virtio_device() - The device as the virtio bus has it
+ * kunit_virtio_device() - Return the virtio device
  * @dev: the device
  *
  * Return: the virtio device.
@@ -1401,7 +1401,7 @@ struct virtio_device *kunit_virtio_device(struct kunit_virtio *dev)
 EXPORT_SYMBOL_GPL(kunit_virtio_device);
 
 /**
- * kunit_virtio_priv() - What belongs to the model
+ * kunit_virtio_priv() - Return the private data of the model
  * @dev: the device
  *
  * Return: &kunit_virtio_config.priv.
@@ -1413,9 +1413,9 @@ void *kunit_virtio_priv(struct kunit_virtio *dev)
 EXPORT_SYMBOL_GPL(kunit_virtio_priv);
 
 /**
- * kunit_virtio_set_irq() - Choose where the callbacks of the driver run
+ * kunit_virtio_set_irq() - Set the context of the callbacks of the driver
  * @dev: the device
- * @irq: where
+ * @irq: the context
  */
 void kunit_virtio_set_irq(struct kunit_virtio *dev, enum kunit_virtio_irq irq)
 {
@@ -1491,10 +1491,10 @@ EXPORT_SYMBOL_GPL(kunit_virtio_refuse_features);
  * kunit_virtio_bounce() - Let memory reach the device through bounce buffers
  * @dev: the device
  *
- * As with swiotlb: what the driver writes after the memory was mapped, the
- * device does not see, and what the device writes is not there for the driver
- * before the memory is unmapped, or synchronized. Goes for what is mapped from
- * now on. Buffers that overlap are not noticed then.
+ * As with swiotlb: the device does not see what the driver writes after the
+ * mapping, and the driver does not see what the device writes before the memory
+ * is unmapped or synchronized. Affects later mappings only. Buffers that overlap
+ * are not reported then.
  *
  * Return: 0, or -ENOMEM.
  */
@@ -1522,12 +1522,12 @@ int kunit_virtio_bounce(struct kunit_virtio *dev)
 EXPORT_SYMBOL_GPL(kunit_virtio_bounce);
 
 /**
- * kunit_virtio_slow_map() - Let mappings for DMA take a while
+ * kunit_virtio_slow_map() - Delay DMA mappings
  * @dev: the device
- * @us: microseconds for each mapping from now on
+ * @us: microseconds for each mapping
  *
- * A driver that is interrupted while it adds a buffer, or adds two at a time, is
- * interrupted or joined just then.
+ * Widens the window in which a driver may be interrupted while it adds a buffer,
+ * or may add two at the same time.
  */
 void kunit_virtio_slow_map(struct kunit_virtio *dev, unsigned int us)
 {
@@ -1536,10 +1536,10 @@ void kunit_virtio_slow_map(struct kunit_virtio *dev, unsigned int us)
 EXPORT_SYMBOL_GPL(kunit_virtio_slow_map);
 
 /**
- * kunit_virtio_use_id() - Complete the next buffer of a queue as another one
+ * kunit_virtio_use_id() - Complete the next buffer of a queue with a false id
  * @dev: the device
  * @queue: index of the queue
- * @id: what the used ring has in place of the buffer's head
+ * @id: the id in the used ring, in place of the head of the buffer
  */
 void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, u16 id)
 {
@@ -1552,12 +1552,11 @@ void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, u16 id)
 EXPORT_SYMBOL_GPL(kunit_virtio_use_id);
 
 /**
- * kunit_virtio_poll() - Look for buffers without having been notified
+ * kunit_virtio_poll() - Take available buffers without a notification
  * @dev: the device
  * @queue: index of the queue
  *
- * As a device does that is not waiting for notifications, on a processor of
- * its own.
+ * As a device does that polls its rings on a processor of its own.
  */
 void kunit_virtio_poll(struct kunit_virtio *dev, unsigned int queue)
 {
@@ -1567,7 +1566,7 @@ void kunit_virtio_poll(struct kunit_virtio *dev, unsigned int queue)
 EXPORT_SYMBOL_GPL(kunit_virtio_poll);
 
 /**
- * kunit_virtio_interrupt() - Interrupt the driver for no reason
+ * kunit_virtio_interrupt() - Raise a spurious interrupt
  * @dev: the device
  * @queue: index of the queue
  */
@@ -1579,13 +1578,13 @@ void kunit_virtio_interrupt(struct kunit_virtio *dev, unsigned int queue)
 EXPORT_SYMBOL_GPL(kunit_virtio_interrupt);
 
 /**
- * kunit_virtio_late_irqs() - Let interrupts come late
+ * kunit_virtio_late_irqs() - Delay interrupts beyond a reset
  * @dev: the device
  *
- * From now on a reset does not wait for callbacks that run, nor keep those from
- * running whose interrupts are on their way. On some transports that is up to
- * virtio_synchronize_cbs(), and a driver that does not call it before it deletes
- * its queues breaks a rule. Interrupts of queues that are deleted are dropped.
+ * After this call a reset neither waits for running callbacks nor cancels pending
+ * interrupts. On some transports only virtio_synchronize_cbs() does, and a driver
+ * that does not call it before it deletes its queues violates a rule. Interrupts
+ * of deleted queues are dropped.
  */
 void kunit_virtio_late_irqs(struct kunit_virtio *dev)
 {
@@ -1613,8 +1612,8 @@ EXPORT_SYMBOL_GPL(kunit_virtio_set_config);
  * @reads: how often the driver reads before that; a read of more than four
  *	bytes is as many as it has words
  *
- * For a driver that is in the middle of reading several fields. It is not told
- * of the change, but sees another generation.
+ * For a driver that is reading several fields. The change is not reported, but
+ * increments the generation.
  */
 void kunit_virtio_set_config_after(struct kunit_virtio *dev, const void *config,
 				   unsigned int reads)
@@ -1646,7 +1645,7 @@ void kunit_virtio_needs_reset(struct kunit_virtio *dev)
 	guard(device_state)(dev);
 	if (!(dev->status & VIRTIO_CONFIG_S_NEEDS_RESET))
 		return;
-	/* What another processor was about to notify of was sent before. */
+	/* A notification in progress on another processor counts as sent before. */
 	for (unsigned int i = 0; i < dev->config.num_queues; i++)
 		poll(to_queue(dev, i));
 	dev->told = !dev->vdev.config_change_pending;
@@ -1654,10 +1653,10 @@ void kunit_virtio_needs_reset(struct kunit_virtio *dev)
 EXPORT_SYMBOL_GPL(kunit_virtio_needs_reset);
 
 /**
- * kunit_virtio_pull() - Pull the device out
+ * kunit_virtio_pull() - Remove the device by surprise
  * @dev: the device
  *
- * As a card that is gone before its driver knows: status and configuration
+ * As with a card that is pulled: status and configuration
  * space read as all ones, before a reset and after it, nothing that is written
  * has an effect, notifications fail, and the device neither answers nor
  * interrupts any more. The driver is told by kunit_virtio_unregister().
@@ -1672,12 +1671,11 @@ void kunit_virtio_pull(struct kunit_virtio *dev)
 EXPORT_SYMBOL_GPL(kunit_virtio_pull);
 
 /**
- * kunit_virtio_rescue() - Get a driver out that waits for ever
+ * kunit_virtio_rescue() - Wake up a driver that hangs
  * @dev: the device
  *
- * For tests of drivers that hang: all that makes the device misbehave ends,
- * broken queues are repaired, and each buffer that the driver has ever made
- * available is completed, even though the driver should not count on it.
+ * For tests of drivers that hang: ends all faults, repairs broken queues, and
+ * completes each buffer that the driver has made available.
  */
 void kunit_virtio_rescue(struct kunit_virtio *dev)
 {
@@ -1728,7 +1726,7 @@ void kunit_virtio_rescue(struct kunit_virtio *dev)
 EXPORT_SYMBOL_GPL(kunit_virtio_rescue);
 
 /**
- * kunit_virtio_notifications() - How often the driver has notified the device
+ * kunit_virtio_notifications() - Count the notifications by the driver
  * @dev: the device
  * @queue: index of the queue
  *
@@ -1743,7 +1741,7 @@ unsigned int kunit_virtio_notifications(struct kunit_virtio *dev,
 EXPORT_SYMBOL_GPL(kunit_virtio_notifications);
 
 /**
- * kunit_virtio_interrupts() - How often the device has interrupted the driver
+ * kunit_virtio_interrupts() - Count the interrupts by the device
  * @dev: the device
  * @queue: index of the queue
  *
@@ -1757,7 +1755,7 @@ unsigned int kunit_virtio_interrupts(struct kunit_virtio *dev, unsigned int queu
 EXPORT_SYMBOL_GPL(kunit_virtio_interrupts);
 
 /**
- * kunit_virtio_dropped() - How many interrupts came when there was no driver
+ * kunit_virtio_dropped() - Count the interrupts that were dropped
  * @dev: the device
  * @queue: index of the queue
  *
@@ -1772,7 +1770,7 @@ unsigned int kunit_virtio_dropped(struct kunit_virtio *dev, unsigned int queue)
 EXPORT_SYMBOL_GPL(kunit_virtio_dropped);
 
 /**
- * kunit_virtio_completed() - How many buffers the device has given back
+ * kunit_virtio_completed() - Count the buffers that the device has returned
  * @dev: the device
  * @queue: index of the queue
  *
@@ -1786,7 +1784,7 @@ unsigned int kunit_virtio_completed(struct kunit_virtio *dev, unsigned int queue
 EXPORT_SYMBOL_GPL(kunit_virtio_completed);
 
 /**
- * kunit_virtio_resets() - How often the device was reset
+ * kunit_virtio_resets() - Count the resets of the device
  * @dev: the device
  *
  * Return: the number of resets, that of the registration included.
@@ -1799,7 +1797,7 @@ unsigned int kunit_virtio_resets(struct kunit_virtio *dev)
 EXPORT_SYMBOL_GPL(kunit_virtio_resets);
 
 /**
- * kunit_virtio_synchronized() - How often callbacks were waited for
+ * kunit_virtio_synchronized() - Count the synchronizations of callbacks
  * @dev: the device
  *
  * Return: the number of calls of virtio_synchronize_cbs().
@@ -1812,7 +1810,7 @@ unsigned int kunit_virtio_synchronized(struct kunit_virtio *dev)
 EXPORT_SYMBOL_GPL(kunit_virtio_synchronized);
 
 /**
- * kunit_virtio_busy() - How many buffers the device has
+ * kunit_virtio_busy() - Count the buffers that the device has
  * @dev: the device
  * @queue: index of the queue
  *
@@ -1833,7 +1831,7 @@ unsigned int kunit_virtio_busy(struct kunit_virtio *dev, unsigned int queue)
 EXPORT_SYMBOL_GPL(kunit_virtio_busy);
 
 /**
- * kunit_virtio_status() - The device status
+ * kunit_virtio_status() - Return the device status
  * @dev: the device
  *
  * Return: the status byte.
@@ -1846,7 +1844,7 @@ u8 kunit_virtio_status(struct kunit_virtio *dev)
 EXPORT_SYMBOL_GPL(kunit_virtio_status);
 
 /**
- * kunit_virtio_broken() - How often the driver has broken a rule
+ * kunit_virtio_broken() - Count the violations of a rule
  * @dev: the device
  * @rule: the rule
  *
@@ -1860,11 +1858,11 @@ unsigned int kunit_virtio_broken(struct kunit_virtio *dev, enum kunit_virtio_rul
 EXPORT_SYMBOL_GPL(kunit_virtio_broken);
 
 /**
- * kunit_virtio_forgive() - Forget that the driver has broken a rule
+ * kunit_virtio_forgive() - Ignore the violations of a rule
  * @dev: the device
  * @rule: the rule
  *
- * For a test in which that had to happen.
+ * For a test that expects them.
  */
 void kunit_virtio_forgive(struct kunit_virtio *dev, enum kunit_virtio_rule rule)
 {

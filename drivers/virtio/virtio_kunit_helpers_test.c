@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests of the virtio device for KUnit tests
+ * KUnit tests for the fake virtio device
  *
- * A driver of a device that does not exist behaves well, or breaks one rule.
+ * A driver for them follows the rules, or violates one.
  */
 
 #include <linux/delay.h>
@@ -32,7 +32,7 @@ struct toy_request {
 	u8 in[TOY_BYTES];
 };
 
-/* A test: the driver's side, the device's side, and how they behave. */
+/* A test: driver and device. */
 struct toy {
 	struct kunit *test;
 	struct kunit_virtio *dev;
@@ -52,7 +52,7 @@ struct toy {
 	bool in_hardirq;
 	bool in_task;
 
-	/* Another task, and what it does to the device. */
+	/* Another task, and its operation on the device. */
 	struct work_struct task;
 	enum kunit_virtio_op op;
 	bool done;
@@ -65,7 +65,7 @@ struct toy {
 	bool leave_queues;
 };
 
-/* The driver has no other way to find it in probe. */
+/* For probe, which has no other way to find the test. */
 static struct toy *the_toy;
 
 /* Device */
@@ -342,14 +342,14 @@ static void toy_end(void *data)
 	cancel_work_sync(&toy->task);
 }
 
-/* The rule was broken, once, and that was meant. */
+/* Expects one violation of a rule. */
 static void toy_expect_broken(struct toy *toy, enum kunit_virtio_rule rule)
 {
 	KUNIT_EXPECT_EQ(toy->test, kunit_virtio_broken(toy->dev, rule), 1);
 	kunit_virtio_forgive(toy->dev, rule);
 }
 
-/* What the driver does to its ring by hand. */
+/* Access to the ring without the virtio core. */
 static const struct vring *toy_vring(struct toy *toy)
 {
 	return virtqueue_get_vring(toy->vqs[0]);
@@ -409,7 +409,7 @@ static void toy_suite_exit(struct kunit_suite *suite)
 	unregister_virtio_driver(&toy_driver);
 }
 
-/* The device does what it is told to */
+/* Control of the device */
 
 static void answers(struct kunit *test)
 {
@@ -559,7 +559,7 @@ static void interrupts_for_no_reason(struct kunit *test)
 
 	kunit_virtio_interrupt(toy->dev, 0);
 	fsleep(1000);
-	/* The core knows that nothing was used. */
+	/* The core finds no used buffer. */
 	KUNIT_EXPECT_EQ(test, kunit_virtio_interrupts(toy->dev, 0), 1);
 	KUNIT_EXPECT_EQ(test, toy->callbacks, 0);
 	KUNIT_EXPECT_NULL(test, virtqueue_get_buf(toy->vqs[0], &len));
@@ -594,7 +594,7 @@ static void asks_for_no_sense_after_a_lie(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
 	KUNIT_EXPECT_EQ(test, kunit_virtio_broken(toy->dev, KUNIT_VIRTIO_RULE_TAKEN), 0);
 
-	/* Its memory is not what it was. */
+	/* The driver has changed its memory. */
 	flags = kunit_virtio_lock(toy->dev);
 	KUNIT_EXPECT_EQ(test, kunit_virtio_read(held, 0, &byte, 1), 0);
 	KUNIT_EXPECT_EQ(test, kunit_virtio_write(held, 0, &byte, 1), 0);
@@ -747,7 +747,7 @@ static void stops_one_task(struct kunit *test)
 	flush_work(&toy->task);
 }
 
-/* A callback that is not over, and a task that has to wait for it. */
+/* A running callback, and a task that has to wait for it. */
 static bool toy_waits_for_callback(struct toy *toy, enum kunit_virtio_op op)
 {
 	bool waits;
@@ -934,7 +934,7 @@ static void refuses_features(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, dev->driver);
 	KUNIT_EXPECT_TRUE(test, kunit_virtio_status(toy->dev) & VIRTIO_CONFIG_S_FAILED);
 
-	/* As the core does before it looks for a driver. */
+	/* As the core does before it probes drivers. */
 	virtio_reset_device(toy->vdev);
 	kunit_virtio_refuse_features(toy->dev, 1, 1);
 	KUNIT_ASSERT_EQ(test, device_attach(dev), 1);
@@ -955,7 +955,7 @@ static void fails_to_take_features(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, device_attach(&toy->vdev->dev), 1);
 }
 
-/* The device notices what the driver does wrong */
+/* Reports of violations */
 
 static void notices_memory_that_is_not_mapped(struct kunit *test)
 {
@@ -1216,7 +1216,7 @@ static void notices_config_overrun(struct kunit *test)
 	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_CONFIG);
 }
 
-/* What a driver does wrong fails the test that it is in */
+/* Violations fail the test */
 
 static void toy_wrong_shape(struct toy *toy)
 {
@@ -1266,7 +1266,7 @@ static const struct toy_mistake {
 
 KUNIT_ARRAY_PARAM_DESC(toy_mistake, toy_mistakes, name);
 
-/* A test inside of this one makes the mistake, and ends. */
+/* An inner test violates the rule, and ends. */
 static void judges_the_test(struct kunit *test)
 {
 	const struct toy_mistake *mistake = test->param_value;
@@ -1360,5 +1360,5 @@ static struct kunit_suite toy_suite = {
 
 kunit_test_suites(&toy_suite);
 
-MODULE_DESCRIPTION("KUnit tests of the virtio device for KUnit tests");
+MODULE_DESCRIPTION("KUnit tests for the fake virtio device");
 MODULE_LICENSE("GPL");

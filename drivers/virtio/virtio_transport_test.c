@@ -2,8 +2,8 @@
 /*
  * KUnit tests of virtio over PCI and over MMIO
  *
- * The registers of the devices are emulated by User-Mode Linux, so that they
- * behave as no real device should.
+ * User-Mode Linux emulates the registers of the devices, so that a test can make
+ * them misbehave.
  */
 
 #include <linux/completion.h>
@@ -32,7 +32,7 @@
 
 #include "../../arch/um/drivers/virt-pci.h"
 
-/* No device has this ID, the last one that there is with PCI. */
+/* No device has this ID, the last one of PCI. */
 #define TRANSPORT_TEST_ID	0x3f
 
 #define TRANSPORT_TEST_QUEUES	2
@@ -60,14 +60,14 @@ static const struct virtio_device_id transport_test_ids[] = {
 
 /**
  * struct pci_test - a function of PCI
- * @um: what User-Mode Linux knows it by
+ * @um: its device in User-Mode Linux
  * @config: its configuration space
- * @regs: what its BAR is mapped to
+ * @regs: the registers in its BAR
  * @pci_dev: its PCI device
  * @vdev: its virtio device, while the driver is bound
- * @stuck: a reset never ends
- * @gone: it was pulled out: all bits read as set
- * @master_at_reset: it was the master of the bus when it was reset last
+ * @stuck: a reset never completes
+ * @gone: it was removed by surprise: all bits read as set
+ * @master_at_reset: bus mastering was enabled in the last reset
  * @reset_work: resets it
  * @suspend_work: suspends it
  * @done: either is done
@@ -86,7 +86,7 @@ struct pci_test {
 	struct completion done;
 };
 
-/* The driver has no other way to find it in probe. */
+/* For probe, which has no other way to find the test. */
 static struct pci_test *the_pci_test;
 
 static struct pci_test *to_pci_test(struct um_pci_device *um)
@@ -215,7 +215,7 @@ static void pci_test_suspend_work(struct work_struct *work)
 	complete(&pci->done);
 }
 
-/* Fails if the work does not end in time, and helps it on. */
+/* Fails if the work does not complete in time, and ends the reset. */
 static void pci_test_run(struct kunit *test, struct work_struct *work, unsigned int ms)
 {
 	struct pci_test *pci = test->priv;
@@ -231,7 +231,7 @@ static void pci_test_run(struct kunit *test, struct work_struct *work, unsigned 
 	reinit_completion(&pci->done);
 }
 
-/* It cannot access memory until it was reset. */
+/* Bus mastering is off until a reset completes. */
 static void pci_reset_never_ends(struct kunit *test)
 {
 	struct pci_test *pci = test->priv;
@@ -247,7 +247,7 @@ static void pci_reset_never_ends(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, pci_test_is_master(pci));
 }
 
-/* Nor does a resume let it, which cannot know how the reset ends. */
+/* A resume does not enable bus mastering either. */
 static void pci_reset_never_ends_in_suspend(struct kunit *test)
 {
 	struct pci_test *pci = test->priv;
@@ -272,7 +272,7 @@ static void pci_reset_of_function_that_is_gone(struct kunit *test)
 	pci->gone = true;
 	pci_test_run(test, &pci->reset_work, GONE_MS);
 	pci->gone = false;
-	/* Bits that read as set were not written back anywhere. */
+	/* Values read from the removed device were not written back. */
 	KUNIT_EXPECT_TRUE(test, pci_test_is_master(pci));
 }
 
@@ -391,13 +391,13 @@ static struct kunit_suite pci_test_suite = {
  * @interrupts: it has raised
  * @callbacks: calls of the driver for the last virtqueue
  * @vqs: the virtqueues of the driver
- * @buffer: what the driver puts into the last one
+ * @buffer: the buffer of the driver in the last one
  * @status: its status
  * @features_sel: which features are read
- * @queue_sel: which queue the registers are those of
+ * @queue_sel: the queue that the registers belong to
  * @ready: queues that are in use
  * @used: address of the used ring of the last queue
- * @isr: what the interrupt is for
+ * @isr: the cause of the interrupt
  * @late: it uses a buffer of the last queue when the first one is disabled
  * @stays_ready: its queues cannot be disabled
  */
@@ -421,7 +421,7 @@ struct mmio_test {
 	bool stays_ready;
 };
 
-/* Regions cannot be taken back, so this one outlives the devices. */
+/* A region cannot be unregistered, so this one outlives the devices. */
 static struct mmio_test *the_mmio_test;
 
 static unsigned int mmio_test_queue(struct mmio_test *mmio)
@@ -429,7 +429,7 @@ static unsigned int mmio_test_queue(struct mmio_test *mmio)
 	return min_t(u32, mmio->queue_sel, TRANSPORT_TEST_QUEUES - 1);
 }
 
-/* Uses one more buffer of the last queue, or says so. */
+/* Uses one more buffer of the last queue, or reports that there is none. */
 static void mmio_test_use(struct mmio_test *mmio)
 {
 	struct vring_used *used = phys_to_virt(mmio->used);

@@ -226,7 +226,7 @@ static void fails_to_bind(struct kunit *test)
 }
 
 #ifdef CONFIG_PM_SLEEP
-static void asks_anew_after_a_sleep(struct kunit *test)
+static void asks_again_after_a_suspend(struct kunit *test)
 {
 	struct rng_model *rng = rng_plug(test);
 
@@ -238,7 +238,7 @@ static void asks_anew_after_a_sleep(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, rng_asked(rng, 3));
 }
 #else
-static void asks_anew_after_a_sleep(struct kunit *test)
+static void asks_again_after_a_suspend(struct kunit *test)
 {
 	kunit_skip(test, "needs CONFIG_PM_SLEEP");
 }
@@ -253,7 +253,7 @@ static struct kunit_case rng_cases[] = {
 	KUNIT_CASE(ignores_interrupts_for_no_reason),
 	KUNIT_CASE(unbinds_with_a_buffer_out),
 	KUNIT_CASE(fails_to_bind),
-	KUNIT_CASE(asks_anew_after_a_sleep),
+	KUNIT_CASE(asks_again_after_a_suspend),
 	{ }
 };
 

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Two drivers take turns with a device
+ * Two drivers are bound to a device in turn
  *
  * The other driver does what most virtio drivers do: the device's priv field
- * points to memory that its remove frees, and stays as it is.
+ * points to memory that its remove frees, and is not cleared.
  *
- * Names begin with the number of what is wrong in a driver or the core:
+ * Names begin with the number of the bug in a driver or the core:
  *
- *	K4	half of the configuration is from before it has changed
+ *	K4	a change of the configuration tears a read of several fields
  *	K9	a device whose restore has failed cannot ask for a reset
- *	S1	what the last driver has left in priv is taken for the driver's own
- *	S3	a suspend or a reset that another binding has begun opens open queues
+ *	S1	the driver uses the priv that the previous driver has left
+ *	S3	the end of a suspend or reset of another binding opens open queues
  *	S4	a callback of one driver runs on the data of another
- *	S5	a change of the configuration is reported to a driver that is leaving
+ *	S5	a change of the configuration is reported during remove
  *	S8	callbacks run while the queues are deleted
- *	S10	queues of a device that has refused the features
+ *	S10	the driver finds queues of a device that has refused the features
  */
 
 #include <linux/atomic.h>
@@ -52,12 +52,12 @@ struct other {
 /* Callbacks of the other driver on a device that it does not have. */
 static atomic_t strays;
 
-/* It clears priv when it leaves, for tests of what else may go wrong. */
+/* Its remove clears priv, for tests of other bugs. */
 static bool other_is_tidy;
 
 static struct virtio_driver other_driver;
 
-/* Its data, or NULL for a callback that should not have come. */
+/* Its data, or NULL in an unexpected callback. */
 static struct other *other_data(struct virtio_device *vdev)
 {
 	struct other *other = vdev->priv;
@@ -88,7 +88,7 @@ static int other_open(struct virtio_device *vdev, struct other *other)
 	struct virtqueue_info info = { "requestq", other_callback };
 	int ret;
 
-	/* Whoever has suspended the device, it was not this driver. */
+	/* This driver has not suspended the device. */
 	if (other->found)
 		vdev->config->del_vqs(vdev);
 	ret = virtio_find_vqs(vdev, 1, &other->vq, &info, NULL);
@@ -104,7 +104,7 @@ static int other_probe(struct virtio_device *vdev)
 	if (!other)
 		return -ENOMEM;
 	vdev->priv = other;
-	/* Some drivers have it there. */
+	/* Some drivers keep it in priv. */
 	dev_set_drvdata(&vdev->dev, other);
 	ret = other_open(vdev, other);
 	if (ret) {
@@ -121,7 +121,7 @@ static void other_remove(struct virtio_device *vdev)
 
 	other->leaves = true;
 	other_close(vdev, other);
-	/* Without KASAN, too, there shall be nothing that works by chance. */
+	/* Poison the memory, so that a use after free fails without KASAN, too. */
 	memset(other, 0xa5, sizeof(*other));
 	kfree(other);
 	if (other_is_tidy)
@@ -169,7 +169,7 @@ static struct virtio_driver other_driver = {
 	.reset_done	= other_resume,
 };
 
-/* The driver that is tested. */
+/* The tested driver. */
 static struct device_driver *tested;
 
 static void other_exit(void *data)
@@ -177,7 +177,7 @@ static void other_exit(void *data)
 	unregister_virtio_driver(&other_driver);
 }
 
-/* Bound is the driver that is tested. */
+/* The tested driver is bound. */
 static struct fixture *plug_two(struct kunit *test)
 {
 	struct fixture *f;
@@ -216,7 +216,7 @@ static int bind_tested(struct fixture *f)
 	return bind_to(f, tested);
 }
 
-/* Gets a line, if the driver that is tested is bound: its value, or an error. */
+/* Returns the value of a line, or an error if the tested driver is not bound. */
 static int use_line(struct fixture *f)
 {
 	struct gpio_desc *desc;
@@ -230,13 +230,13 @@ static int use_line(struct fixture *f)
 		line_put(f, desc);
 	}
 	put_chip(f);
-	/* While the device is suspended requests wait for their timeout, one after the other. */
+	/* While the device is suspended each request waits for its timeout. */
 	WRITE_ONCE(f->steps, f->steps + 1);
 	return ret;
 }
 
-/* Whatever was before, a driver that is bound anew works. */
-static void expect_works_anew(struct fixture *f)
+/* Binds the driver again, and uses it. */
+static void expect_works(struct fixture *f)
 {
 	KUNIT_ASSERT_EQ(f->test, bind_tested(f), 0);
 	KUNIT_EXPECT_EQ(f->test, use_line(f), 0);
@@ -244,7 +244,7 @@ static void expect_works_anew(struct fixture *f)
 	KUNIT_EXPECT_FALSE(f->test, f->hung);
 }
 
-/* S1: what the last driver has left */
+/* S1: priv of the previous driver */
 
 static void s1_binds_after_another_driver(struct kunit *test)
 {
@@ -252,7 +252,7 @@ static void s1_binds_after_another_driver(struct kunit *test)
 
 	for (int i = 0; i < 3; i++) {
 		KUNIT_ASSERT_EQ(test, bind_other(f), 0);
-		expect_works_anew(f);
+		expect_works(f);
 	}
 	unbind_driver(f);
 }
@@ -269,12 +269,12 @@ static void s1_probe_fails_after_another_driver(struct kunit *test)
 	KUNIT_EXPECT_NE(test, bind_tested(f), 0);
 	kunit_virtio_set_config(f->g->dev, &f->g->space);
 
-	/* And when it does. */
+	/* And while it sets up a queue. */
 	KUNIT_ASSERT_EQ(test, bind_other(f), 0);
 	kunit_virtio_fail_find(f->g->dev, 1);
 	KUNIT_EXPECT_NE(test, bind_tested(f), 0);
 
-	expect_works_anew(f);
+	expect_works(f);
 }
 
 static void s1_shuts_down_after_another_driver(struct kunit *test)
@@ -331,7 +331,7 @@ static void skip_without_sleep(struct kunit *test, const struct pause *pause)
 		kunit_skip(test, "needs CONFIG_PM_SLEEP");
 }
 
-/* S3: the driver is bound anew meanwhile */
+/* S3: the driver is bound again during that */
 
 static void s3_resumes_another_binding(struct kunit *test)
 {
@@ -344,7 +344,7 @@ static void s3_resumes_another_binding(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, bind_tested(f), 0);
 	pause->end(f);
 	use_line(f);
-	expect_works_anew(f);
+	expect_works(f);
 }
 
 static void s3_resumes_with_another_driver_between(struct kunit *test)
@@ -359,12 +359,12 @@ static void s3_resumes_with_another_driver_between(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, bind_tested(f), 0);
 	pause->end(f);
 	use_line(f);
-	expect_works_anew(f);
+	expect_works(f);
 }
 
 #define ORDER_STEPS	4
 
-/* The next step of an order is one of these. */
+/* The next step is one of these. */
 enum step {
 	STEP_PAUSE,
 	STEP_UNBIND,
@@ -426,9 +426,9 @@ static void s3_any_order(struct kunit *test)
 	}
 }
 
-/* S4: the driver is bound anew in the middle of that */
+/* S4: the driver is bound again within a callback of that */
 
-/* One thread, in which a transport does that, and one that writes to sysfs. */
+/* One thread is the transport, and one writes to sysfs. */
 struct turn {
 	int (*of_transport)(struct fixture *f);
 	int (*of_user)(struct fixture *f);
@@ -449,8 +449,8 @@ static int user_job(struct job *job)
 }
 
 /*
- * The core looks which driver the device has. Before it calls that one, the user
- * binds the device to the other one, unless the core keeps the user from it.
+ * The core reads which driver is bound. Before it calls that driver, the user
+ * binds the other one, unless the core prevents it.
  */
 static void rebind_in_the_middle(struct fixture *f, int (*transport)(struct fixture *f),
 				 int (*user)(struct fixture *f))
@@ -466,7 +466,7 @@ static void rebind_in_the_middle(struct fixture *f, int (*transport)(struct fixt
 	jobs[1] = job_start(f, user_job, &turn);
 	job_wait(jobs[1], 100);
 	kunit_virtio_release_all(dev);
-	/* The threads look at what is on this stack. */
+	/* The threads access this stack. */
 	for (int i = 0; i < 2; i++) {
 		while (!job_wait(jobs[i], 1000))
 			;
@@ -485,11 +485,11 @@ static void s4_begins_with_another_driver(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, bind_other(f), 0);
 	rebind_in_the_middle(f, pause->begin, bind_tested);
 	pause->end(f);
-	expect_works_anew(f);
+	expect_works(f);
 
 	rebind_in_the_middle(f, pause->begin, bind_other);
 	pause->end(f);
-	expect_works_anew(f);
+	expect_works(f);
 }
 
 static void s4_ends_with_another_driver(struct kunit *test)
@@ -502,11 +502,11 @@ static void s4_ends_with_another_driver(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, bind_other(f), 0);
 	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
 	rebind_in_the_middle(f, pause->end, bind_tested);
-	expect_works_anew(f);
+	expect_works(f);
 
 	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
 	rebind_in_the_middle(f, pause->end, bind_other);
-	expect_works_anew(f);
+	expect_works(f);
 }
 
 /* S5: the configuration changes meanwhile */
@@ -540,7 +540,7 @@ static void s5_config_changes_all_the_time(struct kunit *test)
 	}
 	WRITE_ONCE(job->stop, true);
 	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
-	expect_works_anew(f);
+	expect_works(f);
 }
 
 static int unbind(struct fixture *f)
@@ -549,7 +549,7 @@ static int unbind(struct fixture *f)
 	return 0;
 }
 
-/* The end of a resume lets the core report changes to a driver that is leaving. */
+/* The end of a resume enables reports of changes during remove. */
 static void s5_config_changes_after_a_resume(struct kunit *test)
 {
 	const struct pause *pause = test->param_value;
@@ -564,7 +564,7 @@ static void s5_config_changes_after_a_resume(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, bind_other(f), 0);
 	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
 
-	/* The driver is called, and then the core looks at the status. */
+	/* The core calls the driver, and then reads the status. */
 	kunit_virtio_stop_at(dev, KUNIT_VIRTIO_OP_FIND_VQS, 1);
 	jobs[0] = job_start(f, transport_job, &turn);
 	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_FIND_VQS, 1000));
@@ -573,7 +573,7 @@ static void s5_config_changes_after_a_resume(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_GET_STATUS,
 							  1000));
 
-	/* The core has disabled reports, unless it waits for the resume. */
+	/* The core has disabled reports, or waits for the resume. */
 	kunit_virtio_stop_at(dev, KUNIT_VIRTIO_OP_RESET, 1);
 	jobs[1] = job_start(f, user_job, &turn);
 	kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_RESET, 100);
@@ -587,12 +587,12 @@ static void s5_config_changes_after_a_resume(struct kunit *test)
 	kunit_virtio_release_all(dev);
 	while (!job_wait(jobs[1], 1000))
 		;
-	expect_works_anew(f);
+	expect_works(f);
 }
 
 /* S10, K9: a resume, or a reset, that fails */
 
-/* As the driver does, with time for all that it may try. */
+/* Waits until a line works, with time for all retries of the driver. */
 static bool works_soon(struct fixture *f)
 {
 	for (int i = 0; i < 40; i++) {
@@ -633,7 +633,7 @@ static void s10_features_are_refused_from_now_on(struct kunit *test)
 	KUNIT_EXPECT_LT(test, use_line(f), 0);
 	KUNIT_EXPECT_NE(test, bind_tested(f), 0);
 	kunit_virtio_refuse_features(f->g->dev, 0, 0);
-	expect_works_anew(f);
+	expect_works(f);
 }
 
 static void s10_features_are_refused_when_it_resumes(struct kunit *test)
@@ -647,7 +647,7 @@ static void s10_features_are_refused_when_it_resumes(struct kunit *test)
 	kunit_virtio_refuse_features(f->g->dev, 0, 1);
 	KUNIT_EXPECT_EQ(test, pause->end(f), -ENODEV);
 	KUNIT_EXPECT_LT(test, use_line(f), 0);
-	expect_works_anew(f);
+	expect_works(f);
 }
 
 static void k9_asks_for_a_reset_after_a_failed_resume(struct kunit *test)
@@ -664,7 +664,7 @@ static void k9_asks_for_a_reset_after_a_failed_resume(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, works_soon(f));
 }
 
-/* The device is pulled out */
+/* Surprise removal */
 
 static int get_value(struct job *job)
 {
@@ -685,7 +685,7 @@ static void pulled_device_is_let_go_of(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience()));
 	KUNIT_EXPECT_LT(test, job->ret, 0);
 	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
-	/* The core warns, once, that the status is not zero. */
+	/* The core warns once that the status is not zero. */
 	kunit_warning_suppress(test)
 		unplug_device(f);
 	KUNIT_EXPECT_FALSE(test, f->hung);
@@ -703,16 +703,16 @@ static void s8_unbinds_while_a_callback_runs(struct kunit *test)
 	kunit_virtio_late_irqs(dev);
 	kunit_virtio_set_irq(dev, KUNIT_VIRTIO_PROCESS);
 	kunit_virtio_stop_at(dev, KUNIT_VIRTIO_OP_CALLBACK, 1);
-	/* A driver may poll for answers, with callbacks off. */
+	/* A driver may poll for answers with callbacks disabled. */
 	kunit_virtio_interrupt(dev, REQUESTQ);
 	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_CALLBACK, 1000));
 	job = job_start(f, user_job, &turn);
-	/* The queues stay until the callback is over. */
+	/* The queues are not deleted before the callback returns. */
 	KUNIT_EXPECT_FALSE(test, job_wait(job, 100));
 	kunit_virtio_release_all(dev);
 	while (!job_wait(job, 1000))
 		;
-	expect_works_anew(f);
+	expect_works(f);
 }
 
 static int interrupt_all_the_time(struct job *job)
@@ -747,12 +747,12 @@ static void s8_interrupts_come_late(struct kunit *test)
 	WRITE_ONCE(job->stop, true);
 	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
 	KUNIT_EXPECT_GT(test, kunit_virtio_dropped(f->g->dev, REQUESTQ), 0);
-	expect_works_anew(f);
-	/* One may begin on another processor after the driver has waited for all. */
+	expect_works(f);
+	/* An interrupt may arrive on another processor after the driver has synchronized. */
 	kunit_virtio_forgive(f->g->dev, KUNIT_VIRTIO_RULE_CALLBACK);
 }
 
-/* K4: the configuration changes between two reads of a probe */
+/* K4: the configuration changes between two reads in probe */
 
 static void k4_config_changes_while_it_is_read(struct kunit *test)
 {
@@ -795,7 +795,7 @@ static void works_with_bounce_buffers(struct kunit *test)
 	}
 }
 
-/* Each of them, again and again */
+/* All of these, at random */
 
 static void soak_step(struct fixture *f, struct rnd_state *rnd, const struct pause **pause)
 {
@@ -829,7 +829,7 @@ static void soak_step(struct fixture *f, struct rnd_state *rnd, const struct pau
 		kunit_virtio_fail_find(f->g->dev, prandom_u32_state(rnd) % 2);
 		break;
 	}
-	/* A driver may wait for the end of the pause, for its timeout. */
+	/* A driver may wait for the end of the pause until its timeout. */
 	if (!*pause || !(prandom_u32_state(rnd) % 16))
 		use_line(f);
 	WRITE_ONCE(f->steps, f->steps + 1);
@@ -850,8 +850,8 @@ static void rebinds_at_random(struct kunit *test)
 	kunit_virtio_fail_find(f->g->dev, 0);
 	if (pause)
 		pause->end(f);
-	expect_works_anew(f);
-	/* Before the driver could know that a reset is needed. */
+	expect_works(f);
+	/* Messages that the driver sent before it was told of the reset. */
 	kunit_virtio_forgive(f->g->dev, KUNIT_VIRTIO_RULE_NEEDS_RESET);
 }
 

@@ -2,28 +2,28 @@
 /*
  * Devices that are slow, broken or hostile
  *
- * Names begin with the number of what a driver got wrong:
+ * Names begin with the number of the bug in a driver:
  *
  *	B3	an event of the wrong length ends a line's events
  *	B4	an event of an unknown status ends a line's events
- *	B5	a message that is not answered is waited for, for ever
- *	B6	a broken queue wakes nobody
- *	B8	the ring is used by two at a time
- *	B9	names that end with the block are read beyond it
- *	B10	a size of the names that overflows
- *	B11	a size of the names that is too much memory
+ *	B5	the wait for an answer is unbounded
+ *	B6	a broken queue does not wake the waiters
+ *	B8	two tasks use the ring at the same time
+ *	B9	the block of names is read beyond its end
+ *	B10	the size of the names overflows
+ *	B11	the size of the names is too large to allocate
  *	B12	many lines
- *	B14	an answer that was not written is taken for one
- *	B15	a value that is none is handed on
+ *	B14	an answer that was not written is accepted
+ *	B15	an invalid value is passed on
  *	B16	a device floods the log
  *	B20	interrupts are set up while the driver is unbound
- *	B21	the device sees pages that have other objects, too
- *	B22	a notification that failed is waited for
+ *	B21	pages mapped for the device hold other objects, too
+ *	B22	the driver waits for an answer after a failed notification
  *	C1	a full requestq is an error
  *	C4	names are lost without a message
- *	D11	operations on many lines go one by one
+ *	D11	operations on several lines are sent one at a time
  *	D12	all errors are the same
- *	E1	directions are asked for one by one
+ *	E1	directions are read one at a time
  *	E3	each message costs an allocation
  *	E4	an output costs two round trips
  */
@@ -102,7 +102,7 @@ static void b4_event_that_was_not_written(struct kunit *test)
 	fault(f, .type = EVENT, .line = 0, .count = 1, .silent = true);
 	gpio_model_rise(f->g, 0);
 	assert_soon(f, 3, "arm 0");
-	/* The one before is not taken for another one. */
+	/* The previous event is not delivered again. */
 	assert_irqs(user, 1);
 	gpio_model_rise(f->g, 0);
 	assert_irqs(user, 2);
@@ -198,7 +198,7 @@ static void b5_lines_of_a_dead_device_can_be_freed(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
-/* The answer of a message that was given up belongs to nothing else. */
+/* The late answer to an abandoned message is not taken for another answer. */
 static void b5_late_answer_is_thrown_away(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -213,7 +213,7 @@ static void b5_late_answer_is_thrown_away(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 1);
 }
 
-/* Nor does its buffer, as long as the device has it. */
+/* Its buffer is not reused while the device has it. */
 static void b5_unanswered_message_keeps_its_buffer(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -229,7 +229,7 @@ static void b5_unanswered_message_keeps_its_buffer(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(f->g->dev, REQUESTQ), 1);
 }
 
-/* Four messages at a time, of which none is answered. */
+/* Four messages in flight, none of which is answered. */
 static void lose_messages(struct fixture *f, struct gpio_desc **descs)
 {
 	struct job *jobs[4];
@@ -252,7 +252,7 @@ static void b5_buffers_of_late_answers_are_used_again(struct kunit *test)
 	lose_messages(f, descs);
 	gpio_model_release(f->g, true);
 	msleep(20);
-	/* Four messages at a time again. */
+	/* Four messages in flight again. */
 	for (int i = 0; i < 4; i++)
 		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(descs[i]), 0);
 }
@@ -306,7 +306,7 @@ static void b6_wrong_id_in_the_used_ring(struct kunit *test)
 	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
 
 	kunit_virtio_use_id(f->g->dev, REQUESTQ, 0xffff);
-	/* The device is not slow, it is of no use any more. */
+	/* The device is not slow, but dead. */
 	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), -ENODEV);
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
@@ -407,7 +407,7 @@ static void b8_threads_do_not_harm_the_ring(struct kunit *test)
 	struct fixture *f = plug_with(test, .request_ring = 16);
 	struct job *jobs[4];
 
-	/* Answers come while other messages are being added. */
+	/* Answers arrive while other messages are added. */
 	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = ANY_LINE, .delay_us = 30);
 	kunit_virtio_slow_map(f->g->dev, 20);
 	for (int i = 0; i < 4; i++) {
@@ -567,7 +567,7 @@ static void b22_notification_fails(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
-/* B: what the device says of itself */
+/* B: configuration and names */
 
 static void b9_fewer_names_than_lines(struct kunit *test)
 {
@@ -585,7 +585,7 @@ static void b9_last_name_does_not_end(struct kunit *test)
 	KUNIT_EXPECT_STREQ(test, line_desc(f, 0)->name, "first");
 }
 
-static void b9_names_that_nobody_can_read(struct kunit *test)
+static void b9_unprintable_names(struct kunit *test)
 {
 	struct fixture *f = plug_with(test, .ngpio = 3, .names = "\x01\x02\0\xff\xfe\0ok",
 				      .names_size = 9);
@@ -603,7 +603,7 @@ static void b9_names_of_the_wrong_length(struct kunit *test)
 	      .used = 2);
 	plug_prepared(f);
 	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
-	/* The one byte of them that was written is no name. */
+	/* The single byte that was written is not a name. */
 	KUNIT_EXPECT_NULL(test, line_desc(f, 0)->name);
 	KUNIT_EXPECT_NULL(test, line_desc(f, 1)->name);
 	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(line_get(f, 0, GPIOD_IN)), 0);
@@ -664,7 +664,7 @@ static void b12_as_many_lines_as_there_can_be(struct kunit *test)
 				    .event_ring = 256);
 	struct irq_user *user;
 
-	/* A driver may ask for the directions one by one: be quick. */
+	/* A driver may read the directions one at a time: answer at once. */
 	kunit_virtio_set_irq(f->g->dev, KUNIT_VIRTIO_PROCESS);
 	plug_prepared(f);
 	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
@@ -924,7 +924,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b8_threads_do_not_harm_the_ring),
 	KUNIT_CASE(b9_fewer_names_than_lines),
 	KUNIT_CASE(b9_last_name_does_not_end),
-	KUNIT_CASE(b9_names_that_nobody_can_read),
+	KUNIT_CASE(b9_unprintable_names),
 	KUNIT_CASE(b9_names_of_the_wrong_length),
 	KUNIT_CASE(b9_names_are_refused),
 	KUNIT_CASE(b10_names_of_four_gigabytes),

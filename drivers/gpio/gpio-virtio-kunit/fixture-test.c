@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests of what the KUnit tests of virtio GPIO drivers have in common
+ * KUnit tests of the fixture of the KUnit tests of virtio GPIO drivers
  *
- * A test inside of a test does what has to make it fail.
+ * Each runs an inner test that has to fail.
  */
 
 /* For pr_debug(). */
@@ -82,7 +82,7 @@ static void fails_for_a_surplus_interrupt(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, run_inner(test, one_interrupt_too_many), KUNIT_FAILURE);
 }
 
-/* At a level that the console, whose readers take it for a warning, does not show. */
+/* At a level that is not printed on the console, where it would count as a warning. */
 static void warning(struct fixture *f)
 {
 	pr_debug("WARNING: of a test of tests\n");
@@ -108,7 +108,7 @@ static struct gpio_chip left_chip = {
 static void leave_chip(struct fixture *f)
 {
 	KUNIT_ASSERT_EQ(f->test, gpiochip_add_data(&left_chip, NULL), 0);
-	/* It has the device for a parent, and yet can be removed after it. */
+	/* The device is its parent, but may be removed first. */
 	left_chip.parent = &f->vdev->dev;
 }
 
@@ -136,7 +136,7 @@ static int wait_to_stop(struct job *job)
 	return 0;
 }
 
-/* The thread has to end before the device goes. */
+/* The thread has to end before the device is removed. */
 static void stop_a_thread(struct fixture *f)
 {
 	enum kunit_virtio_op op = KUNIT_VIRTIO_OP_GET_STATUS;

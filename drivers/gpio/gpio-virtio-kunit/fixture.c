@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the KUnit tests of virtio GPIO drivers have in common
+ * Fixture of the KUnit tests of virtio GPIO drivers
  */
 
 #include <linux/delay.h>
@@ -18,7 +18,7 @@
 
 #include "fixture.h"
 
-/* Longer than a driver waits for a device that does not answer. */
+/* Longer than the timeout of a driver. */
 static unsigned int patience_ms = 8000;
 module_param(patience_ms, uint, 0444);
 MODULE_PARM_DESC(patience_ms, "Time in milliseconds after which a driver hangs");
@@ -43,7 +43,7 @@ static void watchdog_fn(struct work_struct *work)
 		kunit_virtio_rescue(f->g->dev);
 	}
 	f->watched = now;
-	/* It may get into something else that hangs. */
+	/* The test may hang again in its next operation. */
 	queue_delayed_work(system_dfl_wq, &f->watchdog, msecs_to_jiffies(patience_ms));
 }
 
@@ -61,11 +61,11 @@ static unsigned int count_log(struct fixture *f, const char *pattern, const char
 
 		line[len] = '\0';
 		strim(line);
-		/* Behind the time stamp, if there is one. */
+		/* Skip the time stamp, if there is one. */
 		if (*text == '[')
 			text = strchr(text, ']') ? strchr(text, ']') + 1 : text;
 		text = skip_spaces(text);
-		/* What KUnit says of the test is no message of the kernel. */
+		/* Skip messages of KUnit. */
 		if (*text == '#')
 			continue;
 		count += glob_match(pattern, text) && (!part || strstr(text, part));
@@ -153,7 +153,7 @@ static int match_parent(struct gpio_chip *gc, const void *data)
 	return gc->parent == data;
 }
 
-/* Runs after all that the test has registered was undone. */
+/* Runs after all actions that the test has registered. */
 static void end_fixture(void *data)
 {
 	struct fixture *f = data;
@@ -186,7 +186,7 @@ bool find_chip(struct fixture *f)
 	return f->gdev;
 }
 
-/* Lets go of what find_chip() has found, before the test ends. */
+/* Puts the chip that find_chip() has found, before the test ends. */
 void put_chip(struct fixture *f)
 {
 	kunit_release_action(f->test, chip_action, f->gdev);
@@ -241,10 +241,10 @@ void unplug_device(struct fixture *f)
 	kunit_virtio_unregister(f->g->dev);
 }
 
-/* Plugs another device in, after the one that there was is unplugged. */
+/* Unplugs the device, and plugs another one in. */
 void replug(struct fixture *f, const struct gpio_model_config *config)
 {
-	/* They look at the device that the fixture has by then, which goes before. */
+	/* Release actions use the device of the fixture, which is replaced here. */
 	kunit_release_action(f->test, unplug_action, f);
 	kunit_release_action(f->test, end_fixture, f);
 	prepare_config(f->test, config);
@@ -256,7 +256,7 @@ void unbind_driver(struct fixture *f)
 	device_release_driver(&f->vdev->dev);
 }
 
-/* As at the end of the system. With the lock of the device held, as it is then. */
+/* As on shutdown of the system, with the lock of the device held. */
 void shut_down(struct fixture *f)
 {
 	f->vdev->dev.bus->shutdown(&f->vdev->dev);
@@ -268,7 +268,7 @@ int bind_driver(struct fixture *f)
 	return device_attach(&f->vdev->dev);
 }
 
-/* As a system that goes to sleep, and wakes up. */
+/* As in a suspend and resume of the system. */
 #ifdef CONFIG_PM_SLEEP
 int freeze(struct fixture *f)
 {
@@ -315,7 +315,7 @@ void line_put(struct fixture *f, struct gpio_desc *desc)
 	kunit_release_action(f->test, line_action, desc);
 }
 
-/* A line that nobody has requested. */
+/* A line without requesting it. */
 struct gpio_desc *line_desc(struct fixture *f, unsigned int line)
 {
 	return gpio_device_get_desc(f->gdev, line);
@@ -388,14 +388,14 @@ void irq_put(struct irq_user *user)
 	user->requested = false;
 }
 
-/* Waits for the handler to run so often; more is wrong, too. */
+/* Waits until the handler has run @count times; fails on more. */
 void assert_irqs(struct irq_user *user, int count)
 {
 	unsigned long end = jiffies + 2 * HZ;
 
 	while (atomic_read(&user->count) < count && time_before(jiffies, end))
 		fsleep(200);
-	/* One too many would come soon. */
+	/* A surplus interrupt would arrive soon. */
 	fsleep(1000);
 	WRITE_ONCE(user->f->steps, user->f->steps + 1);
 
@@ -423,12 +423,12 @@ static void job_action(void *data)
 	struct job *job = data;
 
 	WRITE_ONCE(job->stop, true);
-	/* A device that was plugged in later is gone by now. */
+	/* A device that was plugged in later is unplugged by now. */
 	if (!completion_done(&job->done))
 		kunit_virtio_release_all(job->f->g->dev);
-	/* Some drivers forget a caller for good: it is left behind. */
+	/* Some drivers never wake a caller: leak the thread. */
 	if (!job_wait(job, 4 * driver_patience())) {
-		KUNIT_FAIL(job->f->test, "a thread hangs for ever");
+		KUNIT_FAIL(job->f->test, "a thread hangs");
 		return;
 	}
 	kthread_stop_put(job->task);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the KUnit tests of virtio GPIO drivers have in common
+ * Fixture of the KUnit tests of virtio GPIO drivers
  *
- * A test plugs a device in, acts as a kernel consumer of its lines, and looks
- * at what the device has seen. This is a whole one:
+ * A test plugs a device in, acts as a kernel consumer of its lines, and checks
+ * the log of the device. This is a complete test:
  *
  *	static void d9_value_before_direction(struct kunit *test)
  *	{
@@ -13,11 +13,11 @@
  *		EXPECT_LOG(f, "set 3 1", "direction 3 out");
  *	}
  *
- * Lines and interrupts that a test has got are given back, and the device is
- * unplugged, when it ends. The test then fails, too, if the driver has broken
- * a rule of virtio or of the GPIO device, or if the kernel has printed a
- * warning. If a driver hangs, which is when neither the device nor the test gets
- * on, a watchdog fails the test and gets the driver out, and the run goes on.
+ * When a test ends, its lines and interrupts are released and the device is
+ * unplugged. The test also fails if the driver has violated a rule of virtio or
+ * of the GPIO device, or if the kernel has printed a warning. If a driver hangs,
+ * so that neither the device nor the test makes progress, a watchdog fails the
+ * test and frees the driver, and the next test runs.
  */
 #ifndef _GPIO_VIRTIO_FIXTURE_H
 #define _GPIO_VIRTIO_FIXTURE_H
@@ -64,7 +64,7 @@ struct fixture {
  * @f: the test
  * @line: the line that the interrupt belongs to
  * @irq: its number
- * @count: how often the handler has run
+ * @count: number of calls of the handler
  * @in_handler: called by the handler
  * @requested: request_irq() has succeeded, and free_irq() was not called
  */
@@ -78,12 +78,12 @@ struct irq_user {
 };
 
 /**
- * struct job - something that another thread does
+ * struct job - a function that runs in another thread
  * @f: the test
- * @fn: what it does
+ * @fn: the function
  * @arg: for @fn
- * @ret: what @fn has returned
- * @stop: for @fn, to do something over and over again
+ * @ret: return value of @fn
+ * @stop: tells a loop in @fn to end
  * @done: @fn has returned
  * @task: the thread
  */
@@ -118,7 +118,7 @@ int restore(struct fixture *f);
 #define plug(test)		plug_with(test, .ngpio = 8)
 /* The same with members of struct gpio_model_config. */
 #define plug_with(test, ...)	plug_config(test, &(struct gpio_model_config){ __VA_ARGS__ })
-/* Makes the device, so that it can be told of faults before it is plugged in. */
+/* Creates the device without plugging it in, so that faults can be added before. */
 #define prepare(test, ...)	prepare_config(test, &(struct gpio_model_config){ __VA_ARGS__ })
 
 /* Adds a fault with members of struct gpio_fault. */
@@ -147,7 +147,7 @@ unsigned int log_count(struct fixture *f, const char *pattern);
 unsigned int log_count_device(struct fixture *f);
 unsigned int kernel_splats(struct fixture *f);
 
-/* How long a driver may take to give up: module parameter patience_ms. */
+/* Time after which a driver has given up: module parameter patience_ms. */
 unsigned int driver_patience(void);
 
 /* The log of the device */
@@ -155,7 +155,7 @@ bool wait_for_log(struct fixture *f, const char *pattern, unsigned int count);
 void expect_in_order(struct fixture *f, const char * const *patterns);
 void expect_count(struct fixture *f, unsigned int count, const char *pattern);
 
-/* Without what they wait for, two seconds at most, the test is over. */
+/* They wait for two seconds at most, and end the test on a timeout. */
 void assert_soon(struct fixture *f, unsigned int count, const char *pattern);
 void assert_irqs(struct irq_user *user, int count);
 

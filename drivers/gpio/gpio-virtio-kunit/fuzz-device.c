@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A device that does what it likes
+ * A hostile device
  *
- * What it does wrong with an answer is decided on when it gets the message.
- * Besides, it acts by itself: from a thread, and from hard interrupts.
+ * It chooses the fault of an answer when it receives the message. Besides, it
+ * acts on its own: from a thread, and from hard interrupts.
  */
 
 #include <linux/array_size.h>
@@ -100,7 +100,7 @@ static struct gpio_fault mutate(struct gpio_model *g, u16 type, unsigned int lin
 	return fault;
 }
 
-/* What it does by itself; all of this may be done in hard interrupts. */
+/* Actions on its own, all of them possible in hard interrupts. */
 
 static void raise_storm(struct fuzz *z, struct rnd_state *rnd)
 {
@@ -142,7 +142,7 @@ static void change_config(struct fuzz *z, struct rnd_state *rnd)
 	virtio_config_changed(z->f->vdev);
 }
 
-/* The driver cannot go on with the device after that. */
+/* After that the driver cannot use the device any more. */
 static void ruin(struct fuzz *z, struct rnd_state *rnd)
 {
 	struct kunit_virtio *dev = z->f->g->dev;
@@ -156,7 +156,7 @@ static void ruin(struct fuzz *z, struct rnd_state *rnd)
 
 	switch (trick) {
 	case TRICK_ID:
-		/* The device has it, has had it, has never had it; or nobody has. */
+		/* In flight, used before, never added, or out of range. */
 		kunit_virtio_use_id(dev, queue,
 				    one_in(rnd, 4) ? prandom_u32_state(rnd) :
 						     below(rnd, size));
@@ -168,7 +168,7 @@ static void ruin(struct fuzz *z, struct rnd_state *rnd)
 		kunit_virtio_needs_reset(dev);
 		break;
 	case TRICK_BREAK:
-		/* As a transport does that has lost its device, in a thread. */
+		/* In a thread, as a transport does on surprise removal. */
 		if (!in_hardirq())
 			virtio_break_device(z->f->vdev);
 		break;
@@ -213,7 +213,7 @@ static void act(struct fuzz *z, struct rnd_state *rnd)
 	}
 }
 
-/* Who acts */
+/* Actors */
 
 static enum hrtimer_restart timer_fn(struct hrtimer *timer)
 {
@@ -224,7 +224,7 @@ static enum hrtimer_restart timer_fn(struct hrtimer *timer)
 	return HRTIMER_RESTART;
 }
 
-/* Nobody waits for a device for ever that may still get round to answering. */
+/* Answers held messages, for callers without a timeout. */
 static void get_round_to_it(struct fuzz *z, struct rnd_state *rnd)
 {
 	kunit_virtio_set_irq(z->f->g->dev, KUNIT_VIRTIO_HARDIRQ);
@@ -264,7 +264,7 @@ static int host_fn(struct job *job)
 
 /* The configuration space */
 
-/* The driver is about to read it: it stays what it is. */
+/* Keeps the configuration constant while the driver reads it. */
 void fuzz_config(struct fuzz *z, const struct virtio_gpio_config *space)
 {
 	guard(raw_spinlock_irqsave)(&z->config_lock);
@@ -272,7 +272,7 @@ void fuzz_config(struct fuzz *z, const struct virtio_gpio_config *space)
 	kunit_virtio_set_config(z->f->g->dev, space);
 }
 
-/* The driver has read it: it may become anything. */
+/* Lets the configuration change after the driver has read it. */
 void fuzz_config_is_free(struct fuzz *z)
 {
 	guard(raw_spinlock_irqsave)(&z->config_lock);
@@ -301,7 +301,7 @@ static void cancel_timer(void *data)
 	hrtimer_cancel(&z->timer);
 }
 
-/* The device is plugged in, and has behaved so far. */
+/* Starts the faults, after the device was plugged in. */
 void fuzz_device_start(struct fuzz *z)
 {
 	struct gpio_model *g = z->f->g;
@@ -320,7 +320,7 @@ void fuzz_device_start(struct fuzz *z)
 	hrtimer_start(&z->timer, us_to_ktime(1000), HRTIMER_MODE_REL);
 }
 
-/* The device has behaved so badly that the driver can do nothing with it. */
+/* Halves the rate of faults, if the driver cannot use the device. */
 void fuzz_device_soften(struct fuzz *z)
 {
 	unsigned long flags = kunit_virtio_lock(z->f->g->dev);
@@ -331,7 +331,7 @@ void fuzz_device_soften(struct fuzz *z)
 	kunit_virtio_fail_map(z->f->g->dev, 0);
 }
 
-/* It behaves from now on. What it has said before is not forgotten. */
+/* Ends the faults. Their effects remain. */
 void fuzz_device_stop(struct fuzz *z)
 {
 	unsigned long flags;

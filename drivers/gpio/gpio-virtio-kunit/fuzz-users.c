@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Consumers that use the lines of a device in all the ways there are
+ * Consumers that use the lines of a device in all possible ways
  *
- * None of them expects an operation to succeed. But each has to end.
+ * Operations may fail, but have to return.
  */
 
 #include <linux/array_size.h>
@@ -15,8 +15,8 @@
 #include "fuzz.h"
 
 /*
- * Which lines are for what. It is no business of a device, and floods the log, if
- * consumers quarrel about an interrupt, or make it an output.
+ * Use of the lines. Conflicts of consumers about an interrupt, or about its
+ * direction, are not tested, and flood the log.
  */
 static bool is_output(struct fuzz *z, unsigned int line)
 {
@@ -42,7 +42,7 @@ static irqreturn_t handler(int irq, void *data)
 
 	if (one_in(&line->rnd, 16)) {
 		disable_irq_nosync(irq);
-		/* Not before: its user on another processor enables it then. */
+		/* Not before: its user on another processor may still enable it. */
 		atomic_inc(&line->disabled);
 	}
 	return IRQ_HANDLED;
@@ -103,7 +103,7 @@ static void free_interrupt(struct fuzz_line *line)
 
 static void use_interrupt(struct fuzz_user *user, struct fuzz_line *line)
 {
-	/* genirq has no way to use an interrupt whose chip may go. */
+	/* genirq does not protect an interrupt against removal of its chip. */
 	if (!down_read_trylock(&user->z->chip))
 		return;
 
@@ -157,8 +157,8 @@ static void request_line(struct fuzz_user *user, struct fuzz_line *line)
 }
 
 /*
- * gpiolib reads the flags of a line that is freed, and writes them back: it would undo what
- * a request of the line's interrupt has set meanwhile, and warn of that later.
+ * gpiolib reads and writes back the flags of a line that is freed. That reverts flags which a
+ * request of the line's interrupt has set in between, and causes a warning later.
  */
 static void free_line(struct fuzz_user *user, struct fuzz_line *line)
 {
@@ -208,7 +208,7 @@ static void set_lines(struct fuzz_user *user)
 		gpiod_set_array_value_cansleep(count, descs, NULL, &values);
 }
 
-/* Returns what an operation on one line that is there has returned. */
+/* Returns the result of a random operation on an existing line. */
 static int use_line(struct fuzz_user *user, struct fuzz_line *line)
 {
 	struct rnd_state *rnd = &user->rnd;
@@ -306,7 +306,7 @@ void fuzz_users_start(struct fuzz *z)
 		z->users[i].job = job_start(z->f, user_fn, &z->users[i]);
 }
 
-/* They let go of all that they have. */
+/* Releases all lines and interrupts. */
 void fuzz_users_stop(struct fuzz *z)
 {
 	for (unsigned int i = 0; i < FUZZ_USERS; i++)
@@ -319,7 +319,7 @@ void fuzz_users_stop(struct fuzz *z)
 	}
 }
 
-/* Before the chip goes, as consumers have to. &fuzz.chip is held for writing. */
+/* Before removal of the chip, as consumers have to. &fuzz.chip is held for writing. */
 void fuzz_users_free_irqs(struct fuzz *z)
 {
 	for (unsigned int i = 0; i < FUZZ_USERS; i++) {
@@ -328,7 +328,7 @@ void fuzz_users_free_irqs(struct fuzz *z)
 	}
 }
 
-/* After the chip has gone with those that were left. &fuzz.chip is still held. */
+/* After removal of the chip with the remaining ones. &fuzz.chip is still held. */
 void fuzz_users_forget_irqs(struct fuzz *z)
 {
 	for (unsigned int i = 0; i < FUZZ_USERS; i++) {

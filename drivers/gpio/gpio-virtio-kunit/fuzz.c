@@ -2,13 +2,13 @@
 /*
  * Hostile devices at random
  *
- * Each seed is a device of its own: how many lines it has, how large its rings
- * are, what it offers, and what it is up to. While consumers work with it, it
- * is bound and unbound, suspended and reset. In the end it behaves, or another
- * one does in its place, and everything has to work.
+ * Each seed determines a device: its number of lines, the sizes of its rings,
+ * its features, and its faults. While consumers use it, it is bound and unbound,
+ * suspended and reset. At the end it follows the specification, or is replaced
+ * by a device that does, and lines and interrupts have to work.
  *
- * With the same number, decisions are the same. Times are not, so that what a
- * seed has found may take a few runs to be found again.
+ * The same seed makes the same decisions, but not with the same timing, so that
+ * to reproduce a race may take several runs.
  */
 
 #include <linux/atomic.h>
@@ -36,19 +36,19 @@ static unsigned int fuzz_wanted = 1000;
 module_param_named(fuzz_responses, fuzz_wanted, uint, 0444);
 MODULE_PARM_DESC(fuzz_responses, "Number of responses of the device of each seed");
 
-/* A seed with fewer responses ends after that time. */
+/* Time after which a seed with fewer responses ends. */
 #define MAX_TIME	(20 * HZ)
 
-/* Nothing has come from a device for that time: it is of no use any more. */
+/* Time without a response after which the device counts as dead. */
 #define DEAD_TIME	(HZ / 20)
 
-/* What the driver may say whenever it starts anew with a device. */
+/* Number of log lines allowed for each start of the driver with a device. */
 #define LOG_LINES	10
 
 static atomic_t total_seeds;
 static atomic64_t total_responses;
 
-/* How the hostile part of a seed ends. */
+/* End of the hostile part of a seed. */
 enum ending {
 	END_REBIND,
 	END_RESET,
@@ -57,17 +57,17 @@ enum ending {
 	ENDINGS
 };
 
-/* A seed as it goes on. */
+/* State of a running seed. */
 struct life {
 	struct fuzz *z;
 	struct rnd_state rnd;
-	/* How often the driver has started anew. */
+	/* Number of starts of the driver. */
 	unsigned int starts;
-	/* After a shutdown there is nothing but an end. */
+	/* No further step after a shutdown. */
 	bool is_over;
 };
 
-/* Numbers that differ little start generators that differ much. */
+/* Mixes the bits, so that similar seeds give different sequences. */
 void fuzz_rnd(struct rnd_state *rnd, unsigned int seed, unsigned int who)
 {
 	prandom_seed_state(rnd, (((u64)seed << 32) + who) * 0x9e3779b97f4a7c15ull);
@@ -100,7 +100,7 @@ static void plan_names(struct kunit *test, struct rnd_state *rnd,
 	names = kunit_kzalloc(test, size, GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, names);
 	if (one_in(rnd, 2)) {
-		/* Names, some of them twice, the last one without an end. */
+		/* Names, some of them duplicates, the last one not terminated. */
 		for (unsigned int i = 0; i < size; i++)
 			names[i] = one_in(rnd, 6) ? 0 : 'a' + below(rnd, 26);
 	} else {
@@ -161,7 +161,7 @@ static struct fuzz *plan(struct kunit *test, unsigned int seed)
 
 /* Life */
 
-/* Each step has to end, whatever the device does. */
+/* Each step has to terminate, whatever the device does. */
 static void end_step(struct life *life, const char *step, ktime_t start)
 {
 	s64 ms = ktime_ms_delta(ktime_get(), start);
@@ -171,7 +171,7 @@ static void end_step(struct life *life, const char *step, ktime_t start)
 	KUNIT_EXPECT_LT_MSG(f->test, ms, (s64)driver_patience(), "%s", step);
 }
 
-/* Has the chip go, by whatever @away does. */
+/* Calls @away, which removes the chip. */
 static void end_chip(struct life *life, void (*away)(struct fixture *f), const char *step)
 {
 	struct fuzz *z = life->z;
@@ -179,7 +179,7 @@ static void end_chip(struct life *life, void (*away)(struct fixture *f), const c
 
 	down_write(&z->chip);
 	start = ktime_get();
-	/* Mostly consumers are asked to let go of their interrupts first. */
+	/* Mostly consumers free their interrupts first. */
 	if (!one_in(&life->rnd, 4))
 		fuzz_users_free_irqs(z);
 	WRITE_ONCE(z->f->gdev, NULL);
@@ -265,7 +265,7 @@ static void shutdown(struct life *life)
 	life->is_over = true;
 }
 
-static void start_anew(struct life *life)
+static void restart_driver(struct life *life)
 {
 	unsigned int way = below(&life->rnd, 16);
 
@@ -295,12 +295,12 @@ static void live(struct life *life)
 		} else if (time_after(jiffies, since + DEAD_TIME)) {
 			if (deaths++ & 1)
 				fuzz_device_soften(z);
-			start_anew(life);
+			restart_driver(life);
 			since = jiffies;
 		}
 
 		if (one_in(&life->rnd, eventful))
-			start_anew(life);
+			restart_driver(life);
 		fsleep(100 + below(&life->rnd, 2000));
 	}
 }
@@ -366,12 +366,12 @@ static void expect_works(struct fixture *f)
 
 	if (f->g->config.no_irq)
 		return;
-	/* gpiolib refuses the interrupt of what was an output, unless it is an input now. */
+	/* gpiolib refuses the interrupt of an output: make it an input. */
 	desc = line_get(f, last, GPIOD_IN);
 	KUNIT_ASSERT_FALSE(f->test, IS_ERR(desc));
 	gpio_model_level(f->g, last, false);
 	user = irq_get(f, last, IRQF_TRIGGER_RISING);
-	/* One that came too late for the last consumer genirq has kept for the next one. */
+	/* genirq may have kept a pending interrupt of the previous consumer. */
 	fsleep(2000);
 	atomic_set(&user->count, 0);
 	gpio_model_rise(f->g, last);
@@ -403,7 +403,7 @@ static void survives(struct kunit *test)
 	end(&life);
 	expect_works(z->f);
 	expect_nothing_left(z->f);
-	/* genirq has a line for each interrupt that a consumer did not get. */
+	/* genirq logs a line for each interrupt that a consumer did not get. */
 	KUNIT_EXPECT_LE(test, log_count(z->f, "*") - log_count(z->f, "genirq: *"),
 			LOG_LINES * life.starts);
 }

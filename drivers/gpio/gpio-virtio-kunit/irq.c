@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Interrupts as their consumers want them
+ * Interrupts
  *
- * Names begin with the number of what a driver got wrong:
+ * Names begin with the number of the bug in a driver:
  *
- *	A1	a refused type is armed all the same
+ *	A1	a line is armed although the device refused the type
  *	A2	a line without a type is armed
- *	A3	a line that changes its type keeps the old one
- *	A4	a buffer that returns while a line is enabled is sent back too early
- *	A6	a line that genirq disables by itself stays as it is
- *	B1	buffers that return unused go back at once, for ever
- *	B2	a buffer that is still out when its line is enabled is a warning
- *	B7	a slow line keeps all others
- *	C2	more interrupts than the ring has room for are lost
+ *	A3	a line whose type changes keeps the old one
+ *	A4	a buffer returned while a line is being enabled is added too early
+ *	A6	a line that genirq disables as spurious stays enabled
+ *	B1	buffers that return unused are added at once, in an endless loop
+ *	B2	a buffer in flight when its line is enabled causes a warning
+ *	B7	a slow line delays all others
+ *	C2	interrupts for which the ring has no room are lost
  *	D4	edges between disable_irq() and enable_irq() are lost
  *	D5	enable_irq_wake() fails
  *	D6	the irq_chip is not immutable
  *	D7	disable_irq_nosync() sleeps in a handler
- *	D9	callbacks in process context are not expected
- *	D10	a line that is an interrupt only is not made an input
+ *	D9	callbacks in process context are not supported
+ *	D10	a line of which only the interrupt is requested is not made an input
  *	E2	one notification for each event
- *	E5	one interrupt for each event that comes meanwhile
+ *	E5	interrupts of the device stay enabled while events are handled
  */
 
 #include <linux/delay.h>
@@ -123,7 +123,7 @@ static void lower_the_third_time(struct irq_user *user)
 		lower(user);
 }
 
-/* A level that is still there when the line is unmasked is an event again. */
+/* A level that lasts until the line is unmasked is another event. */
 static void level_fires_again_while_it_lasts(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -167,7 +167,7 @@ static void edge_during_the_handler_is_kept(struct kunit *test)
 	struct fixture *f = plug(test);
 	struct irq_user *user = irq_get_threaded(f, 0, IRQF_TRIGGER_RISING);
 
-	/* The device has latched the second one by when the line is unmasked. */
+	/* The device has latched the second one before the line is unmasked. */
 	gpio_model_rise(f->g, 0);
 	gpio_model_rise(f->g, 0);
 	assert_irqs(user, 2);
@@ -278,7 +278,7 @@ static void a4_old_buffer_returns_before_the_line_is_enabled(struct kunit *test)
 	gpio_model_mark(f->g);
 	fault(f, .type = VIRTIO_GPIO_MSG_IRQ_TYPE, .line = 0, .hold = true);
 	job = job_start(f, request_falling, user);
-	/* Some drivers send this after the buffer is back only. */
+	/* Some drivers send this only after the device has returned the buffer. */
 	wait_for_log(f, "type 0 falling", 1);
 	gpio_model_return_invalid(f->g, 0);
 	assert_soon(f, 1, "type 0 falling");
@@ -315,7 +315,7 @@ static irqreturn_t not_mine(int irq, void *data)
 	return IRQ_NONE;
 }
 
-/* As if nobody had handled the last 99900 interrupts of 100000. */
+/* Pretends that the last 99900 interrupts of 100000 were not handled. */
 static void age(struct irq_user *user)
 {
 	struct irq_desc *desc = irq_data_to_desc(irq_get_irq_data(user->irq));
@@ -326,7 +326,7 @@ static void age(struct irq_user *user)
 	desc->last_unhandled = jiffies;
 }
 
-static void a6_line_that_nobody_handles_is_silenced(struct kunit *test)
+static void a6_unhandled_interrupt_is_disabled(struct kunit *test)
 {
 	struct fixture *f = plug(test);
 	struct irq_user *user = irq_user(f, 0);
@@ -337,12 +337,12 @@ static void a6_line_that_nobody_handles_is_silenced(struct kunit *test)
 	user->requested = true;
 	age(user);
 	gpio_model_level(f->g, 0, true);
-	/* genirq disables it after 100 more, without asking the driver. */
+	/* genirq disables it after 100 more. */
 	while (atomic_read(&user->count) != seen) {
 		seen = atomic_read(&user->count);
 		msleep(30);
 	}
-	/* Where interrupts are threads, one more may be on its way. */
+	/* With forced threads one more may be pending. */
 	KUNIT_EXPECT_GE(test, seen, 100);
 	KUNIT_EXPECT_LE(test, seen, 102);
 	KUNIT_EXPECT_NULL(test, gpio_model_line(f->g, 0).event);
@@ -357,7 +357,7 @@ static void b1_unused_buffers_are_no_storm(struct kunit *test)
 	struct fixture *f = plug(test);
 	struct irq_user *user = irq_user(f, 0);
 
-	/* Each buffer comes back at once, and unused. */
+	/* The device returns each buffer at once, unused. */
 	gpio_model_level(f->g, 0, true);
 	fault(f, .type = EVENT, .line = 0, .with = WITH_STATUS,
 	      .status = VIRTIO_GPIO_IRQ_STATUS_INVALID);
@@ -392,7 +392,7 @@ static void lower_after_a_long_time(struct irq_user *user)
 	most_in_a_row = max(most_in_a_row, in_a_row);
 	if (atomic_read(&user->count) >= LONG_LEVEL)
 		lower(user);
-	/* The next event is there before this one was handled. */
+	/* The next event arrives before this one was handled. */
 	kunit_virtio_poll(user->f->g->dev, EVENTQ);
 }
 
@@ -409,7 +409,7 @@ static void b1_events_without_end_leave_the_interrupt(struct kunit *test)
 		users[i]->in_handler = lower_after_a_long_time;
 	}
 
-	/* From now on one of the two is always due. */
+	/* From here on an event of one of the two is always pending. */
 	local_irq_save(flags);
 	for (int i = 0; i < 2; i++)
 		gpio_model_level(f->g, i, true);
@@ -420,7 +420,7 @@ static void b1_events_without_end_leave_the_interrupt(struct kunit *test)
 	KUNIT_EXPECT_LT(test, most_in_a_row, LONG_LEVEL);
 }
 
-/* How far a task that only computes gets in that time. */
+/* Progress of a CPU-bound task in that time. */
 static u64 compute(unsigned int ms)
 {
 	unsigned long end = jiffies + msecs_to_jiffies(ms);
@@ -433,7 +433,7 @@ static u64 compute(unsigned int ms)
 	return steps;
 }
 
-/* As long as the level is high the device has another event at once. */
+/* While the level is high the device has another event at once. */
 static void expect_half_of_the_processor(struct fixture *f, struct irq_user *user)
 {
 	unsigned int events = f->g->events;
@@ -452,7 +452,7 @@ static void expect_half_of_the_processor(struct fixture *f, struct irq_user *use
 
 	kunit_info(f->test, "%llu of %llu steps, %u events\n", storm, quiet,
 		   f->g->events - events);
-	/* Less than half, to allow for what else the machine does. */
+	/* Less than half, to allow for other load. */
 	KUNIT_EXPECT_GE(f->test, storm * 100, quiet * 40);
 	KUNIT_EXPECT_GT(f->test, f->g->events - events, 20);
 }
@@ -490,7 +490,7 @@ static void b1_storm_of_edges(struct kunit *test)
 	assert_irqs(user, 1);
 }
 
-/* Lines that are quiet meanwhile are served. */
+/* Other lines are served, too. */
 static void b1_storm_of_another_line(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -554,7 +554,7 @@ static void b7_slow_line_does_not_keep_others(struct kunit *test)
 		gpio_model_rise(f->g, 1);
 		assert_irqs(user, i);
 	}
-	/* Not because the driver has given up on the other line by now. */
+	/* The driver still serves the other line. */
 	KUNIT_EXPECT_FALSE(test, job_wait(job, 0));
 	gpio_model_heal(f->g);
 	gpio_model_release(f->g, false);
@@ -583,7 +583,7 @@ static void c2_more_interrupts_than_the_ring_has_room_for(struct kunit *test)
 
 static struct {
 	struct irq_user *users[CROWD];
-	/* Lines other than the busy ones that were served, and the last of them. */
+	/* Number of idle lines that were served, and the last of them. */
 	atomic_t served;
 	unsigned int events;
 	bool over;
@@ -638,7 +638,7 @@ static void note_served(struct irq_user *user)
 	}
 }
 
-/* Some lines always have another edge; all others have to get their turn. */
+/* Some lines always have another edge; all others have to get a turn. */
 static void c2_busy_lines_leave_others_their_turn(struct kunit *test)
 {
 	struct fixture *f = plug_crowd(test);
@@ -668,7 +668,7 @@ static void c2_buffer_that_could_not_be_mapped_is_tried_again(struct kunit *test
 	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
 
 	assert_soon(f, 1, "arm 0");
-	/* More often than the driver tries within the interrupt. */
+	/* More often than the driver retries within the interrupt. */
 	kunit_virtio_fail_map(f->g->dev, 4);
 	gpio_model_rise(f->g, 0);
 	assert_irqs(user, 1);
@@ -700,7 +700,7 @@ static void d4_disabled_line_is_silent(struct kunit *test)
 		gpio_model_rise(f->g, 0);
 	assert_irqs(user, 0);
 	enable_irq(user->irq);
-	/* Edges of one line are latched as one. */
+	/* The device latches one edge per line. */
 	fsleep(2000);
 	KUNIT_EXPECT_LE(test, atomic_read(&user->count), 2);
 }
@@ -821,7 +821,7 @@ static void d10_input_stays_one_when_its_interrupt_is_freed(struct kunit *test)
 
 /* E */
 
-/* Where interrupts are threads, they do not wait for those who have caused them. */
+/* With forced threads the handler runs after the interrupt has returned. */
 #define AT_ONCE(count, threads)	(IS_ENABLED(CONFIG_PREEMPT_RT) ? (threads) : (count))
 
 static void e2_one_notification_for_many_events(struct kunit *test)
@@ -835,7 +835,7 @@ static void e2_one_notification_for_many_events(struct kunit *test)
 		users[i] = irq_get(f, i, IRQF_TRIGGER_RISING);
 	before = kunit_virtio_notifications(f->g->dev, EVENTQ);
 
-	/* The interrupt comes when all events are in the ring. */
+	/* The device interrupts after all events are in the ring. */
 	local_irq_save(flags);
 	for (int i = 0; i < 8; i++)
 		gpio_model_rise(f->g, i);
@@ -848,7 +848,7 @@ static void e2_one_notification_for_many_events(struct kunit *test)
 			AT_ONCE(2, 7));
 }
 
-/* Edges on that many lines at the same time. */
+/* Number of lines with an edge at the same time. */
 #define BURST	32
 
 static void burst(struct kunit *test,
@@ -886,7 +886,7 @@ static void e2_burst_is_armed_again_at_once(struct kunit *test)
 
 static void e2_burst_for_threads_is_armed_again_at_once(struct kunit *test)
 {
-	/* On another processor a task may notify for those that were done first. */
+	/* On another processor a task may notify for the lines that are done first. */
 	burst(test, irq_get_threaded, num_online_cpus() > 1 ? BURST / 2 : 2);
 }
 
@@ -934,7 +934,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(a3_old_type_is_gone_after_a_change),
 	KUNIT_CASE(a4_old_buffer_returns_before_the_line_is_enabled),
 	KUNIT_CASE(a4_old_buffer_returns_with_the_answer),
-	KUNIT_CASE(a6_line_that_nobody_handles_is_silenced),
+	KUNIT_CASE(a6_unhandled_interrupt_is_disabled),
 	KUNIT_CASE(b1_unused_buffers_are_no_storm),
 	KUNIT_CASE(b1_line_recovers_from_unused_buffers),
 	KUNIT_CASE_SLOW(b1_events_without_end_leave_the_interrupt),

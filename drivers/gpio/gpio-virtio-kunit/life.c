@@ -2,9 +2,9 @@
 /*
  * Bind, unbind, suspend, reset
  *
- * Names begin with the number of what a driver got wrong:
+ * Names begin with the number of the bug in a driver:
  *
- *	A8	DEVICE_NEEDS_RESET goes unnoticed
+ *	A8	DEVICE_NEEDS_RESET is ignored
  *	D1	a suspended device is not set up again
  *	D2	a device that was reset is not set up again
  */
@@ -20,7 +20,7 @@ static int get_value(struct job *job)
 	return gpiod_get_value_cansleep(job->arg);
 }
 
-/* The driver has bound again, and what it has registered works. */
+/* The driver has bound again, and its chip works. */
 static void expect_new_chip(struct fixture *f)
 {
 	KUNIT_ASSERT_TRUE(f->test, find_chip(f));
@@ -82,7 +82,7 @@ static void nothing_is_left_after_unbind(struct kunit *test)
 	before = references(f);
 	KUNIT_ASSERT_EQ(test, bind_driver(f), 1);
 	unbind_driver(f);
-	/* Some things are let go of a little later. */
+	/* Some references are dropped a little later. */
 	for (int i = 0; i < 50 && references(f) != before; i++)
 		msleep(20);
 	KUNIT_EXPECT_EQ(test, references(f), before);
@@ -163,7 +163,7 @@ static void a8_pending_message_ends_when_a_reset_is_needed(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
-/* A reset ends all that the device knew, whoever does it. */
+/* A reset clears the state of the device. */
 
 static void use_lines(struct fixture *f, struct irq_user **user)
 {
@@ -213,7 +213,7 @@ static void a8_needs_resets_under_load(struct kunit *test)
 	struct gpio_desc *descs[4];
 	struct job *jobs[4];
 
-	/* On a fast machine the log of the device would be full too soon. */
+	/* Keeps the log of the device from overflowing on a fast machine. */
 	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = ANY_LINE, .delay_us = 1000);
 	for (int i = 0; i < 4; i++)
 		descs[i] = line_get(f, i, GPIOD_IN);
@@ -225,7 +225,7 @@ static void a8_needs_resets_under_load(struct kunit *test)
 		gpio_model_mark(f->g);
 		assert_soon(f, 10, "get 3");
 		kunit_virtio_needs_reset(f->g->dev);
-		/* Before the driver could know. */
+		/* Messages that the driver sent before it was told. */
 		kunit_virtio_forgive(f->g->dev, KUNIT_VIRTIO_RULE_NEEDS_RESET);
 		assert_soon(f, 1, "reset");
 		for (int i = 0; i < 4; i++) {
@@ -314,7 +314,7 @@ static void a8_transport_revives_what_was_given_up(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, virtio_device_reset_done(f->vdev), 0);
 	expect_as_before(f, user);
 
-	/* Nor has it been forgotten how to reset it. */
+	/* The driver still resets it on demand. */
 	gpio_model_mark(f->g);
 	kunit_virtio_needs_reset(f->g->dev);
 	assert_soon(f, 1, "ok direction 1 in");
@@ -375,7 +375,7 @@ static void a8_shutdown_is_the_end(struct kunit *test)
 	struct fixture *f = plug(test);
 	unsigned int resets;
 
-	/* A reset has failed, and the next one is about to come. */
+	/* A reset has failed, and the next one is pending. */
 	gpio_model_mark(f->g);
 	kunit_virtio_fail_find(f->g->dev, UINT_MAX);
 	kunit_virtio_needs_reset(f->g->dev);
@@ -387,7 +387,7 @@ static void a8_shutdown_is_the_end(struct kunit *test)
 	resets = kunit_virtio_resets(f->g->dev);
 	device_unlock(&f->vdev->dev);
 
-	/* Each attempt resets twice, the end once. */
+	/* Each attempt resets twice, the shutdown once. */
 	if (resets > 2 * 3 + 1)
 		kunit_skip(test, "the driver has given up already");
 	msleep(driver_patience());

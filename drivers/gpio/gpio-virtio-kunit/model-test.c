@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests of the virtio GPIO device for KUnit tests
+ * KUnit tests for the model of the virtio GPIO device
  *
- * A driver that sends whatever a test wants shows that the model behaves as the
- * specification says (V1 to V8), and that it notices what no driver may do.
+ * A driver that sends arbitrary messages checks that the model follows the
+ * specification (V1 to V8), and that it reports violations by drivers.
  */
 
 #include <linux/delay.h>
@@ -18,7 +18,7 @@
 #include "model.h"
 #include "suites.h"
 
-/* No device has this ID, so that the driver of GPIO devices leaves it alone. */
+/* No device has this ID, so that no GPIO driver binds to it. */
 #define RAW_ID		0x7ffffe
 
 #define REQUESTQ	0
@@ -39,7 +39,7 @@ struct raw_event {
 	bool done;
 };
 
-/* A driver without sense. */
+/* A driver that sends whatever a test tells it to. */
 struct raw {
 	struct kunit *test;
 	struct gpio_model *g;
@@ -170,7 +170,7 @@ static void expect_event(struct raw *raw, struct raw_event *event, int status)
 	}
 }
 
-/* The driver was wrong, in that way, and that was meant. */
+/* Expects the report of a violation. */
 static void expect_breach(struct raw *raw, const char *requirement)
 {
 	KUNIT_EXPECT_EQ(raw->test, gpio_model_breaches(raw->g, requirement), 1);
@@ -201,7 +201,7 @@ static struct raw *plug_raw(struct kunit *test, struct gpio_model_config config)
 
 #define RAW(test, ...)	plug_raw(test, (struct gpio_model_config){ .ngpio = 4, __VA_ARGS__ })
 
-/* What the device does */
+/* Behaviour of the device */
 
 static void v1_answers_have_all_fields(struct kunit *test)
 {
@@ -441,7 +441,7 @@ static void mutations_take_the_place_of_faults(struct kunit *test)
 	raw->g->mutate = NULL;
 }
 
-/* Whether it has enabled the interrupt the driver cannot know. */
+/* The driver cannot know whether the device has enabled the interrupt. */
 static void asks_for_no_knowledge_after_a_lie(struct kunit *test)
 {
 	struct raw *raw = RAW(test);
@@ -476,7 +476,7 @@ static void events_end_when_there_are_too_many(struct kunit *test)
 	raw->g->max_events = 4;
 }
 
-/* What it notices */
+/* Violations that it reports */
 
 static void notices_d1_unknown_message(struct kunit *test)
 {

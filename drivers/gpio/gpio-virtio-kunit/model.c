@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A virtio GPIO device for KUnit tests
+ * A model of the virtio GPIO device for KUnit tests
  */
 
 #include <linux/array_size.h>
@@ -21,7 +21,7 @@
 #define REQUESTQ	0
 #define EVENTQ		1
 
-/* A driver that returns to the device so many events is in a loop. */
+/* Number of events after which a driver is taken to be in a loop. */
 #define MAX_EVENTS	4000
 
 static const char * const direction_names[] = { "none", "out", "in" };
@@ -57,7 +57,7 @@ static unsigned int log_len(struct gpio_model *g)
 	return smp_load_acquire(&g->log_len);
 }
 
-/* Notes what no driver may do, whatever the test is about. */
+/* Reports a violation, which fails any test. */
 static __printf(2, 3) void breach(struct gpio_model *g, const char *fmt, ...)
 {
 	va_list args;
@@ -100,7 +100,7 @@ static struct gpio_model_answer *answer_of(struct kunit_virtio_buffer *buf)
 	return &g->answers[buf->queue][buf->head];
 }
 
-/* Gives a buffer back with the answer that was decided on. */
+/* Returns a buffer with the chosen answer. */
 static void send_answer(struct gpio_model *g, struct kunit_virtio_buffer *buf)
 {
 	struct gpio_model_answer *a = answer_of(buf);
@@ -162,7 +162,7 @@ static void return_event(struct gpio_model *g, unsigned int n, u8 status)
 	give(g, buf, &f);
 }
 
-/* A level is not latched: it is looked at when the line is unmasked. */
+/* A level is not latched, but read when the line is unmasked. */
 static bool is_active(const struct gpio_model_line *line)
 {
 	switch (line->type) {
@@ -219,7 +219,7 @@ static void event_available(struct gpio_model *g, struct kunit_virtio_buffer *bu
 	} else if (f.with & WITH_STATUS) {
 		return_event(g, n, f.status);
 	} else if (line->type == VIRTIO_GPIO_IRQ_TYPE_NONE) {
-		/* On its way when the line was disabled, or a mistake. */
+		/* In flight when the line was disabled, or a violation. */
 		if (!line->was_enabled && !g->lied)
 			breach(g, "D7: line %u is unmasked, but not enabled", n);
 		return_event(g, n, VIRTIO_GPIO_IRQ_STATUS_INVALID);
@@ -428,7 +428,7 @@ static void message_available(struct gpio_model *g, struct kunit_virtio_buffer *
 	give(g, buf, &f);
 }
 
-/* As kunit_virtio_ops want it */
+/* Operations of struct kunit_virtio_ops */
 
 static void gpio_model_available(struct kunit_virtio *dev,
 				 struct kunit_virtio_buffer *buf)
@@ -483,7 +483,7 @@ static const struct kunit_virtio_ops gpio_model_ops = {
 	.rescue		= gpio_model_rescue,
 };
 
-/* What tests tell the device */
+/* Control by tests */
 
 void gpio_model_fault(struct gpio_model *g, const struct gpio_fault *fault)
 {
@@ -496,7 +496,7 @@ void gpio_model_fault(struct gpio_model *g, const struct gpio_fault *fault)
 	KUNIT_EXPECT_TRUE(g->test, room);
 }
 
-/* Ends all faults. What is held stays so. */
+/* Ends all faults. Held messages stay held. */
 void gpio_model_heal(struct gpio_model *g)
 {
 	unsigned long flags = kunit_virtio_lock(g->dev);
@@ -514,7 +514,7 @@ unsigned int gpio_model_held(struct gpio_model *g)
 	return count;
 }
 
-/* Answers all that is held, together. */
+/* Answers all held messages together. */
 void gpio_model_release(struct gpio_model *g, bool backwards)
 {
 	unsigned long flags = kunit_virtio_lock(g->dev);
@@ -523,7 +523,7 @@ void gpio_model_release(struct gpio_model *g, bool backwards)
 	kunit_virtio_unlock(g->dev, flags);
 }
 
-/* Answers one of the messages that are held, counted in a circle. */
+/* Answers one of the held messages: number @nth modulo their count. */
 void gpio_model_release_one(struct gpio_model *g, unsigned int nth)
 {
 	unsigned long flags = kunit_virtio_lock(g->dev);
@@ -584,9 +584,9 @@ struct gpio_model_line gpio_model_line(struct gpio_model *g, unsigned int n)
 	return line;
 }
 
-/* What tests ask of the log */
+/* Queries of the log */
 
-/* Forgets all that happened so far. */
+/* Ignores all earlier lines. */
 void gpio_model_mark(struct gpio_model *g)
 {
 	g->mark = log_len(g);
@@ -615,7 +615,7 @@ bool gpio_model_wait(struct gpio_model *g, const char *pattern, unsigned int cou
 	return true;
 }
 
-/* Returns the first of the patterns that does not match after those before it. */
+/* Returns the first pattern that does not match in order. */
 const char *gpio_model_in_order(struct gpio_model *g, const char * const *patterns)
 {
 	unsigned int len = log_len(g);
@@ -642,7 +642,7 @@ void gpio_model_check(struct gpio_model *g)
 		KUNIT_FAIL(g->test, "the driver has sent %u event buffers back", g->events);
 }
 
-/* How many of them there were, if the first was of that requirement. */
+/* Number of violations, if the first was of that requirement. */
 unsigned int gpio_model_breaches(struct gpio_model *g, const char *requirement)
 {
 	return strstarts(g->breach, requirement) ? g->breaches : 0;

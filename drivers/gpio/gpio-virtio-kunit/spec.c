@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the specification of the virtio GPIO device demands of a driver
+ * Requirements of the virtio GPIO specification on a driver
  *
  * Each name begins with the number of the requirement:
  *
@@ -8,17 +8,17 @@
  *	D2	messages may be sent in parallel
  *	D3	no interrupts without VIRTIO_GPIO_F_IRQ
  *	D4	no interrupts of outputs
- *	D5	type NONE once an interrupt is not used any more
+ *	D5	type NONE when an interrupt is freed
  *	D6	type NONE before another type
  *	D7	a line is enabled before it is unmasked
  *	D8	one buffer per line in the eventq
  *	D9	SET_VALUE before SET_DIRECTION out
- *	D10	names are asked for if there are any, in a buffer of their size
- *	D11	direction NONE once a line is not used any more
+ *	D10	names are read if there are any, into a buffer of their size
+ *	D11	direction NONE when a line is released
  *	D12	the rules of the virtio core
  *
- * The model fails a test for most of them by itself; the tests bring the driver
- * to where it could break them.
+ * The model reports violations of most of them itself; the tests make the driver
+ * run the code that could violate them.
  */
 
 #include <linux/delay.h>
@@ -258,7 +258,7 @@ static void d10_names_are_those_of_the_device(struct kunit *test)
 	for (unsigned int i = 0; i < ARRAY_SIZE(expected); i++) {
 		const char *name = line_desc(f, i)->name;
 
-		/* gpiolib takes an empty name for none, or for one. */
+		/* gpiolib may return an empty name or NULL. */
 		if (expected[i])
 			KUNIT_EXPECT_STREQ(test, name, expected[i]);
 		else
@@ -385,7 +385,7 @@ static void d12_no_use_while_a_reset_is_needed(struct kunit *test)
 	int ret;
 
 	kunit_virtio_needs_reset(f->g->dev);
-	/* It may fail, or work since the driver has reset the device. */
+	/* It may fail, or work because the driver has reset the device. */
 	ret = gpiod_get_value_cansleep(desc);
 	KUNIT_EXPECT_TRUE(test, ret < 0 || kunit_virtio_resets(f->g->dev) > resets);
 }

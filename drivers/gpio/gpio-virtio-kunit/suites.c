@@ -15,7 +15,7 @@ static unsigned int shuffle;
 module_param(shuffle, uint, 0644);
 MODULE_PARM_DESC(shuffle, "Seed to shuffle the tests of each suite by, 0 for none");
 
-/* No test may depend on what another one has left. */
+/* No test may depend on the state that another one has left. */
 int shuffle_cases(struct kunit_suite *suite)
 {
 	size_t left = kunit_suite_num_test_cases(suite);

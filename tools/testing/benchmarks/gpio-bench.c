@@ -33,7 +33,7 @@
 #define EVENT_ROOM 1024
 /* Most that are read at once. */
 #define BATCH 64
-/* Nothing takes so long. */
+/* Timeout for any operation. */
 #define PATIENCE_MS 2000
 #define TASKS 4
 #define TASKS_SECONDS 60
@@ -517,7 +517,7 @@ static void tasks(unsigned int chip, unsigned int rounds)
 			struct operand on = { .lines = 1 };
 			uint64_t start;
 
-			/* If it never comes back, nobody is to wait for what it may print. */
+			/* If it never returns, its output must not keep the pipe open. */
 			close(STDOUT_FILENO);
 			close(STDERR_FILENO);
 			on.fd = request(fd, task, 1, GPIO_V2_LINE_FLAG_INPUT);

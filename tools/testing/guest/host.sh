@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh
 #
-# The way from the guest to the host, for test scripts to source. A second serial port
+# Requests from the guest to the host, for test scripts to source. A second serial port
 # carries requests, one line each; the host answers with lines that begin with `| `, then
 # with `= STATUS`.
 
-# Kept open: what comes in while nobody has it open is lost.
+# Kept open: input that arrives while it is closed is lost.
 exec 7<>/dev/ttyS1
 stty raw -echo <&7 2>/dev/null
 
-# Has the host run a request; its output becomes ours, its status is returned. Requests:
+# Lets the host run a request, prints its output, and returns its status. Requests:
 #   vgpio ARGUMENTS...               run a vgpio command on the device
 #   start NAME vgpio ARGUMENTS...    the same in the background
 #   finish NAME, stop NAME           wait for it, or interrupt it, and get its output

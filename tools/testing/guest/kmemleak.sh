@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh
 #
-# Memory that nothing points to any more, as kmemleak finds it; for test scripts to source.
+# Memory leaks that kmemleak finds; for test scripts to source.
 
 kmemleak=/sys/kernel/debug/kmemleak
 
@@ -14,8 +14,8 @@ kmemleak_scan() {
 	echo scan >$kmemleak
 }
 
-# Shows what the last scan has found, but for what gpiolib forgets: the label of a line that is
-# in use when its chip goes, and the name of its interrupt.
+# Prints the findings of the last scan, except leaks of gpiolib: the label of a line that is in use
+# when its chip is removed, and the name of its interrupt.
 kmemleak_found() {
 	awk '/^unreferenced/ { if (!label) printf "%s", object; object = ""; label = 0 }
 		/desc_set_label|kstrdup_and_replace/ { label = 1 }

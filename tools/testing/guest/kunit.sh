@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # kunit.sh ROUNDS [SUITE_GLOB]: runs the KUnit suites of this kernel, in another order each
-# time, and tells of what fails and of everything that is left behind. Ends with
-# `N passed, N failed`.
+# time, and prints failures and leaks. Ends with `N passed, N failed`.
 
 # shellcheck source=tools/testing/guest/kmemleak.sh
 . /lib/kmemleak.sh
@@ -13,7 +12,7 @@ shuffle=/sys/module/gpio_virtio_kunit/parameters/shuffle
 passed=0
 failed=0
 
-# Names and numbers of what the suites may leave.
+# Names and counts of objects that the suites may leak.
 left() {
 	ls /sys/bus/gpio/devices /sys/bus/virtio/devices /sys/kernel/irq /sys/kernel/debug/irq/domains 2>/dev/null
 }
@@ -29,7 +28,7 @@ count() { # PATTERN
 
 run() { # SUITE
 	results=$suites/$1/results
-	# In the log of the kernel, for what it complains of.
+	# In the log of the kernel, for its warnings.
 	echo "# suite $1, round $round" >/dev/kmsg
 	echo 1 >"$suites/$1/run"
 	good=$(($(count '^ +ok ') - $(count '^ +ok .* # SKIP')))
@@ -42,7 +41,7 @@ run() { # SUITE
 	fi
 }
 
-# What was there before is none of the suites'.
+# The state before the suites.
 left >/tmp/before
 if [ -e $kmemleak ]; then
 	kmemleak_scan
@@ -53,11 +52,11 @@ while [ "$round" -le "$1" ]; do
 	start=$(cut -d ' ' -f 1 /proc/uptime)
 	was=$passed
 	for suite in $(find $suites -mindepth 1 -maxdepth 1 -type d -name "${2:-*}" | shuf); do
-		# Suites of code that is gone after the boot cannot be run.
+		# Suites of init code cannot run after the boot.
 		[ ! -e "$suite/run" ] || run "${suite##*/}"
 	done
 	echo "# round $round: $((passed - was)) passed, from $start to $(cut -d ' ' -f 1 /proc/uptime) s"
-	# Any seed will do, as long as it is another one.
+	# Another seed each time.
 	echo $(((round * 7919) % 65521 + 1)) >$shuffle
 	round=$((round + 1))
 done

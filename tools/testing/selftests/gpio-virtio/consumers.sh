@@ -302,7 +302,7 @@ not_an_output() {
 	fails consume "$main" 7 rising hard
 	state_lacks main 7 irq=rising
 	end set
-	# Until somebody else has it as an input, gpiolib takes it for an output.
+	# gpiolib takes it for an output until it is requested as an input.
 	expect '"7"=inactive' gpioget --chip "$main" 7
 	consume "$main" 7 rising hard
 	refuse 'unable to request lines' gpioset --chip "$main" 7=1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=dash disable=SC2154 # variables of lib.sh
 #
-# The end of a device for good. After this nothing works, and transports complain.
+# Death of a device. After this no device works, and transports log errors.
 
 killed_device() {
 	host vgpio-kill

@@ -68,7 +68,7 @@ inputs_at_start() {
 	done
 	same 512 "$(gpioinfo --chip "$many" | grep -c input)" 'inputs of many'
 }
-check 'info: lines that nobody has configured are no outputs' inputs_at_start
+check 'info: lines that are not configured are not outputs' inputs_at_start
 
 directions_asked() {
 	# Once each at least; a driver may well ask again.

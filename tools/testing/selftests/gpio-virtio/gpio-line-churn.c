@@ -163,7 +163,7 @@ static int churn(unsigned int lines, unsigned int line, time_t seconds)
 			failed++;
 			printf("line %u, use %u: %s\n", line, n, strerror(error));
 		}
-		/* Whoever brings the chip back needs the processor. */
+		/* Yields the processor to the task that brings the chip back. */
 		usleep(1000);
 	}
 	printf("line %u: %lu requests, %lu without a chip, %lu failed\n", line, requests, missed,

@@ -358,7 +358,7 @@ no_splat_but() { # FIRST LAST
 	no_complaint_in "$tmp/dmesg"
 }
 
-# Whoever closes a watched line while its chip goes may free the interrupt after gpiolib has.
+# A close of a watched line during removal of its chip may free the interrupt after gpiolib has.
 no_splat_while_chips_go() {
 	no_splat_but 'Trying to free already-free IRQ' ' linereq_release'
 }

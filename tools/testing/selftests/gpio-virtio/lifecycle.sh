@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=dash disable=SC2154 # variables of lib.sh
 #
-# The driver leaves its devices and comes back, also while they are in use.
+# The driver is unbound and bound, also while its devices are in use.
 
 unbind() { # CHIP
 	device_of "$1" >"$tmp/unbound"
@@ -70,7 +70,7 @@ check 'D12: unbind while gpioset drives a line: the device forgets the line' unb
 
 free_memory=$debugfs/free_memory
 
-# A device that goes on until its rings are stopped, with an answer and an event still to come.
+# A device that continues until its rings are stopped, with an answer and an event pending.
 nothing_written_after_unbind() {
 	insmod ./test_modules/free_memory.ko
 	vgpio --device main set tamper=0

@@ -41,7 +41,7 @@ late_answer() {
 	vgpio --device main set lid=1
 	refuse 'unable to read GPIO line values' gpioget --chip "$main" lid
 	vgpio --device main fault clear
-	# What comes late belongs to nobody.
+	# The driver drops late answers.
 	sleep 2
 	vgpio --device main set lid=0
 	expect '"lid"=inactive' gpioget --chip "$main" lid
@@ -64,7 +64,7 @@ check 'silence: unbind ends, and so does who waits for the device' all_silent
 paused() {
 	monitor mon "$main" tamper
 	host vgpio-pause
-	# Several, to see that the driver does not go on to wait the full time for each.
+	# Several, to check that the driver does not wait the full time for each.
 	ends refuse 'unable to read GPIO line values' gpioget --chip "$main" door
 	ends refuse 'unable to request lines' gpioset --chip "$main" relay=1
 	ends refuse . gpiomon --chip "$main" lid
@@ -74,4 +74,4 @@ paused() {
 	pace mon main tamper=1 tamper=0
 	expect '3 rising 3 falling' events mon
 }
-check 'stopped vgpio: requests fail in time; when it goes on, so does all else' paused
+check 'stopped vgpio: requests time out; all works when it continues' paused

@@ -2,7 +2,7 @@
 # shellcheck shell=dash disable=SC2034,SC2154 # variables of lib.sh
 #
 # The daemon that is the device is killed COUNT times, with a request in flight, a line
-# driven and a line watched, and comes back.
+# driven and a line watched, and is restarted.
 #
 # A QEMU guest then gets a new device in place of the old one: QEMU 10 does not connect the
 # old one again, and ends with a failed assertion if its configuration is read. User-Mode
@@ -49,7 +49,7 @@ deaths() {
 	# The devices that are kept are as many as they look.
 	is_uml || nothing_leaked "$COUNT" 3
 }
-check "killed: the daemon, $COUNT times in a request: all end in time, and it comes back" deaths
+check "killed: the daemon, $COUNT times in a request: all end in time, and it is restarted" deaths
 
 works() {
 	find_chips

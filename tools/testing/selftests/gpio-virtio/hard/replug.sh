@@ -32,7 +32,7 @@ by_guest() {
 
 # Behind a bridge that forwards to no bus the function does not answer any more, which is how
 # a surprise shows. Its registers still do: without them virtio_pci waits for the end of the
-# reset for ever, whatever the driver does.
+# reset without a timeout, whatever the driver does.
 by_surprise() {
 	local port
 	port=$(basename "$(readlink -f "$pci/$function/..")")

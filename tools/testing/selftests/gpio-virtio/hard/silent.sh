@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=dash disable=SC2034,SC2154 # variables of lib.sh
 #
-# A device that does not answer, COUNT times: nobody is stuck.
+# A device that does not answer, COUNT times: no task hangs.
 
 LIMIT=$((60 + COUNT * 30))
 timeout_ms=$(sed -n 's/.*gpio_virtio.timeout_ms=\([0-9]*\).*/\1/p' /proc/cmdline)

@@ -54,7 +54,7 @@ static const struct file_operations give_fops = {
 
 static ssize_t take_write(struct file *file, const char __user *from, size_t size, loff_t *pos)
 {
-	/* The rest is for whoever needs memory meanwhile. */
+	/* The rest is for other allocations. */
 	unsigned long reserve = totalram_pages() / 32;
 	struct page *page;
 
