@@ -710,6 +710,32 @@ static void c1_full_requestq_is_waited_for(struct kunit *test)
 	}
 }
 
+static void c1_killed_caller_leaves_its_turn(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .request_ring = 2);
+	struct gpio_desc *descs[3];
+	struct job *jobs[3];
+
+	for (int i = 0; i < 3; i++)
+		descs[i] = line_get(f, i, GPIOD_IN);
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .count = 1, .hold = true);
+	/* The first one takes the only slot, the others wait in order. */
+	for (int i = 0; i < 3; i++) {
+		jobs[i] = job_start(f, get_value, descs[i]);
+		msleep(2);
+	}
+	job_kill(jobs[1]);
+	KUNIT_EXPECT_TRUE(test, job_wait(jobs[1], driver_patience()));
+	KUNIT_EXPECT_EQ(test, jobs[1]->ret, -EINTR);
+	gpio_model_release(f->g, false);
+	for (int i = 0; i < 3; i += 2) {
+		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], driver_patience()));
+		KUNIT_EXPECT_EQ(test, jobs[i]->ret, 0);
+	}
+	expect_count(f, 0, "get 1");
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(descs[1]), 0);
+}
+
 static int count_values(struct job *job)
 {
 	int count = 0;
@@ -810,6 +836,20 @@ static void d11_one_of_many_lines_is_refused(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gpiod_get_array_value_cansleep(8, descs, NULL, &values), 0);
 }
 
+static void d11_one_of_many_lines_cannot_be_set(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *descs[8];
+	unsigned long values = 0xff;
+
+	for (int i = 0; i < 8; i++)
+		descs[i] = line_get(f, i, GPIOD_OUT_LOW);
+	fault(f, .type = VIRTIO_GPIO_MSG_SET_VALUE, .line = 5, .error = true);
+	KUNIT_EXPECT_LT(test, gpiod_set_array_value_cansleep(8, descs, NULL, &values), 0);
+	gpio_model_heal(f->g);
+	KUNIT_EXPECT_EQ(test, gpiod_set_array_value_cansleep(8, descs, NULL, &values), 0);
+}
+
 static void d12_refusal_is_an_io_error(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -821,6 +861,16 @@ static void d12_refusal_is_an_io_error(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gpiod_direction_input(desc), -EIO);
 	gpio_model_heal(f->g);
 	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+}
+
+/* EIO means that the device has refused the request. */
+static void d12_broken_queue_is_no_refusal(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	virtio_break_device(f->vdev);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), -ENODEV);
 }
 
 static void d12_unknown_status_is_an_error(struct kunit *test)
@@ -944,12 +994,15 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(c1_requestq_that_is_too_small),
 	KUNIT_CASE(c2_eventq_that_is_too_small),
 	KUNIT_CASE(c1_full_requestq_is_waited_for),
+	KUNIT_CASE(c1_killed_caller_leaves_its_turn),
 	KUNIT_CASE(c1_every_caller_gets_its_turn),
 	KUNIT_CASE(d11_values_of_many_lines_at_once),
 	KUNIT_CASE(d11_values_are_set_at_once),
 	KUNIT_CASE(d11_more_lines_than_the_ring_has_room_for),
 	KUNIT_CASE(d11_one_of_many_lines_is_refused),
+	KUNIT_CASE(d11_one_of_many_lines_cannot_be_set),
 	KUNIT_CASE(d12_refusal_is_an_io_error),
+	KUNIT_CASE(d12_broken_queue_is_no_refusal),
 	KUNIT_CASE(d12_unknown_status_is_an_error),
 	KUNIT_CASE(d12_wrong_length_is_an_error),
 	KUNIT_CASE(e1_directions_are_asked_for_in_parallel),

@@ -576,6 +576,20 @@ static void c2_more_interrupts_than_the_ring_has_room_for(struct kunit *test)
 		assert_irqs(users[i], 1);
 }
 
+static void c2_more_than_a_page_of_buffers(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 80, .request_ring = 256, .event_ring = 256);
+	struct irq_user *users[80];
+
+	for (int i = 0; i < 80; i++)
+		users[i] = irq_get(f, i, IRQF_TRIGGER_RISING);
+	assert_soon(f, 80, "arm *");
+	for (int i = 0; i < 80; i++)
+		gpio_model_rise(f->g, i);
+	for (int i = 0; i < 80; i++)
+		assert_irqs(users[i], 1);
+}
+
 /* Room for 32 events, or for 64 with indirect descriptors. */
 #define CROWD		512
 #define CROWD_RING	64
@@ -945,6 +959,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b2_old_buffer_is_used_for_the_new_type),
 	KUNIT_CASE(b7_slow_line_does_not_keep_others),
 	KUNIT_CASE(c2_more_interrupts_than_the_ring_has_room_for),
+	KUNIT_CASE(c2_more_than_a_page_of_buffers),
 	KUNIT_CASE(c2_no_edge_of_many_lines_is_lost),
 	KUNIT_CASE(c2_busy_lines_leave_others_their_turn),
 	KUNIT_CASE(c2_buffer_that_could_not_be_mapped_is_tried_again),

@@ -72,6 +72,18 @@ static void d1_directions_go_both_ways(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gpio_model_line(f->g, 2).direction, VIRTIO_GPIO_DIRECTION_IN);
 }
 
+static void d1_directions_are_those_of_the_device(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = 8);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_DIRECTION, .line = 3,
+	      .with = WITH_VALUE, .value = VIRTIO_GPIO_DIRECTION_OUT);
+	plug_prepared(f);
+	for (int i = 0; i < 8; i++)
+		KUNIT_EXPECT_EQ(test, i == 3, gpiod_get_direction(line_desc(f, i)) ==
+					      GPIO_LINE_DIRECTION_OUT);
+}
+
 static void d1_operations_may_sleep(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -394,6 +406,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d1_each_message_is_a_pair),
 	KUNIT_CASE(d1_values_go_both_ways),
 	KUNIT_CASE(d1_directions_go_both_ways),
+	KUNIT_CASE(d1_directions_are_those_of_the_device),
 	KUNIT_CASE(d1_operations_may_sleep),
 	KUNIT_CASE(d2_answers_for_other_lines_may_overtake),
 	KUNIT_CASE(d3_no_interrupts_without_the_feature),
