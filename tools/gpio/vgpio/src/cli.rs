@@ -284,10 +284,7 @@ pub fn run(cli: Cli) -> Result<()> {
             mut devices,
             config,
         } => {
-            ensure!(
-                before.is_none(),
-                "--device of serve goes after the command"
-            );
+            ensure!(before.is_none(), "--device of serve goes after the command");
             if let Some(path) = config {
                 devices.extend(config::read(&path)?);
             }

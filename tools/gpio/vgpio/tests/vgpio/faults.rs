@@ -49,7 +49,11 @@ fn silence() {
     guest.post(5, 0, 1);
     guest.kick(REQUEST_QUEUE);
     assert_eq!(guest.wait_for(REQUEST_QUEUE, SHORT), None);
-    assert_eq!(guest.ok(4, 0, 0), 0, "not carried out; the device still works");
+    assert_eq!(
+        guest.ok(4, 0, 0),
+        0,
+        "not carried out; the device still works"
+    );
     assert_eq!(guest.ok(5, 0, 1), 0);
     assert_eq!(daemon.stats().faults, 1);
 }
