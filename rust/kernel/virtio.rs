@@ -87,14 +87,11 @@ pub use self::{
         Reclaim, //
     },
     requests::{
-        new_requests,
         Answer,
-        Generation,
         Options,
         Part,
         Requests,
-        Scope,
-        SlotNumber, //
+        Scope, //
     }, //
 };
 

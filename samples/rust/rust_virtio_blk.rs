@@ -31,7 +31,6 @@ use kernel::{
     uapi,
     virtio::{
         self,
-        new_requests,
         AnyQueue,
         Options,
         Payload,
@@ -93,8 +92,7 @@ impl Blk {
         };
         let len = count * SECTOR;
         let payload = Payload::writable(len, GFP_KERNEL)?;
-        let message = self.requests.message(header, payload, GFP_KERNEL)?;
-        let (message, written) = self.requests.call_message(message).map_err(|err| {
+        let answer = self.requests.call(header, Some(payload)).map_err(|err| {
             // The device claims to have written more than there is room for.
             if err == EPROTO {
                 EIO
@@ -104,10 +102,11 @@ impl Blk {
         })?;
 
         // The sectors and the status: a device that has read them has written all of that.
-        if u32::from(message.response()) != uapi::VIRTIO_BLK_S_OK || written as usize != len + 1 {
+        if u32::from(answer.response) != uapi::VIRTIO_BLK_S_OK || answer.written as usize != len + 1
+        {
             return Err(EIO);
         }
-        message.payload().map(f).ok_or(EIO)
+        answer.payload.as_ref().map(f).ok_or(EIO)
     }
 
     /// Copies bytes from `pos` on to `iov`, as far as one request goes.
@@ -203,10 +202,10 @@ impl virtio::Driver for BlkDriver {
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         let sectors = vdev.read_config(|config| config.read::<u64>(CAPACITY))?;
         let blk = Arc::pin_init(
-            pin_init!(Blk {
-                requests <- new_requests!(c"requests", NO_STATUS, OPTIONS),
+            try_pin_init!(Blk {
+                requests <- Requests::new(c"requests", NO_STATUS, OPTIONS, kernel::static_lock_class!()),
                 sectors,
-            }),
+            }? Error),
             GFP_KERNEL,
         )?;
 

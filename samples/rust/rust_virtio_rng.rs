@@ -70,8 +70,7 @@ struct Rng {
 
 impl Rng {
     fn new() -> Result<Arc<Self>> {
-        let mut empty = Entropy::fill_page(|_| ((), [0; BYTES], Ok(0)), GFP_KERNEL)?;
-        empty.truncate(BUFFERS);
+        let empty = Entropy::many(BUFFERS, |_| ((), [0; BYTES], Ok(0)), GFP_KERNEL)?;
         let filled = KVec::with_capacity(empty.len(), GFP_KERNEL)?;
 
         Arc::pin_init(

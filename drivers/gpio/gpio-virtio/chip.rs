@@ -78,12 +78,12 @@ impl VirtioGpio {
     /// - `EIO` if the device refuses it,
     /// - `EPROTO` if the answer is none,
     /// - `ETIMEDOUT`, `EINTR` or `ENODEV` as [`Requests`](kernel::virtio::Requests) has it.
-    pub(crate) fn request(&self, scope: Scope, line: u16, message: Message) -> Result<u8> {
+    pub(crate) fn request(&self, line: u16, message: Message) -> Result<u8> {
         let mut ret = Err(ENODEV);
         let request = core::iter::once(message.request(line));
 
         self.requests
-            .call_all(scope, request, |_, answer| {
+            .call_all(Scope::Any, request, |_, answer| {
                 ret = self.answered(line, message, answer)
             })
             .and(ret)
@@ -123,7 +123,7 @@ impl GpioChip {
     }
 
     fn request_line(&self, offset: u32, message: Message) -> Result<u8> {
-        self.checked(self.0.request(Scope::Any, line(offset)?, message))
+        self.checked(self.0.request(line(offset)?, message))
     }
 
     /// Deactivates a line that neither gpiolib nor genirq uses any more.

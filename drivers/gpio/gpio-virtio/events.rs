@@ -216,8 +216,8 @@ impl VirtioGpio {
         }
 
         let parts = |_| (wire::EventRequest::new(0), wire::EventResponse::POISON, 0);
-        let mut new =
-            Buffer::fill_page(parts, GFP_KERNEL).inspect_err(|_| self.remove_irq_user())?;
+        let mut new = Buffer::many(Buffer::PER_PAGE, parts, GFP_KERNEL)
+            .inspect_err(|_| self.remove_irq_user())?;
 
         self.eventq.with(|_, events| {
             while events.buffers < events.capacity {
@@ -373,13 +373,9 @@ impl VirtioGpio {
     ///
     /// Process context; sleeps.
     pub(crate) fn sync_line(this: &Arc<Self>, line: u16, replay: bool) -> bool {
+        let scope = if replay { Scope::Replay } else { Scope::Any };
+
         loop {
-            let scope = if replay {
-                Scope::Replay
-            } else {
-                // A message of a machine that was reset since, because the device was, is not sent.
-                Scope::In(this.requests.generation())
-            };
             // Under the lock of the eventq: no buffer is handed over after the type was taken back.
             let message = this.eventq.with(|_, _| {
                 this.lines
@@ -394,7 +390,18 @@ impl VirtioGpio {
             let ret = match message {
                 // Whatever comes next for this line, the device processes it after this.
                 irq_line::Message::Disable => this.requests.post(scope, sent.request(line)),
-                irq_line::Message::Enable(_) => this.request(scope, line, sent).map(|_| ()),
+                irq_line::Message::Enable(_) => {
+                    let mut ret = Err(ENODEV);
+                    // A message of a machine that was reset since, as the device was, is not sent.
+                    let request = core::iter::once(sent.request(line))
+                        .filter(|_| this.update(line, |state| state.irq.sends(kind)) == Ok(true));
+
+                    this.requests
+                        .call_all(scope, request, |_, answer| {
+                            ret = this.answered(line, sent, answer).map(|_| ());
+                        })
+                        .and(ret)
+                }
             };
             let outcome = match ret {
                 Ok(()) => Outcome::Accepted,

@@ -37,7 +37,6 @@ use kernel::{
     uapi,
     virtio::{
         self,
-        new_requests,
         new_virtqueue,
         AnyQueue,
         Payload,
@@ -171,7 +170,7 @@ impl VirtioGpio {
                 binding,
                 ngpio,
                 has_irq,
-                requests <- new_requests!(c"requestq", wire::Response::POISON, options),
+                requests <- Requests::new(c"requestq", wire::Response::POISON, options, kernel::static_lock_class!()),
                 eventq <- new_virtqueue!(c"eventq", Events::new()),
                 domain <- gpio::IrqDomain::new(),
                 lines <- new_raw_spinlock!(lines, "VirtioGpio::lines"),
@@ -239,17 +238,14 @@ impl VirtioGpio {
         let mut payload = Payload::response(size + 1, GFP_KERNEL | __GFP_NOWARN)?;
         payload.fill(wire::POISON);
 
-        let message = self
-            .requests
-            .message(wire::Request::names(), payload, GFP_KERNEL)?;
-        let (message, written) = self.requests.call_message(message)?;
-        let payload = message.payload().ok_or(EINVAL)?;
+        let answer = self.requests.call(wire::Request::names(), Some(payload))?;
+        let payload = answer.payload.ok_or(EINVAL)?;
         let mut status = [0];
 
         payload.read(0, &mut status);
 
-        let mut block =
-            KVVec::from_elem(0, wire::names_answer(status[0], written, size)?, GFP_KERNEL)?;
+        let len = wire::names_answer(status[0], answer.written, size)?;
+        let mut block = KVVec::from_elem(0, len, GFP_KERNEL)?;
 
         payload.read(1, &mut block);
         Ok(block)

@@ -241,6 +241,12 @@ impl Line {
         self.due().is_some()
     }
 
+    /// Returns whether the message that sets `kind` is under way. If not, then the device was reset
+    /// since.
+    pub(crate) fn sends(&self, kind: IrqType) -> bool {
+        self.held == Held::Sent(kind)
+    }
+
     /// The outcome of a message is known.
     ///
     /// Takes the message back, so that none has two outcomes.

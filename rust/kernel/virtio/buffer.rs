@@ -257,7 +257,9 @@ unsafe impl Sync for DmaPages {}
 /// assert_eq!(Payload::writable(512, GFP_KERNEL)?.len(), 512);
 /// # Ok::<(), Error>(())
 /// ```
-pub struct Payload {
+pub struct Payload(KBox<PayloadInner>);
+
+struct PayloadInner {
     pages: DmaPages,
     len: usize,
     place: Place,
@@ -276,11 +278,9 @@ enum Place {
 
 impl Payload {
     fn new(len: usize, place: Place, flags: Flags) -> Result<Self, AllocError> {
-        Ok(Self {
-            pages: DmaPages::new(len, flags)?,
-            len,
-            place,
-        })
+        let pages = DmaPages::new(len, flags)?;
+
+        Ok(Self(KBox::new(PayloadInner { pages, len, place }, flags)?))
     }
 
     /// Allocates a payload with a copy of `bytes`, which the device reads after the request.
@@ -317,26 +317,28 @@ impl Payload {
     /// Returns the length in bytes.
     #[expect(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
-        self.len
+        self.0.len
     }
 
     /// Sets all bytes to `byte`.
     pub fn fill(&mut self, byte: u8) {
-        self.pages.fill(self.len, byte);
+        let len = self.0.len;
+
+        self.0.pages.fill(len, byte);
     }
 
     /// Copies the bytes from `offset` on into `to`. Returns their number.
     pub fn read(&self, offset: usize, to: &mut [u8]) -> usize {
-        let len = to.len().min(self.len.saturating_sub(offset));
+        let len = to.len().min(self.0.len.saturating_sub(offset));
 
-        self.pages.read(offset, &mut to[..len])
+        self.0.pages.read(offset, &mut to[..len])
     }
 
     /// Copies `from` to `offset`, up to the end. Returns the number of bytes copied.
     pub fn write(&mut self, offset: usize, from: &[u8]) -> usize {
-        let len = from.len().min(self.len.saturating_sub(offset));
+        let len = from.len().min(self.0.len.saturating_sub(offset));
 
-        self.pages.write(offset, &from[..len])
+        self.0.pages.write(offset, &from[..len])
     }
 }
 
@@ -379,8 +381,7 @@ impl<Out, In> Layout<Out, In> {
 /// within the pages, and belong to this message only.
 struct Inner<P> {
     private: P,
-    // In a box of its own, because most messages have none.
-    payload: Option<KBox<Payload>>,
+    payload: Option<Payload>,
     offset: usize,
     pages: Arc<DmaPages>,
 }
@@ -396,6 +397,8 @@ struct Inner<P> {
 ///
 /// The first three are segments, in this order: a block device, for example, gets its header, the
 /// sectors and the status. Their memory is in zeroed pages that only hold such parts.
+///
+/// [`Message::many`] makes several, with as many in a page as there is room for.
 ///
 /// While the device owns the message there is no `Message` value, and so no access to its bytes.
 /// Afterwards they are copied out, as a hostile device may still write to the memory. A driver must
@@ -442,8 +445,8 @@ where
         unsafe { Self::in_pages(pages, 0, (output, input, private), flags) }
     }
 
-    /// Allocates [`Message::PER_PAGE`] messages that share a page, which is freed with the last
-    /// one.
+    /// Allocates `count` messages, with [`Message::PER_PAGE`] of them in each page. A page is freed
+    /// with the last of its messages.
     ///
     /// `parts` returns the parts of each.
     ///
@@ -458,23 +461,28 @@ where
     ///
     /// type Ping = Message<[u8; 4], [u8; 4], usize>;
     ///
-    /// let pings = Ping::fill_page(|index| (*b"ping", [0xff; 4], index), GFP_KERNEL)?;
-    /// assert_eq!(pings.len(), Ping::PER_PAGE);
-    /// assert_eq!(pings.last().map(|ping| *ping.private()), Some(Ping::PER_PAGE - 1));
+    /// let pings = Ping::many(100, |index| (*b"ping", [0xff; 4], index), GFP_KERNEL)?;
+    /// assert_eq!(pings.len(), 100);
+    /// assert_eq!(pings.last().map(|ping| *ping.private()), Some(99));
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn fill_page(
+    pub fn many(
+        count: usize,
         mut parts: impl FnMut(usize) -> (Out, In, P),
         flags: Flags,
     ) -> Result<KVec<Self>, AllocError> {
-        let pages = Arc::new(DmaPages::new(Layout::<Out, In>::STRIDE, flags)?, flags)?;
-        let mut messages = KVec::with_capacity(Self::PER_PAGE, flags)?;
+        let mut messages = KVec::with_capacity(count, flags)?;
 
-        for index in 0..Self::PER_PAGE {
-            // SAFETY: There is room for `PER_PAGE` messages, and each index occurs once.
-            let message = unsafe { Self::in_pages(pages.clone(), index, parts(index), flags) }?;
+        while messages.len() < count {
+            let pages = Arc::new(DmaPages::new(Layout::<Out, In>::STRIDE, flags)?, flags)?;
 
-            messages.push(message, flags)?;
+            for index in 0..Self::PER_PAGE.min(count - messages.len()) {
+                let parts = parts(messages.len());
+                // SAFETY: The index is in its range, and each occurs once for these pages.
+                let message = unsafe { Self::in_pages(pages.clone(), index, parts, flags) }?;
+
+                messages.push(message, flags)?;
+            }
         }
         Ok(messages)
     }
@@ -518,14 +526,9 @@ where
         Ok(message)
     }
 
-    /// Adds `payload` to the message.
-    ///
-    /// # Context
-    ///
-    /// Whatever `flags` allow.
-    pub fn with_payload(mut self, payload: Payload, flags: Flags) -> Result<Self, AllocError> {
-        self.0.payload = Some(KBox::new(payload, flags)?);
-        Ok(self)
+    /// Replaces the payload of the message. Returns the one that it had.
+    pub fn set_payload(&mut self, payload: Option<Payload>) -> Option<Payload> {
+        core::mem::replace(&mut self.0.payload, payload)
     }
 
     fn output(&self) -> NonNull<Out> {
@@ -559,11 +562,6 @@ where
         // SAFETY: By the type invariant of `Inner` this is the response, aligned by `Layout`. Every
         // pattern of bytes is valid, even if the device changes it at the same time.
         unsafe { self.input().read_volatile() }
-    }
-
-    /// Returns the payload, if the message has one.
-    pub fn payload(&self) -> Option<&Payload> {
-        self.0.payload.as_deref()
     }
 
     /// Returns the part that the device cannot access.
@@ -623,7 +621,7 @@ where
         };
 
         list.readable(output, size_of::<Out>());
-        if let Some(payload) = inner.payload.as_deref() {
+        if let Some(payload) = inner.payload.as_ref().map(|payload| &*payload.0) {
             let (addr, len) = (payload.pages.addr.cast(), payload.len);
 
             match payload.place {
@@ -637,7 +635,12 @@ where
 
     #[inline]
     fn writable_len(&self) -> usize {
-        match self.payload().map(|payload| (payload.place, payload.len)) {
+        match self
+            .0
+            .payload
+            .as_ref()
+            .map(|payload| (payload.0.place, payload.0.len))
+        {
             Some((Place::Response, len)) => len,
             Some((Place::BeforeResponse, len)) => len + size_of::<In>(),
             _ => size_of::<In>(),
@@ -689,7 +692,8 @@ mod tests {
         dirty_free_pages()?;
 
         let payload = Payload::readable(&[3; 5], GFP_KERNEL)?;
-        let counts = (count(&payload.pages, 3)?, count(&payload.pages, 0)?);
+        let pages = &payload.0.pages;
+        let counts = (count(pages, 3)?, count(pages, 0)?);
 
         assert_eq!(counts, (5, PAGE_SIZE - 5));
         Ok(())
@@ -716,25 +720,28 @@ mod tests {
         Ok((lens, readable))
     }
 
-    fn message() -> Result<Message<[u8; 16], u8>> {
-        Ok(Message::new([0; 16], 0xff, (), GFP_KERNEL)?)
+    fn message(payload: Option<Payload>) -> Result<Message<[u8; 16], u8>> {
+        let mut message = Message::new([0; 16], 0xff, (), GFP_KERNEL)?;
+
+        message.set_payload(payload);
+        Ok(message)
     }
 
     #[test]
     fn segments_are_in_order() -> Result {
-        let (lens, readable) = shape(message()?)?;
+        let (lens, readable) = shape(message(None)?)?;
         assert_eq!((&lens[..], readable), (&[16, 1][..], 1));
 
         let payload = Payload::readable(&[0; 512], GFP_KERNEL)?;
-        let (lens, readable) = shape(message()?.with_payload(payload, GFP_KERNEL)?)?;
+        let (lens, readable) = shape(message(Some(payload))?)?;
         assert_eq!((&lens[..], readable), (&[16, 512, 1][..], 2));
 
         let payload = Payload::writable(512, GFP_KERNEL)?;
-        let (lens, readable) = shape(message()?.with_payload(payload, GFP_KERNEL)?)?;
+        let (lens, readable) = shape(message(Some(payload))?)?;
         assert_eq!((&lens[..], readable), (&[16, 512, 1][..], 1));
 
         let payload = Payload::response(512, GFP_KERNEL)?;
-        let (lens, readable) = shape(message()?.with_payload(payload, GFP_KERNEL)?)?;
+        let (lens, readable) = shape(message(Some(payload))?)?;
         assert_eq!((&lens[..], readable), (&[16, 512][..], 1));
         Ok(())
     }
@@ -742,8 +749,11 @@ mod tests {
     #[test]
     fn parts_may_be_empty() -> Result {
         let payload = Payload::response(100, GFP_KERNEL)?;
-        let message = Message::<(), ()>::new((), (), (), GFP_KERNEL)?;
-        let (lens, readable) = shape(message.with_payload(payload, GFP_KERNEL)?)?;
+        let mut message = Message::<(), ()>::new((), (), (), GFP_KERNEL)?;
+
+        message.set_payload(Some(payload));
+
+        let (lens, readable) = shape(message)?;
 
         assert_eq!((&lens[..], readable), (&[100][..], 0));
         assert_eq!(

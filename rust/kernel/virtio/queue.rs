@@ -264,10 +264,7 @@ impl Ring {
 
         // Refuse here: without enough descriptors the core would notify the device with the lock
         // held.
-        //
-        // SAFETY: By the invariants of `Queue` `vq` is valid. Only operations under the lock, which
-        // is held, change the number.
-        if (unsafe { (*vq).num_free } as usize) < list.len()? {
+        if self.free_descriptors() < list.len()? {
             return Err(if self.is_broken() { EIO } else { ENOSPC });
         }
 
@@ -295,6 +292,16 @@ impl Ring {
         })?;
         self.pending = true;
         Ok(())
+    }
+
+    fn free_descriptors(&self) -> usize {
+        if self.vq.is_null() {
+            return 0;
+        }
+
+        // SAFETY: By the invariants of `Queue` `vq` is valid if not NULL. Only operations under the
+        // lock, which is held, change the number.
+        unsafe { (*self.vq).num_free as usize }
     }
 
     /// See [`Access::is_broken`].
@@ -416,6 +423,11 @@ impl<B: Buffer> Access<'_, B> {
     /// A queue breaks when the device violates the ring protocol, cannot be notified, or is gone.
     pub fn is_broken(&self) -> bool {
         self.ring.is_broken()
+    }
+
+    /// Returns how many more segments fit into the ring; 0 if the queue is closed.
+    pub(super) fn free_descriptors(&self) -> usize {
+        self.ring.free_descriptors()
     }
 
     /// Returns how many buffers of `segments` segments fit into the empty ring; 0 if the queue is

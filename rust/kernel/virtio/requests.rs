@@ -14,10 +14,6 @@ use super::{
     Reclaim, //
 };
 use crate::{
-    alloc::{
-        AllocError,
-        Flags, //
-    },
     prelude::*,
     processor::cpu_relax,
     sync::{
@@ -28,76 +24,54 @@ use crate::{
         msecs_to_jiffies,
         Delta,
         Instant,
-        Jiffies,
         Monotonic,
         Msecs, //
     }, //
 };
 use core::{
     cell::UnsafeCell,
+    mem,
     ptr::NonNull, //
 };
 
-/// Creates a [`Requests`] initialiser with a newly-created lock class.
-///
-/// Takes the name of the queue, what responses hold before the device writes them, and [`Options`].
-#[macro_export]
-macro_rules! new_requests {
-    ($name:expr, $blank:expr, $options:expr $(,)?) => {
-        $crate::virtio::Requests::new($name, $blank, $options, $crate::static_lock_class!())
-    };
-}
-pub use new_requests;
-
-/// How often a wait looks whether the queue is broken. A broken queue makes no callbacks.
+/// How often a wait checks whether the queue is broken. A broken queue makes no callbacks.
 const BROKEN_CHECK_MS: Msecs = 250;
 
-/// The longest wait that no signal ends: [`Requests::post`] is called in the release of files by
-/// tasks that were killed, and [`Scope::Replay`] used with the lock of the device held.
-const UNKILLABLE_TIMEOUT_MS: Msecs = 5000;
+/// The longest wait of [`Requests::post`], which is called when files are released, and of requests
+/// with [`Scope::Replay`], which are sent with the lock of the device held.
+const BOUNDED_MS: Msecs = 5000;
 
-/// After so many polls in vain in a row, only each request of that number is polled for.
+/// After so many unsuccessful polls in a row, one request in so many is polled for.
 const POLL_MISSES: u32 = 8;
 
-/// What [`Requests`] need to know.
-#[derive(Clone, Copy)]
+/// Parameters of [`Requests`].
 pub struct Options {
     /// How many requests the device may have at a time, as far as the ring has room for them.
     pub slots: usize,
-    /// How long a caller waits without progress, in milliseconds; 0: without end, if not killed.
+    /// How long a caller waits without progress, in milliseconds; 0: until it is killed.
     pub timeout_ms: Msecs,
     /// How long a caller polls for the answer before it sleeps; zero: not at all.
     pub poll: Delta,
 }
 
 /// What the device has written in answer to a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer<In> {
     /// The response. It is the device's word: see [`Message`].
     pub response: In,
     /// How many bytes the device claims to have written, not more than there is room for.
     pub written: u32,
+    /// The payload that came with the request.
+    pub payload: Option<Payload>,
 }
-
-/// The time between two calls of [`Requests::start`], or two resets of the device: see
-/// [`Requests::generation`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Generation(u32);
 
 /// When a request may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Always. While the device is suspended or reset, it waits.
     Any,
-    /// In this generation only. Fails in another.
-    In(Generation),
-    /// Also while others wait for [`Requests::start`]: it restores the state of a device that was
-    /// reset. Fails if the device is reset once more.
+    /// Before [`Requests::start`], too: it restores the state of a device that was reset.
     Replay,
 }
-
-/// The private part of a [`Message`] that is sent by [`Requests::call_message`].
-pub struct SlotNumber(u16);
 
 /// What a request or a response is made of.
 ///
@@ -106,21 +80,21 @@ pub trait Part: FromBytes + IntoBytes + Copy + Send + 'static {}
 
 impl<T: FromBytes + IntoBytes + Copy + Send + 'static> Part for T {}
 
-/// A message of a slot, or of a caller.
-type Buffer<Out, In> = Message<Out, In, SlotNumber>;
+/// The message of a slot, with the number of the slot.
+type Buffer<Out, In> = Message<Out, In, u16>;
 
 type Ring<'a, Out, In> = Access<'a, Buffer<Out, In>>;
 
 type Link<Out, In> = NonNull<Waiter<Out, In>>;
 
-/// What is sent next.
-enum Next<Out, In> {
-    Request(Out),
-    Message(Buffer<Out, In>),
-}
+/// A request with its payload.
+type Next<Out> = (Out, Option<Payload>);
 
-/// Who hears of the answers. Called under the lock of the queue.
-type Each<'a, Out, In> = dyn FnMut(Out, Result<Answer<In>>) + Send + 'a;
+/// Takes the answer to a request, or returns what to send next. Called under the lock of the queue.
+type Step<'a, Out, In> =
+    dyn FnMut(Option<(Out, Result<Answer<In>>)>) -> Option<Next<Out>> + Send + 'a;
+
+type StepPtr<'a, Out, In> = NonNull<Step<'a, Out, In>>;
 
 /// A call in progress, on the stack of its caller.
 #[pin_data]
@@ -133,77 +107,95 @@ struct Waiter<Out, In> {
 
 /// The state of a call, under the lock of the queue.
 struct Call<Out, In> {
-    requests: NonNull<dyn Iterator<Item = Out> + Send>,
-    each: NonNull<Each<'static, Out, In>>,
+    step: StepPtr<'static, Out, In>,
     scope: Scope,
     posted: bool,
-    /// What has found no room, or is the caller's own.
-    next: Option<Next<Out, In>>,
-    /// The caller's own message, when it is back.
-    returned: Option<Buffer<Out, In>>,
+    /// How many segments a request has, with its payload and response.
+    size: usize,
     /// How many requests the device has not answered.
     unanswered: usize,
-    /// Nothing is left to be sent, because of this if not because all was.
-    all_sent: bool,
-    result: Result,
-    /// Something was sent or answered since that was last looked at.
+    /// Nothing is left to be sent, because all was or because of the error.
+    all_sent: Option<Result>,
+    /// Something was sent or answered since the caller last checked.
     progress: bool,
     behind: Option<Link<Out, In>>,
 }
 
 impl<Out, In> Call<Out, In> {
-    fn end(&mut self, result: Result) {
-        self.all_sent = true;
-        self.result = self.result.and(result);
-    }
-
     fn is_finished(&self) -> bool {
-        self.all_sent && self.unanswered == 0
+        self.all_sent.is_some() && self.unanswered == 0
     }
 }
 
-/// What one message that the device may have is about.
-struct Slot<Out, In> {
-    /// Who waits for the answer to what.
-    waiter: Option<Link<Out, In>>,
-    request: Out,
-    /// The caller has given up.
-    abandoned: bool,
-    /// The message of the slot, if the device has one of the caller's own.
-    spare: Option<Buffer<Out, In>>,
+/// Returns the state of the call of `waiter`.
+///
+/// # Safety
+///
+/// `waiter` must be alive, the lock of its queue held or the call finished, and there must be no
+/// other reference to the call.
+unsafe fn call<'a, Out, In>(waiter: Link<Out, In>) -> &'a mut Call<Out, In> {
+    // SAFETY: By the requirements of this function.
+    unsafe { &mut *waiter.as_ref().call.get() }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Requests wait for [`Requests::start`].
-    Held,
-    /// Requests are sent.
-    Open,
-    /// Requests fail.
-    Ended,
+/// Ends the wait if there is nothing to wait for. The waiter may be gone afterwards.
+///
+/// # Safety
+///
+/// As for [`call`], and the call must not have been finished before.
+unsafe fn finish<Out, In>(waiter: Link<Out, In>) {
+    // SAFETY: By the requirements of this function.
+    if unsafe { call(waiter) }.is_finished() {
+        // SAFETY: By the requirements of this function.
+        unsafe { waiter.as_ref() }.done.complete();
+    }
+}
+
+/// Hands an answer to the call that waits for it. The waiter may be gone afterwards.
+///
+/// # Safety
+///
+/// As for [`call`], and the answer must have been missing.
+unsafe fn answered<Out, In>(waiter: Link<Out, In>, request: Out, answer: Result<Answer<In>>) {
+    // SAFETY: By the requirements of this function.
+    let call = unsafe { call(waiter) };
+
+    call.unanswered -= 1;
+    call.progress = true;
+    // SAFETY: The closure lives as long as the call, and is only used under the lock.
+    unsafe { call.step.as_mut()(Some((request, answer))) };
+    // SAFETY: By the requirements of this function; as an answer was missing it is not finished.
+    unsafe { finish(waiter) };
+}
+
+/// What the message of a slot is about.
+#[derive(Clone, Copy)]
+enum Slot<Out, In> {
+    /// Nothing, or a request whose answer is dropped.
+    Idle,
+    /// A request, and who waits for the answer.
+    Waited(Link<Out, In>, Out),
+    /// A request whose caller has given up.
+    Abandoned,
 }
 
 /// State under the lock of the queue.
 ///
 /// # Invariants
 ///
-/// Waiters in `slots` and in the list from `first` to `last` are alive and pinned. Their calls are
-/// only accessed under the lock.
+/// Waiters in `slots`, and in the list that begins with `first`, are alive and pinned, and their
+/// calls are not finished. There are no references to their calls while the lock is not held.
 struct Slots<Out, In> {
     blank: In,
     slots: KVec<Slot<Out, In>>,
     /// Messages that the device does not have, with room for those of all slots.
     free: KVec<Buffer<Out, In>>,
-    in_flight: usize,
-    abandoned: usize,
-    /// Calls that have more to send, in the order in which they are served.
+    /// The first of the calls that have more to send, in the order in which they are served.
     first: Option<Link<Out, In>>,
-    last: Option<Link<Out, In>>,
-    state: State,
-    generation: Generation,
-    /// A task polls. Callbacks may be off, then and afterwards.
+    /// Requests wait for [`Requests::start`], or fail.
+    closed: Option<Closed>,
+    /// A task polls. Callbacks are off.
     polling: bool,
-    quiet: bool,
     poll_misses: u32,
 }
 
@@ -211,271 +203,156 @@ struct Slots<Out, In> {
 unsafe impl<Out: Send, In: Send> Send for Slots<Out, In> {}
 
 impl<Out: Part, In: Part> Slots<Out, In> {
-    /// Returns the state of the call of `waiter`.
-    ///
-    /// # Safety
-    ///
-    /// `waiter` must be alive, and there must be no other reference to its call.
-    unsafe fn call<'a>(&mut self, waiter: Link<Out, In>) -> &'a mut Call<Out, In> {
-        // SAFETY: By the requirements of this function. The lock is held.
-        unsafe { &mut *waiter.as_ref().call.get() }
+    /// Returns how many messages the device has.
+    fn in_flight(&self) -> usize {
+        self.slots.len() - self.free.len()
     }
 
-    /// Ends the wait if there is nothing to wait for. The waiter may be gone afterwards.
-    ///
-    /// # Safety
-    ///
-    /// `waiter` must be alive, and not have been finished yet.
-    unsafe fn finish(&mut self, waiter: Link<Out, In>) {
-        // SAFETY: By the requirements of this function.
-        let call = unsafe { self.call(waiter) };
+    /// Returns what refers to `waiter` in the list, or to nothing at its end.
+    fn find(&mut self, waiter: Option<Link<Out, In>>) -> &mut Option<Link<Out, In>> {
+        let mut place = &mut self.first;
 
-        if call.is_finished() {
-            // SAFETY: By the requirements of this function.
-            unsafe { waiter.as_ref() }.done.complete();
+        while let Some(next) = place.filter(|&next| waiter != Some(next)) {
+            // SAFETY: By the type invariants; the lock is held, and each is in the list once.
+            place = &mut unsafe { call(next) }.behind;
         }
-    }
-
-    /// Begins a call: sends what there is room for, and has it wait for its turn with the rest.
-    ///
-    /// # Safety
-    ///
-    /// `waiter` must be alive and pinned until it is finished, or was given up.
-    unsafe fn begin(&mut self, ring: &mut Ring<'_, Out, In>, waiter: Link<Out, In>) {
-        // SAFETY: By the requirements of this function.
-        let call = unsafe { self.call(waiter) };
-        let stale = matches!(call.scope, Scope::In(wanted) if wanted != self.generation);
-
-        if self.state == State::Ended || stale {
-            call.end(Err(ENODEV));
-        } else if call.scope == Scope::Replay {
-            call.behind = self.first;
-            self.first = Some(waiter);
-            self.last = self.last.or(self.first);
-        } else {
-            match self.last.replace(waiter) {
-                // SAFETY: By the type invariants. It is another one than `waiter`.
-                Some(last) => unsafe { self.call(last) }.behind = Some(waiter),
-                None => self.first = Some(waiter),
-            }
-        }
-
-        if call.all_sent {
-            // SAFETY: By the requirements of this function.
-            unsafe { self.finish(waiter) };
-        } else {
-            self.send_waiting(ring);
-        }
+        place
     }
 
     /// Sends what waits for room, as far as there is some.
     fn send_waiting(&mut self, ring: &mut Ring<'_, Out, In>) {
         while let Some(waiter) = self.first {
-            // SAFETY: By the type invariants.
-            let call = unsafe { self.call(waiter) };
+            // SAFETY: By the type invariants; the lock is held.
+            let call = unsafe { call(waiter) };
 
-            if self.state != State::Open && call.scope != Scope::Replay {
-                break;
+            match (self.closed, call.scope) {
+                (Some(Closed::Ended), _) => call.all_sent = Some(Err(ENODEV)),
+                (None, _) | (_, Scope::Replay) => self.send(ring, waiter),
+                _ => break,
             }
-            self.send(ring, waiter, call);
-            if !call.all_sent {
+            if call.all_sent.is_none() {
                 break;
             }
 
             self.first = call.behind.take();
-            if self.first.is_none() {
-                self.last = None;
-            }
-            // SAFETY: By the type invariants; the waiter was in the list, so it is not finished.
-            unsafe { self.finish(waiter) };
+            // SAFETY: By the type invariants; the lock is held.
+            unsafe { finish(waiter) };
         }
     }
 
-    /// Sends what there is room for of one call.
-    fn send(
-        &mut self,
-        ring: &mut Ring<'_, Out, In>,
-        waiter: Link<Out, In>,
-        call: &mut Call<Out, In>,
-    ) {
+    /// Sends what there is room for of the call of `waiter`.
+    fn send(&mut self, ring: &mut Ring<'_, Out, In>, waiter: Link<Out, In>) {
+        // SAFETY: By the type invariants, as it is in the list; the lock is held.
+        let call = unsafe { call(waiter) };
+
         loop {
-            let next = call.next.take().or_else(|| {
-                // SAFETY: The iterator lives as long as the call, and is only used under the lock.
-                unsafe { call.requests.as_mut() }.next().map(Next::Request)
-            });
-            let Some(next) = next else {
-                return call.end(Ok(()));
-            };
-            let Some(mut home) = self.free.pop() else {
-                call.next = Some(next);
+            // A message in the ring makes room when it comes back.
+            if self.in_flight() > 0 && ring.free_descriptors() < call.size {
+                return;
+            }
+            let Some(mut message) = self.free.pop() else {
                 return;
             };
-            let number = home.private().0;
-            let slot = &mut self.slots[usize::from(number)];
-
-            let message = match next {
-                Next::Request(request) => {
-                    home.set_request(request);
-                    home.set_response(self.blank);
-                    slot.request = request;
-                    home
-                }
-                Next::Message(mut own) => {
-                    *own.private_mut() = SlotNumber(number);
-                    slot.spare = Some(home);
-                    own
-                }
+            // SAFETY: The closure lives as long as the call, and is only used under the lock.
+            let Some((request, payload)) = (unsafe { call.step.as_mut()(None) }) else {
+                let _ = self.free.push_within_capacity(message);
+                call.all_sent = Some(Ok(()));
+                return;
             };
+            let number = usize::from(*message.private());
 
-            if let Err((err, message)) = ring.add(message) {
-                let (home, next) = match slot.spare.take() {
-                    Some(home) => (home, Next::Message(message)),
-                    None => (message, Next::Request(slot.request)),
-                };
+            message.set_request(request);
+            message.set_response(self.blank);
+            message.set_payload(payload);
 
-                let _ = self.free.push_within_capacity(home);
-                call.next = Some(next);
-                // A message in the ring makes room when it comes back.
-                if err != ENOSPC || self.in_flight == 0 {
-                    // Not to be taken for a refusal by the device.
-                    call.end(Err(if err == EIO { ENODEV } else { err }));
-                }
+            if let Err((err, mut message)) = ring.add(message) {
+                message.set_payload(None);
+                let _ = self.free.push_within_capacity(message);
+                // Not to be taken for a refusal by the device.
+                call.all_sent = Some(Err(if err == EIO { ENODEV } else { err }));
                 return;
             }
 
-            slot.waiter = (!call.posted).then_some(waiter);
-            self.in_flight += 1;
-            call.unanswered += usize::from(!call.posted);
+            if !call.posted {
+                self.slots[number] = Slot::Waited(waiter, request);
+                call.unanswered += 1;
+            }
             call.progress = true;
         }
     }
 
     /// Takes all answers that have come, and sends what has waited for room.
     fn collect(&mut self, ring: &mut Ring<'_, Out, In>) {
-        while self.in_flight > 0 {
-            let Some((message, written)) = ring.pop() else {
-                break;
-            };
-
+        while let Some((message, written)) = ring.pop() {
             self.returned(message, written);
         }
         self.send_waiting(ring);
     }
 
-    /// Has callbacks made, unless a task polls.
-    fn unmute(&mut self, ring: &mut Ring<'_, Out, In>) {
-        while self.quiet && !self.polling {
-            // Without a request there is no answer, whatever the device says.
-            self.quiet = !ring.enable_callback() && self.in_flight > 0;
+    /// Takes all answers that have come, and enables callbacks for the others, unless a task polls.
+    fn collect_and_listen(&mut self, ring: &mut Ring<'_, Out, In>) {
+        self.collect(ring);
+        while !self.polling && !ring.enable_callback() {
             self.collect(ring);
         }
     }
 
     /// Takes back a message that the device does not have any more.
-    fn returned(&mut self, message: Buffer<Out, In>, written: Result<u32>) {
-        let Some(slot) = self.slots.get_mut(usize::from(message.private().0)) else {
-            return;
-        };
-        let (waiter, request) = (slot.waiter.take(), slot.request);
-        let response = message.response();
-        let (home, own) = match slot.spare.take() {
-            Some(home) => (home, Some(message)),
-            None => (message, None),
-        };
-
-        self.in_flight -= 1;
-        self.abandoned -= usize::from(core::mem::take(&mut slot.abandoned));
-        let _ = self.free.push_within_capacity(home);
-
-        if let Some(waiter) = waiter {
-            let answer = written.map(|written| Answer { response, written });
-
-            // SAFETY: By the type invariants, it was in the slot.
-            unsafe { self.answered(waiter, request, answer, own) };
-        }
-    }
-
-    /// Hands an answer to the call that waits for it. The waiter may be gone afterwards.
-    ///
-    /// # Safety
-    ///
-    /// `waiter` must have been in a slot, and was taken out of it.
-    unsafe fn answered(
-        &mut self,
-        waiter: Link<Out, In>,
-        request: Out,
-        answer: Result<Answer<In>>,
-        own: Option<Buffer<Out, In>>,
-    ) {
-        // SAFETY: By the type invariants, as it was in a slot.
-        let call = unsafe { self.call(waiter) };
-
-        call.unanswered -= 1;
-        call.progress = true;
-        call.returned = own;
-        // SAFETY: The closure lives as long as the call, and is only used under the lock.
-        unsafe { call.each.as_mut()(request, answer) };
-        // SAFETY: As an answer was missing it is not finished.
-        unsafe { self.finish(waiter) };
-    }
-
-    /// Ends a generation, and calls that wait for room in it.
-    fn begin_generation(&mut self) {
-        self.generation.0 = self.generation.0.wrapping_add(1);
-        self.give_up(ENODEV, |_, call| {
-            (matches!(call.scope, Scope::In(_)), false)
+    fn returned(&mut self, mut message: Buffer<Out, In>, written: Result<u32>) {
+        let slot = mem::replace(&mut self.slots[usize::from(*message.private())], Slot::Idle);
+        let payload = message.set_payload(None);
+        let answer = written.map(|written| Answer {
+            response: message.response(),
+            written,
+            payload,
         });
+
+        let _ = self.free.push_within_capacity(message);
+
+        if let Slot::Waited(waiter, request) = slot {
+            // SAFETY: By the type invariants; the lock is held.
+            unsafe { answered(waiter, request, answer) };
+        }
     }
 
-    /// Ends the wait for everything that the device has of the calls that `which` selects, and
-    /// their wait for room.
-    fn give_up(
-        &mut self,
-        err: Error,
-        mut which: impl FnMut(Link<Out, In>, &Call<Out, In>) -> (bool, bool),
-    ) {
-        let (mut next, mut kept) = (self.first.take(), None);
+    /// Ends one call, or the wait of all calls for what the device has.
+    fn give_up(&mut self, only: Option<Link<Out, In>>, err: Error) {
+        let place = self.find(only);
 
-        self.last = None;
-        while let Some(waiter) = next {
-            // SAFETY: By the type invariants.
-            let call = unsafe { self.call(waiter) };
+        if let Some(waiter) = *place {
+            // SAFETY: By the type invariants; the lock is held.
+            let call = unsafe { call(waiter) };
 
-            next = call.behind.take();
-            if which(waiter, call).0 {
-                call.end(Err(err));
-                // SAFETY: By the type invariants; it was in the list, so it is not finished.
-                unsafe { self.finish(waiter) };
-                continue;
-            }
-            match kept {
-                // SAFETY: By the type invariants; it is another one than `waiter`.
-                Some(kept) => unsafe { self.call(kept) }.behind = Some(waiter),
-                None => self.first = Some(waiter),
-            }
-            kept = Some(waiter);
-            self.last = kept;
+            *place = call.behind.take();
+            call.all_sent = Some(Err(err));
+            // SAFETY: As above; it was in the list, so it is not finished.
+            unsafe { finish(waiter) };
         }
 
-        for number in 0..self.slots.len() {
-            let Some(waiter) = self.slots[number].waiter else {
-                continue;
-            };
-
-            // SAFETY: By the type invariants.
-            if !which(waiter, unsafe { self.call(waiter) }).1 {
-                continue;
+        for slot in &mut self.slots {
+            match *slot {
+                Slot::Waited(waiter, request) if only.is_none_or(|only| only == waiter) => {
+                    *slot = Slot::Abandoned;
+                    // SAFETY: By the type invariants; the lock is held.
+                    unsafe { answered(waiter, request, Err(err)) };
+                }
+                _ => (),
             }
-
-            let slot = &mut self.slots[number];
-            let request = slot.request;
-
-            slot.waiter = None;
-            slot.abandoned = true;
-            self.abandoned += 1;
-            // SAFETY: It was in the slot until now.
-            unsafe { self.answered(waiter, request, Err(err), None) };
         }
+    }
+
+    /// Decides whether the task that has just sent something polls for the answer. There is one
+    /// task at a time that does, and the device has nothing else then.
+    fn starts_to_poll(&mut self, ring: &mut Ring<'_, Out, In>) -> bool {
+        let may_poll = !self.polling && self.in_flight() == 1;
+        let polls = self.poll_misses < POLL_MISSES || self.poll_misses % POLL_MISSES == 0;
+
+        if may_poll && polls {
+            self.polling = true;
+            ring.disable_callback();
+        }
+        self.poll_misses = self.poll_misses.wrapping_add(may_poll.into());
+        may_poll && polls
     }
 }
 
@@ -485,12 +362,10 @@ impl<Out: Part, In: Part> Reclaim<Buffer<Out, In>> for Slots<Out, In> {
     }
 
     fn closed(queue: &Queue<Buffer<Out, In>, Self>, why: Closed) {
-        queue.with(|_, slots| {
-            let ended = why == Closed::Ended;
-
-            slots.state = if ended { State::Ended } else { State::Held };
-            slots.begin_generation();
-            slots.give_up(ENODEV, |_, call| (ended || call.scope != Scope::Any, true));
+        queue.with(|ring, slots| {
+            slots.closed = Some(why);
+            slots.send_waiting(ring);
+            slots.give_up(None, ENODEV);
         });
     }
 }
@@ -517,8 +392,8 @@ impl<Out: Part, In: Part> Reclaim<Buffer<Out, In>> for Slots<Out, In> {
 ///
 /// When the queue is closed for a suspend or a reset, requests that the device had fail, and all
 /// others wait until the driver calls [`Requests::start`]. Until then it restores the state of the
-/// device by requests with [`Scope::Replay`]. A request that makes no sense after a reset has the
-/// [`Generation`] that it belongs to.
+/// device by requests with [`Scope::Replay`]. A caller whose request makes no sense after a reset has
+/// the iterator of [`Requests::call_all`] return none: it is asked when the request can be sent.
 ///
 /// # Examples
 ///
@@ -529,7 +404,6 @@ impl<Out: Part, In: Part> Reclaim<Buffer<Out, In>> for Slots<Out, In> {
 ///     sync::Arc,
 ///     time::Delta,
 ///     virtio::{
-///         new_requests,
 ///         AnyQueue,
 ///         Options,
 ///         Queues,
@@ -553,14 +427,19 @@ impl<Out: Part, In: Part> Reclaim<Buffer<Out, In>> for Slots<Out, In> {
 ///
 ///         Arc::pin_init(
 ///             try_pin_init!(Self {
-///                 requests <- new_requests!(c"requests", [0xff; 4], options),
+///                 requests <- Requests::new(
+///                     c"requests",
+///                     [0xff; 4],
+///                     options,
+///                     kernel::static_lock_class!(),
+///                 ),
 ///             }? Error),
 ///             GFP_KERNEL,
 ///         )
 ///     }
 ///
 ///     fn ask(&self, question: u32) -> Result<u32> {
-///         let answer = self.requests.call(question.to_le_bytes())?;
+///         let answer = self.requests.call(question.to_le_bytes(), None)?;
 ///
 ///         if answer.written != 4 {
 ///             return Err(EPROTO);
@@ -597,34 +476,37 @@ pub struct Requests<Out: Part, In: Part> {
 }
 
 impl<Out: Part, In: Part> Requests<Out, In> {
-    /// Constructs an initialiser. `blank` is what responses hold before the device writes them: if
-    /// it is no valid answer, then a device that writes none is noticed.
+    /// Constructs an initialiser, which allocates the slots. `blank` is what responses hold before
+    /// the device writes them: if it is no valid answer, then a device that writes none is noticed.
+    /// `key` is the lock class of the queue: [`static_lock_class!`](crate::static_lock_class).
     ///
-    /// See [`new_requests!`] for the usual way to call it.
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if there is not enough memory.
     pub fn new(
         name: &'static CStr,
         blank: In,
         options: Options,
         key: Pin<&'static LockClassKey>,
-    ) -> impl PinInit<Self> {
-        let slots = Slots {
-            blank,
-            slots: KVec::new(),
-            free: KVec::new(),
-            in_flight: 0,
-            abandoned: 0,
-            first: None,
-            last: None,
-            state: State::Held,
-            generation: Generation(0),
-            polling: false,
-            quiet: false,
-            poll_misses: 0,
-        };
+    ) -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(move || {
+            let count = options.slots.clamp(1, usize::from(u16::MAX));
+            // CAST: `count` fits.
+            let parts = |number| (Out::new_zeroed(), blank, number as u16);
+            let slots = Slots {
+                blank,
+                slots: KVec::from_elem(Slot::Idle, count, GFP_KERNEL)?,
+                free: Message::many(count, parts, GFP_KERNEL)?,
+                first: None,
+                closed: Some(Closed::Held),
+                polling: false,
+                poll_misses: 0,
+            };
 
-        pin_init!(Self {
-            queue <- Queue::new(name, slots, key),
-            options,
+            Ok(try_pin_init!(Self {
+                queue <- Queue::new(name, slots, key),
+                options,
+            }? Error))
         })
     }
 
@@ -644,89 +526,31 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     /// [`Queues::callback`]: super::Queues::callback
     pub fn callback(&self) {
         // A notification that fails breaks the queue, which the waits find out.
-        let _ = self.queue.with_kick(|ring, slots| loop {
-            // A task that polls takes all answers.
-            let several = slots.in_flight > 1 && !slots.polling;
-
-            if several {
-                ring.disable_callback();
-            }
-            slots.collect(ring);
-            if !several || ring.enable_callback() {
-                break;
-            }
+        let _ = self.queue.with_kick(|ring, slots| {
+            ring.disable_callback();
+            slots.collect_and_listen(ring);
         });
     }
 
     /// Has requests sent. To be called after the queues were found, and after each suspend or reset
     /// of the device, when its state is restored.
     ///
-    /// Allocates the slots when it is called for the first time.
-    ///
     /// # Errors
     ///
-    /// - [`EINVAL`] if the ring has no room for a request,
-    /// - [`ENOMEM`] if there is not enough memory.
+    /// [`EINVAL`] if the ring has no room for a request.
     ///
     /// # Context
     ///
-    /// Process context; sleeps.
+    /// Any context but NMI.
     pub fn start(&self) -> Result {
-        let (count, blank) = self.queue.with(|ring, slots| match slots.slots.len() {
-            0 => (ring.capacity(2).min(self.options.slots), slots.blank),
-            _ => (usize::MAX, slots.blank),
-        });
-
-        if count < usize::MAX {
-            let (mut slots, mut free) = Self::allocate(count, blank)?;
-
-            // What is replaced is empty: nothing is freed under the lock. Slots of another caller
-            // may be in use already.
-            self.queue.with(|_, state| {
-                if state.slots.is_empty() {
-                    core::mem::swap(&mut state.slots, &mut slots);
-                    core::mem::swap(&mut state.free, &mut free);
-                }
-            });
-        }
-
         // A notification that fails breaks the queue, which the waits find out.
-        let _ = self.queue.with_kick(|ring, slots| {
-            slots.begin_generation();
-            slots.state = State::Open;
+        let (capacity, _) = self.queue.with_kick(|ring, slots| {
+            slots.closed = None;
             slots.send_waiting(ring);
+            ring.capacity(2)
         });
-        Ok(())
-    }
 
-    #[expect(clippy::type_complexity)]
-    fn allocate(count: usize, blank: In) -> Result<(KVec<Slot<Out, In>>, KVec<Buffer<Out, In>>)> {
-        let count = count.min(usize::from(u16::MAX));
-        let mut slots = KVec::with_capacity(count, GFP_KERNEL)?;
-        let mut free = KVec::with_capacity(count, GFP_KERNEL)?;
-
-        if count == 0 {
-            return Err(EINVAL);
-        }
-        while free.len() < count {
-            let from = free.len();
-            // CAST: `count` fits.
-            let parts = |index| (Out::new_zeroed(), blank, SlotNumber((from + index) as u16));
-
-            for message in Message::fill_page(parts, GFP_KERNEL)? {
-                // What there is no room for is not needed.
-                let _ = free.push_within_capacity(message);
-            }
-        }
-        for _ in 0..count {
-            let _ = slots.push_within_capacity(Slot {
-                waiter: None,
-                request: Out::new_zeroed(),
-                abandoned: false,
-                spare: None,
-            });
-        }
-        Ok((slots, free))
+        (capacity > 0).then_some(()).ok_or(EINVAL)
     }
 
     /// Has requests wait for [`Requests::start`]. The device keeps those that it has.
@@ -736,9 +560,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     /// Any context but NMI.
     pub fn hold(&self) {
         self.queue.with(|_, slots| {
-            if slots.state == State::Open {
-                slots.state = State::Held;
-            }
+            slots.closed.get_or_insert(Closed::Held);
         });
     }
 
@@ -748,45 +570,46 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     ///
     /// Any context but NMI.
     pub fn end(&self) {
-        self.queue.with(|_, slots| {
-            slots.state = State::Ended;
-            slots.give_up(ENODEV, |_, _| (true, true));
-        });
+        Slots::closed(&self.queue, Closed::Ended);
     }
 
     /// Tells whether only a reset of the device can help, as the queue is broken.
     pub fn is_broken(&self) -> bool {
         self.queue
-            .with(|ring, slots| slots.state == State::Open && ring.is_broken())
+            .with(|ring, slots| slots.closed.is_none() && ring.is_broken())
     }
 
     /// Tells whether the device has not answered so many requests that it holds half of the slots
     /// for callers who have given up. Only a reset gets them back, if it does not answer any more.
     pub fn is_stuck(&self) -> bool {
-        self.queue
-            .with(|_, slots| slots.abandoned > 0 && slots.abandoned >= slots.slots.len() / 2)
+        self.queue.with(|ring, slots| {
+            let is_abandoned = |slot: &&Slot<_, _>| matches!(slot, Slot::Abandoned);
+            let abandoned = slots.slots.iter().filter(is_abandoned).count();
+
+            abandoned > 0 && abandoned >= slots.slots.len().min(ring.capacity(2)) / 2
+        })
     }
 
-    /// Returns the current generation, for [`Scope::In`].
-    pub fn generation(&self) -> Generation {
-        self.queue.with(|_, slots| slots.generation)
-    }
-
-    /// Sends a request and waits for the answer.
+    /// Sends a request, with or without a payload, and waits for the answer.
     ///
     /// # Errors
     ///
     /// Those in the documentation of [`Requests`], [`EPROTO`] if the device claims to have written
-    /// more than there is room for, and [`ENOMEM`] if the request could not be mapped for it.
+    /// more than there is room for, and [`ENOMEM`] if the request could not be mapped for it. The
+    /// payload is freed then, when the device does not have it any more.
     ///
     /// # Context
     ///
     /// Process context; sleeps.
-    pub fn call(&self, request: Out) -> Result<Answer<In>> {
-        let mut ret = Err(ENODEV);
+    pub fn call(&self, request: Out, payload: Option<Payload>) -> Result<Answer<In>> {
+        let size = 2 + usize::from(payload.is_some());
+        let (mut next, mut ret) = (Some((request, payload)), Err(ENODEV));
 
-        self.call_all(Scope::Any, core::iter::once(request), |_, answer| {
-            ret = answer
+        self.run(Scope::Any, false, size, &mut |answered| {
+            if let Some((_, answer)) = answered {
+                ret = answer;
+            }
+            next.take()
         })?;
         ret
     }
@@ -812,45 +635,13 @@ impl<Out: Part, In: Part> Requests<Out, In> {
         mut requests: impl Iterator<Item = Out> + Send,
         mut each: impl FnMut(Out, Result<Answer<In>>) + Send,
     ) -> Result {
-        self.run(scope, false, None, &mut requests, &mut each)
-            .map(|_| ())
-    }
-
-    /// Sends a message of the caller's own and waits for it to come back. Returns it, and how many
-    /// bytes the device claims to have written.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Requests::call`]. The message is freed then, when the device does not have it any
-    /// more.
-    ///
-    /// # Context
-    ///
-    /// Process context; sleeps.
-    pub fn call_message(&self, message: Buffer<Out, In>) -> Result<(Buffer<Out, In>, u32)> {
-        let next = Some(Next::Message(message));
-        let none = &mut core::iter::empty();
-        let mut answer = Err(ENODEV);
-        let returned = self.run(Scope::Any, false, next, none, &mut |_, it| answer = it)?;
-        let written = answer?.written;
-
-        Ok((returned.ok_or(ENODEV)?, written))
-    }
-
-    /// Makes a message for [`Requests::call_message`].
-    ///
-    /// # Context
-    ///
-    /// Whatever `flags` allow.
-    pub fn message(
-        &self,
-        request: Out,
-        payload: Payload,
-        flags: Flags,
-    ) -> Result<Buffer<Out, In>, AllocError> {
-        let blank = self.queue.with(|_, slots| slots.blank);
-
-        Message::new(request, blank, SlotNumber(0), flags)?.with_payload(payload, flags)
+        self.run(scope, false, 2, &mut |answered| match answered {
+            Some((request, answer)) => {
+                each(request, answer);
+                None
+            }
+            None => Some((requests.next()?, None)),
+        })
     }
 
     /// Sends a request. Does not wait for the answer, which is dropped.
@@ -863,179 +654,114 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     ///
     /// Process context; may sleep.
     pub fn post(&self, scope: Scope, request: Out) -> Result {
-        let mut requests = core::iter::once(request);
+        let mut next = Some(request);
 
-        self.run(scope, true, None, &mut requests, &mut |_, _| ())
-            .map(|_| ())
+        self.run(scope, true, 2, &mut |_| Some((next.take()?, None)))
     }
 
-    /// Runs a call until it has ended. Returns the caller's own message if it came back.
-    fn run(
-        &self,
-        scope: Scope,
-        posted: bool,
-        next: Option<Next<Out, In>>,
-        requests: &mut (dyn Iterator<Item = Out> + Send),
-        each: &mut Each<'_, Out, In>,
-    ) -> Result<Option<Buffer<Out, In>>> {
-        let requests = NonNull::from(requests);
-        let each = NonNull::from(each);
-        let call = UnsafeCell::new(Call {
-            // SAFETY: Only the bound on the lifetime changes. The call ends within this function.
-            requests: unsafe {
-                core::mem::transmute::<
-                    NonNull<dyn Iterator<Item = Out> + Send + '_>,
-                    NonNull<dyn Iterator<Item = Out> + Send + 'static>,
-                >(requests)
-            },
-            // SAFETY: As above.
-            each: unsafe {
-                core::mem::transmute::<NonNull<Each<'_, Out, In>>, NonNull<Each<'static, Out, In>>>(
-                    each,
-                )
-            },
+    /// Runs a call until it has ended.
+    fn run(&self, scope: Scope, posted: bool, size: usize, step: &mut Step<'_, Out, In>) -> Result {
+        let first = UnsafeCell::new(Call {
+            // SAFETY: Only the bound on the lifetime changes. When this function returns, the call
+            // is finished: nothing refers to it.
+            step: unsafe { mem::transmute::<StepPtr<'_, _, _>, StepPtr<'_, _, _>>(step.into()) },
             scope,
             posted,
-            next,
-            returned: None,
+            size,
             unanswered: 0,
-            all_sent: false,
-            result: Ok(()),
+            all_sent: None,
             progress: false,
             behind: None,
         });
 
         pin_init::stack_pin_init!(let waiter = pin_init!(Waiter {
             done <- Completion::new(),
-            call,
+            call: first,
         }));
         let waiter = NonNull::from(&*waiter);
 
         let (polls, notified) = self.queue.with_kick(|ring, slots| {
-            // SAFETY: `waiter` is pinned on the stack, and `wait()` returns when it is finished.
-            unsafe { slots.begin(ring, waiter) };
-            if !posted && self.starts_to_poll(slots) {
-                ring.disable_callback();
-                return true;
-            }
-            slots.unmute(ring);
-            false
+            let next = (scope == Scope::Replay).then_some(slots.first).flatten();
+
+            // INVARIANT: The waiter is pinned on the stack until the call is finished, and then
+            // neither in the list nor in slots.
+            //
+            // SAFETY: The waiter is new, and the lock is held.
+            unsafe { call(waiter) }.behind = slots.find(next).replace(waiter);
+            slots.send_waiting(ring);
+
+            !posted && !self.options.poll.is_zero() && slots.starts_to_poll(ring)
         });
 
         if notified == Err(EIO) {
-            // The queue is broken. The wait would find out later.
-            self.queue.with(|_, slots| {
-                slots.give_up(ENODEV, |other, _| (other == waiter, other == waiter))
-            });
+            // The queue is broken, which the wait would find out later.
+            self.queue
+                .with(|_, slots| slots.give_up(Some(waiter), ENODEV));
         }
-        if !(polls && self.poll(waiter)) {
+        if !polls || !self.poll(waiter) {
             self.wait(waiter, posted || scope == Scope::Replay);
         }
 
         // SAFETY: The waiter is finished, so nothing else refers to its call.
-        let call = unsafe { &mut *waiter.as_ref().call.get() };
-
-        call.result.map(|()| call.returned.take())
+        unsafe { call(waiter) }.all_sent.unwrap_or(Ok(()))
     }
 
     /// Waits until a call has ended, or ends it.
     fn wait(&self, waiter: Link<Out, In>, bounded: bool) {
-        let timeout = match self.options.timeout_ms {
-            0 if bounded => UNKILLABLE_TIMEOUT_MS,
-            ms if bounded => ms.min(UNKILLABLE_TIMEOUT_MS),
-            ms => ms,
+        let limit = if bounded { BOUNDED_MS } else { Msecs::MAX };
+        let timeout_ms = match self.options.timeout_ms {
+            0 => limit,
+            ms => ms.min(limit),
         };
-        let timeout = (timeout > 0).then(|| msecs_to_jiffies(timeout).max(1));
+        let timeout = msecs_to_jiffies(timeout_ms).max(1);
+        let slice = timeout.min(msecs_to_jiffies(BROKEN_CHECK_MS));
         let mut left = timeout;
 
-        loop {
-            let slice = left
-                .unwrap_or(Jiffies::MAX)
-                .min(msecs_to_jiffies(BROKEN_CHECK_MS).max(1));
-            // SAFETY: The waiter is on the stack of a caller.
-            let done = unsafe { &waiter.as_ref().done };
-            let Err(err) = done.wait_for_completion_killable_timeout(slice) else {
-                return;
-            };
+        // SAFETY: The waiter is on the stack of the caller.
+        let done = unsafe { &waiter.as_ref().done };
 
-            let finished = self.queue.with(|ring, slots| {
-                // SAFETY: The waiter is on the stack of a caller, and the lock is held.
-                let call = unsafe { slots.call(waiter) };
+        while let Err(err) = done.wait_for_completion_killable_timeout(slice.min(left)) {
+            self.queue.with(|ring, slots| {
+                // SAFETY: The waiter is on the stack of the caller, and the lock is held.
+                let progress = mem::take(&mut unsafe { call(waiter) }.progress);
 
-                if call.is_finished() {
-                    return true;
+                left = left.saturating_sub(slice);
+                if progress || timeout_ms == Msecs::MAX {
+                    left = timeout;
                 }
 
-                left = match left {
-                    _ if core::mem::take(&mut call.progress) => timeout,
-                    Some(left) => Some(left.saturating_sub(slice)),
-                    None => None,
+                let err = match err {
+                    _ if slots.closed.is_none() && ring.is_broken() => ENODEV,
+                    ETIMEDOUT if left > 0 => return,
+                    err => err,
                 };
 
-                let err = if slots.state == State::Open && ring.is_broken() {
-                    ENODEV
-                } else if err != ETIMEDOUT || left == Some(0) {
-                    err
-                } else {
-                    return false;
-                };
-
-                slots.give_up(err, |other, _| (other == waiter, other == waiter));
-                true
+                // Completes what the loop waits for.
+                slots.give_up(Some(waiter), err);
             });
-
-            if finished {
-                return;
-            }
         }
-    }
-
-    /// Decides whether the task that has just sent something polls for the answer. There is one
-    /// task at a time that does, and the device has nothing else then.
-    fn starts_to_poll(&self, slots: &mut Slots<Out, In>) -> bool {
-        if self.options.poll.is_zero() || slots.polling || slots.in_flight != 1 {
-            return false;
-        }
-        if slots.poll_misses >= POLL_MISSES && slots.poll_misses % POLL_MISSES != 0 {
-            slots.poll_misses = slots.poll_misses.wrapping_add(1).max(POLL_MISSES);
-            return false;
-        }
-
-        slots.polling = true;
-        slots.quiet = true;
-        true
     }
 
     /// Polls for the end of a call. Returns whether it has ended.
     fn poll(&self, waiter: Link<Out, In>) -> bool {
         let since = Instant::<Monotonic>::now();
+        let mut finished = false;
 
-        loop {
-            let over = since.elapsed().as_nanos() >= self.options.poll.as_nanos();
-            let (finished, _) = self.queue.with_kick(|ring, slots| {
-                slots.collect(ring);
-
-                // SAFETY: The waiter is on the stack of the caller, and the lock is held.
-                let finished = unsafe { slots.call(waiter) }.is_finished();
-
-                if finished {
-                    slots.poll_misses = 0;
-                } else if over {
-                    slots.poll_misses = slots.poll_misses.wrapping_add(1);
-                }
-                slots.polling = !finished && !over;
-                // Without requests callbacks stay off until the next one.
-                if slots.in_flight > 0 {
-                    slots.unmute(ring);
-                }
-                finished
-            });
-
-            if finished || over {
-                return finished;
-            }
+        while !finished && since.elapsed() < self.options.poll {
             cpu_relax();
+            (finished, _) = self.queue.with_kick(|ring, slots| {
+                slots.collect(ring);
+                // SAFETY: The waiter is on the stack of the caller, and the lock is held.
+                unsafe { call(waiter) }.is_finished()
+            });
         }
+
+        let _ = self.queue.with_kick(|ring, slots| {
+            slots.polling = false;
+            slots.poll_misses *= u32::from(!finished);
+            slots.collect_and_listen(ring);
+        });
+        finished
     }
 }
 
@@ -1059,7 +785,12 @@ mod tests {
 
         Arc::pin_init(
             try_pin_init!(Device {
-                requests <- new_requests!(c"requests", [0xff; 2], options),
+                requests <- Requests::new(
+                    c"requests",
+                    [0xff; 2],
+                    options,
+                    crate::static_lock_class!(),
+                ),
             }? Error),
             GFP_KERNEL,
         )
@@ -1070,7 +801,7 @@ mod tests {
         let device = device(20)?;
         let since = Instant::<Monotonic>::now();
 
-        assert_eq!(device.requests.call([1, 2]), Err(ETIMEDOUT));
+        assert_eq!(device.requests.call([1, 2], None).err(), Some(ETIMEDOUT));
         assert!(since.elapsed() >= Delta::from_millis(10));
         Ok(())
     }
@@ -1089,7 +820,7 @@ mod tests {
         let mut answers = 0;
 
         device.requests.end();
-        assert_eq!(device.requests.call([1, 2]), Err(ENODEV));
+        assert_eq!(device.requests.call([1, 2], None).err(), Some(ENODEV));
         assert_eq!(device.requests.post(Scope::Any, [1, 2]), Err(ENODEV));
         assert_eq!(
             device
@@ -1102,31 +833,23 @@ mod tests {
     }
 
     #[test]
-    fn message_that_was_not_sent_is_freed() -> Result {
+    fn payload_that_was_not_sent_is_freed() -> Result {
         let device = device(20)?;
         let payload = Payload::response(64, GFP_KERNEL)?;
-        let message = device.requests.message([1, 2], payload, GFP_KERNEL)?;
 
-        assert_eq!(device.requests.call_message(message).err(), Some(ETIMEDOUT));
+        assert_eq!(
+            device.requests.call([1, 2], Some(payload)).err(),
+            Some(ETIMEDOUT)
+        );
         Ok(())
     }
 
     #[test]
-    fn request_of_another_generation_fails() -> Result {
-        let device = device(0)?;
-        let now = device.requests.generation();
-
-        <Slots<_, _> as Reclaim<_>>::closed(&device.requests.queue, Closed::Held);
-        assert_ne!(device.requests.generation(), now);
-        assert_eq!(device.requests.post(Scope::In(now), [1, 2]), Err(ENODEV));
-        Ok(())
-    }
-
-    #[test]
-    fn ring_without_room_is_refused() -> Result {
+    fn requests_of_a_queue_that_is_not_open_fail() -> Result {
         let device = device(0)?;
 
         assert_eq!(device.requests.start(), Err(EINVAL));
+        assert_eq!(device.requests.call([1, 2], None).err(), Some(ENODEV));
         Ok(())
     }
 
