@@ -662,6 +662,12 @@ static void k9_asks_for_a_reset_after_a_failed_resume(struct kunit *test)
 	KUNIT_EXPECT_LT(test, pause->end(f), 0);
 	kunit_virtio_needs_reset(f->g->dev);
 	KUNIT_EXPECT_TRUE(test, works_soon(f));
+
+	/* The core had disabled reports for the pause. */
+	kunit_virtio_needs_reset(f->g->dev);
+	KUNIT_EXPECT_FALSE(test, f->vdev->config_change_pending);
+	KUNIT_EXPECT_TRUE(test, works_soon(f));
+	KUNIT_EXPECT_EQ(test, kunit_virtio_status(f->g->dev) & VIRTIO_CONFIG_S_NEEDS_RESET, 0);
 }
 
 /* Surprise removal */

@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     device,
-    error::to_result,
+    error::{
+        from_result,
+        to_result, //
+    },
     prelude::*,
     sync::{
         aref::ARef,
@@ -122,6 +125,23 @@ unsafe extern "C" fn callback(vq: *mut bindings::virtqueue) {
     }
 }
 
+/// # Safety
+///
+/// Only for `virtio_device_restart()` in [`Binding::reopen`].
+unsafe extern "C" fn reopen_callback(vdev: *mut bindings::virtio_device) -> c_int {
+    from_result(|| {
+        // SAFETY: By the requirements of this function the device is valid and has a binding, its
+        // lock is held, it has no queues, and its features are negotiated.
+        unsafe {
+            let binding = Binding::get(vdev);
+
+            binding.find()?;
+            binding.set_ready();
+        }
+        Ok(0)
+    })
+}
+
 /// The status of a device that was unplugged: PCI reads all ones.
 const STATUS_GONE: u32 = u8::MAX as u32;
 
@@ -199,11 +219,6 @@ impl Locked<'_> {
 
         // SAFETY: By the type invariants.
         let ret = unsafe { self.binding.reopen() };
-
-        if ret.is_err() {
-            // SAFETY: `vdev` is valid.
-            unsafe { bindings::virtio_add_status(vdev, bindings::VIRTIO_CONFIG_S_FAILED) };
-        }
 
         // SAFETY: `vdev` is valid, and was disabled above.
         unsafe { bindings::virtio_config_driver_enable(vdev) };
@@ -418,57 +433,11 @@ impl Binding {
     /// The device must be bound, and its lock be held.
     unsafe fn reopen(&self) -> Result {
         // SAFETY: By the requirements of this function. `close()` deletes the queues.
-        let ret = unsafe {
+        to_result(unsafe {
             self.close();
-            self.negotiate().and_then(|()| self.find())
-        };
-
-        match ret {
-            // SAFETY: By the requirements of this function.
-            Ok(()) => unsafe { self.set_ready() },
-            Err(_) => {
-                // SAFETY: By the requirements of this function.
-                unsafe { self.close() };
-                self.state.set(State::Failed);
-            }
-        }
-
-        ret
-    }
-
-    /// Negotiates the features that the device was bound with, after a reset.
-    ///
-    /// # Safety
-    ///
-    /// The device must be bound, and its lock be held.
-    unsafe fn negotiate(&self) -> Result {
-        let vdev = self.dev.as_raw();
-        let known = bindings::VIRTIO_CONFIG_S_ACKNOWLEDGE | bindings::VIRTIO_CONFIG_S_DRIVER;
-
-        // SAFETY: `vdev` is valid; this may sleep.
-        unsafe { bindings::virtio_add_status(vdev, known) };
-
-        // SAFETY: `vdev` is valid, and so are the operations of its transport.
-        if let Some(finalize_features) = unsafe { (*(*vdev).config).finalize_features } {
-            // SAFETY: `vdev` is valid, and its features are those that it was bound with.
-            to_result(unsafe { finalize_features(vdev) })?;
-        }
-
-        // SAFETY: `vdev` is valid, and the bit is within the array.
-        if !unsafe { bindings::__virtio_test_bit(vdev, bindings::VIRTIO_F_VERSION_1) } {
-            return Ok(());
-        }
-
-        let ok = bindings::VIRTIO_CONFIG_S_FEATURES_OK;
-
-        // SAFETY: `vdev` is valid; this may sleep.
-        unsafe { bindings::virtio_add_status(vdev, ok) };
-
-        // SAFETY: `vdev` is valid and bound.
-        match status(unsafe { &*vdev.cast() }) & ok {
-            0 => Err(ENODEV),
-            _ => Ok(()),
-        }
+            bindings::virtio_device_restart(self.dev.as_raw(), Some(reopen_callback))
+        })
+        .inspect_err(|_| self.state.set(State::Failed))
     }
 
     /// Finds the queues and opens them.
