@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of the bus abstraction: several drivers are bound to a device without queues.
+//! Tests of the bus abstraction: several drivers are bound to a device without queues, and a queue
+//! is open without a driver.
 
-use super::*;
+use super::{
+    queue::Operations,
+    *, //
+};
 use crate::{
     container_of,
     device::Core,
     device_id::IdArray,
     driver::Registration,
+    page::PAGE_SIZE,
     sync::atomic::{
         Atomic,
         Full,
@@ -355,6 +360,77 @@ impl Drop for Plugged {
     }
 }
 
+/// Takes two descriptors.
+type Byte = Message<u8, u8>;
+
+/// How often the core has notified [`Ring`] by itself.
+static NOTIFIED: Atomic<i32> = Atomic::new(0);
+
+/// A virtqueue of a device that has no driver.
+struct Ring {
+    vq: ptr::NonNull<bindings::virtqueue>,
+    pages: usize,
+}
+
+impl Ring {
+    const DESCRIPTORS: c_uint = 4;
+
+    /// The ring needs two pages, as the part of the device is on one of its own.
+    const ORDER: c_uint = 1;
+
+    fn new(device: &Plugged) -> Result<Self> {
+        let flags = (GFP_KERNEL | __GFP_ZERO).as_raw();
+        // SAFETY: There are no requirements.
+        let pages = unsafe { bindings::get_free_pages_noprof(flags, Self::ORDER) };
+
+        if pages == 0 {
+            return Err(ENOMEM);
+        }
+        NOTIFIED.store(0, Relaxed);
+        // SAFETY: The device is registered, and the pages have room for the ring.
+        let vq = unsafe {
+            bindings::vring_new_virtqueue(
+                0,
+                Self::DESCRIPTORS,
+                PAGE_SIZE as c_uint,
+                device.0,
+                true,
+                true,
+                pages as *mut c_void,
+                Some(Self::notify),
+                None,
+                c"rust-kunit".as_char_ptr(),
+            )
+        };
+
+        ptr::NonNull::new(vq)
+            .map(|vq| Self { vq, pages })
+            .ok_or_else(|| {
+                // SAFETY: They were just allocated, and nothing uses them.
+                unsafe { bindings::free_pages(pages, Self::ORDER) };
+                ENOMEM
+            })
+    }
+
+    /// # Safety
+    ///
+    /// Only for the virtio core.
+    unsafe extern "C" fn notify(_vq: *mut bindings::virtqueue) -> bool {
+        NOTIFIED.fetch_add(1, Relaxed);
+        true
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: No queue has the virtqueue open any more, and there is no device behind it.
+        unsafe {
+            bindings::vring_del_virtqueue(self.vq.as_ptr());
+            bindings::free_pages(self.pages, Self::ORDER);
+        }
+    }
+}
+
 /// Registers a driver, which probes the device if there is one, until the value is dropped.
 fn register<T: Driver + 'static>(
     name: &'static CStr,
@@ -484,6 +560,29 @@ mod tests {
         drop(driver);
         drop(device);
         assert_eq!(NOTED.load(Relaxed), EIO.to_errno());
+        Ok(())
+    }
+
+    #[test]
+    fn full_ring_is_not_notified_under_the_lock() -> Result {
+        let device = Fake::plug(0)?;
+        let ring = Ring::new(&device)?;
+        let queue: Pin<KBox<Queue<Byte>>> =
+            KBox::pin_init(new_virtqueue!(c"rust-kunit"), GFP_KERNEL)?;
+        let mut rets = [Ok(()); 3];
+
+        // SAFETY: The virtqueue is new, and nothing else uses it until `reclaim()`.
+        unsafe { queue.open(ring.vq) }?;
+        for ret in &mut rets {
+            let message = Byte::new(0, 0, (), GFP_KERNEL)?;
+
+            *ret = queue.with(|access, ()| access.add(message).map_err(|(err, _)| err));
+        }
+        queue.close();
+        // SAFETY: As above; there is no device.
+        unsafe { queue.reclaim(ring.vq) };
+        assert_eq!(rets, [Ok(()), Ok(()), Err(ENOSPC)]);
+        assert_eq!(NOTIFIED.load(Relaxed), 0);
         Ok(())
     }
 }
