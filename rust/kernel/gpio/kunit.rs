@@ -317,8 +317,11 @@ impl IrqChip for Recorder {
     }
 }
 
+/// What happened when a device of an [`Edge`] raised an interrupt as the last thing it did.
+static LAST_RAISED: Atomic<i32> = Atomic::new(0);
+
 /// A chip with edge interrupts, and with configuration of its lines.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 struct Edge {
     #[pin]
     domain: IrqDomain,
@@ -351,6 +354,15 @@ impl Edge {
         let classes = lock_classes!();
 
         Registration::with_irq(parent.device(), chip.clone(), info(), classes)
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Edge {
+    fn drop(self: Pin<&mut Self>) {
+        let raised = self.domain.handle_irq(0);
+
+        LAST_RAISED.store(raised.map_or_else(|err| err.to_errno(), |()| 0), Relaxed);
     }
 }
 
@@ -1489,6 +1501,22 @@ mod tests {
         assert_eq!(failed, Some(EIO));
         assert_eq!(raised, Err(ENODEV));
         assert_eq!(again, Some(EIO));
+        Ok(())
+    }
+
+    /// The lines that it refers to are in the chip.
+    #[test]
+    fn a_failing_registration_drops_the_chip_last() -> Result {
+        let parent = Parent::new()?;
+        let classes = lock_classes!();
+
+        LAST_RAISED.store(0, Relaxed);
+        let failed =
+            Registration::with_irq(parent.device(), Edge::new(true)?, info(), classes).err();
+        drop(parent);
+
+        assert_eq!(failed, Some(EIO));
+        assert_eq!(LAST_RAISED.load(Relaxed), ENODEV.to_errno());
         Ok(())
     }
 
