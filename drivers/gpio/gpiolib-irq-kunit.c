@@ -16,10 +16,13 @@
 #include <linux/gpio/machine.h>
 #include <linux/interrupt.h>
 #include <linux/irq.h>
+#include <linux/irqdesc.h>
 #include <linux/irqdomain.h>
 #include <linux/kthread.h>
 #include <linux/mman.h>
 #include <linux/mutex.h>
+#include <linux/pm_runtime.h>
+#include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/uaccess.h>
 
@@ -52,6 +55,8 @@ struct test_chip {
 	struct stop_point in_get;
 	struct stop_point in_bus_unlock;
 	struct stop_point after_bus_unlock;
+	struct stop_point in_resume;
+	int requested;
 	/* Descriptors of its own do not keep the device. */
 	struct gpio_device *gdev;
 	struct gpio_desc *desc;
@@ -201,6 +206,8 @@ static struct test_chip *add_chip(struct kunit *test)
 	init_completion(&chip->in_bus_unlock.go_on);
 	init_completion(&chip->after_bus_unlock.reached);
 	init_completion(&chip->after_bus_unlock.go_on);
+	init_completion(&chip->in_resume.reached);
+	init_completion(&chip->in_resume.go_on);
 
 	chip->gc = (struct gpio_chip){
 		.label = "gpiolib-irq-test",
@@ -294,7 +301,7 @@ static void change_type(struct test_chip *chip)
 
 static void request_irq_of_line(struct test_chip *chip)
 {
-	request_line(chip);
+	chip->requested = request_line(chip);
 }
 
 static void wait_until_numb(struct kunit *test, struct test_chip *chip)
@@ -439,6 +446,72 @@ static void removal_waits_for_bus_lock(struct kunit *test)
 	if (!chip->bus_locks)
 		free_chip(chip);
 }
+
+/* The lock is free then, but the callback is still in the code of the chip. */
+static void removal_waits_for_the_end_of_callbacks(struct kunit *test)
+{
+	struct test_chip *chip = add_chip(test);
+	struct task *user, *remover;
+
+	chip->irq = irq_create_mapping(chip->gc.irq.domain, LAST);
+	chip->after_bus_unlock.armed = true;
+	user = start(test, chip, change_type, false);
+	KUNIT_ASSERT_TRUE(test, ends(&chip->after_bus_unlock.reached));
+	remover = start(test, chip, remove_chip, false);
+	wait_until_numb(test, chip);
+	a_while();
+	KUNIT_EXPECT_FALSE(test, completion_done(&chip->removed));
+
+	complete(&chip->after_bus_unlock.go_on);
+	finish(test, user);
+	finish(test, remover);
+	gpiochip_free_own_desc(chip->desc);
+	free_chip(chip);
+}
+
+#if defined(CONFIG_PM) && defined(CONFIG_SPARSE_IRQ)
+static int test_runtime_resume(struct device *dev)
+{
+	stop_at(&((struct test_chip *)dev_get_drvdata(dev))->in_resume);
+	return 0;
+}
+
+static struct dev_pm_domain test_pm_domain = {
+	.ops.runtime_resume = test_runtime_resume,
+};
+
+/* It resumes the chip before it takes any lock. */
+static void request_keeps_the_descriptor(struct kunit *test)
+{
+	struct test_chip *chip = add_chip(test);
+	struct device *dev = chip->gc.parent;
+	struct task *requester;
+	struct irq_desc *desc;
+
+	dev_set_drvdata(dev, chip);
+	dev->pm_domain = &test_pm_domain;
+	pm_runtime_enable(dev);
+	irq_domain_set_pm_device(chip->gc.irq.domain, dev);
+	desc = irq_data_to_desc(irq_get_irq_data(chip->irq));
+	KUNIT_EXPECT_EQ(test, rcuref_read(&desc->refcnt), 1);
+
+	chip->in_resume.armed = true;
+	requester = start(test, chip, request_irq_of_line, false);
+	KUNIT_ASSERT_TRUE(test, ends(&chip->in_resume.reached));
+	KUNIT_EXPECT_EQ(test, rcuref_read(&desc->refcnt), 2);
+	remove_chip(chip);
+	/* A descriptor is freed after a grace period. */
+	rcu_barrier();
+
+	complete(&chip->in_resume.go_on);
+	finish(test, requester);
+	KUNIT_EXPECT_LT(test, chip->requested, 0);
+	pm_runtime_disable(dev);
+	dev->pm_domain = NULL;
+	gpiochip_free_own_desc(chip->desc);
+	free_chip(chip);
+}
+#endif
 
 #ifdef CONFIG_GPIO_CDEV
 /* A request of the line for its rising edges, as user space makes it. */
@@ -595,6 +668,10 @@ static struct kunit_case gpiolib_irq_cases[] = {
 	KUNIT_CASE(interrupts_are_freed_after_operations),
 	KUNIT_CASE(removal_waits_for_request),
 	KUNIT_CASE(removal_waits_for_bus_lock),
+	KUNIT_CASE(removal_waits_for_the_end_of_callbacks),
+#if defined(CONFIG_PM) && defined(CONFIG_SPARSE_IRQ)
+	KUNIT_CASE(request_keeps_the_descriptor),
+#endif
 #ifdef CONFIG_GPIO_CDEV
 	KUNIT_CASE(requests_may_end_during_removal),
 	KUNIT_CASE(requests_free_their_interrupts),
