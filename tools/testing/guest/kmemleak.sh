@@ -14,11 +14,7 @@ kmemleak_scan() {
 	echo scan >$kmemleak
 }
 
-# Prints the findings of the last scan, except leaks of gpiolib: the label of a line that is in use
-# when its chip is removed, and the name of its interrupt.
+# Prints the findings of the last scan.
 kmemleak_found() {
-	awk '/^unreferenced/ { if (!label) printf "%s", object; object = ""; label = 0 }
-		/desc_set_label|kstrdup_and_replace/ { label = 1 }
-		{ object = object $0 "\n" }
-		END { if (!label) printf "%s", object }' $kmemleak
+	cat $kmemleak
 }

@@ -41,18 +41,15 @@ baseline() {
 }
 
 # Nothing has piled up in that many cycles. What is in use varies by some objects of any
-# kind, and each driver has a right to its first ones; a leak grows with the cycles. Only
-# labels of lines that are in use when their chip goes, and the names of their interrupts, are
-# gpiolib's to forget.
-nothing_piled_up() { # CYCLES [LINES]
+# kind, and each driver has a right to its first ones; a leak grows with the cycles.
+nothing_piled_up() { # CYCLES
 	census >"$tmp/after"
-	awk -v limit="$(($1 / 2 + 64))" -v labels="$(($1 * ${2:-0}))" \
+	awk -v limit="$(($1 / 2 + 64))" \
 		-v quarantine="$(grep -c kasan_quarantine_put /proc/kallsyms)" '
 		NR == FNR { before[$1] = $2; next }
 		$1 ~ /^slab:/ {
-			allowed = limit + ($1 ~ /^slab:kmalloc-(16|32)$/ ? labels : 0)
 			# Where KASAN keeps freed objects for a while they count as in use.
-			if (!quarantine && $2 - before[$1] > allowed)
+			if (!quarantine && $2 - before[$1] > limit)
 				grown = grown sprintf("%s: %d, was %d\n", $1, $2, before[$1])
 			next
 		}
@@ -60,7 +57,7 @@ nothing_piled_up() { # CYCLES [LINES]
 		END { printf "%s", grown; exit grown != "" }' "$tmp/before" "$tmp/after"
 }
 
-# There is no memory that nothing points to, but for those labels.
+# There is no memory that nothing points to.
 all_referenced() {
 	[ -e "$kmemleak" ] || return 0
 	kmemleak_scan
@@ -69,7 +66,7 @@ all_referenced() {
 	[ ! -s "$tmp/unreferenced" ]
 }
 
-nothing_leaked() { # CYCLES [LINES]
-	nothing_piled_up "$@"
+nothing_leaked() { # CYCLES
+	nothing_piled_up "$1"
 	all_referenced
 }

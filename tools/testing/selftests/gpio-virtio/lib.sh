@@ -447,5 +447,5 @@ nothing_left_behind() { # COMMAND...
 	under_load "$@"
 	# Without the interrupts that lines were mapped to.
 	"$@"
-	nothing_leaked "$COUNT" 3
+	nothing_leaked "$COUNT"
 }

@@ -47,7 +47,7 @@ deaths() {
 		death
 	done
 	# The devices that are kept are as many as they look.
-	is_uml || nothing_leaked "$COUNT" 3
+	is_uml || nothing_leaked "$COUNT"
 }
 check "killed: the daemon, $COUNT times in a request: all end in time, and it is restarted" deaths
 
