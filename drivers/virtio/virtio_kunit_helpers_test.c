@@ -26,6 +26,9 @@
 #define TOY_RING	8
 #define TOY_BYTES	16
 
+/* For what takes no time unless the processors are busy. */
+#define TOY_PATIENCE	(10 * HZ)
+
 /* A request of the toy driver, in memory that can be mapped. */
 struct toy_request {
 	u8 out[TOY_BYTES];
@@ -144,9 +147,10 @@ static void toy_callback(struct virtqueue *vq)
 {
 	struct toy *toy = vq->vdev->priv;
 
-	toy->callbacks++;
 	toy->in_hardirq = in_hardirq();
 	toy->in_task = in_task() && !irqs_disabled();
+	/* Pairs with toy_wait_callbacks(). */
+	smp_store_release(&toy->callbacks, toy->callbacks + 1);
 }
 
 static int toy_find_vqs(struct virtio_device *vdev)
@@ -251,7 +255,7 @@ static int toy_send(struct toy *toy, unsigned int n)
 /* Waits for a request to come back, and returns its number or -1. */
 static int toy_receive(struct toy *toy, unsigned int *len)
 {
-	unsigned long end = jiffies + HZ;
+	unsigned long end = jiffies + TOY_PATIENCE;
 
 	do {
 		struct toy_request *request = virtqueue_get_buf(toy->vqs[0], len);
@@ -266,12 +270,24 @@ static int toy_receive(struct toy *toy, unsigned int *len)
 
 static void toy_wait_callbacks(struct toy *toy, unsigned int count)
 {
-	unsigned long end = jiffies + HZ;
+	unsigned long end = jiffies + TOY_PATIENCE;
 	unsigned int callbacks;
 
-	while ((callbacks = READ_ONCE(toy->callbacks)) < count && time_before(jiffies, end))
+	/* Pairs with toy_callback(). */
+	while ((callbacks = smp_load_acquire(&toy->callbacks)) < count &&
+	       time_before(jiffies, end))
 		fsleep(100);
 	KUNIT_EXPECT_EQ(toy->test, callbacks, count);
+}
+
+/* Waits for interrupts, whether there is a driver or not. */
+static void toy_wait_interrupts(struct toy *toy, unsigned int count)
+{
+	unsigned long end = jiffies + TOY_PATIENCE;
+
+	while (kunit_virtio_interrupts(toy->dev, 0) + kunit_virtio_dropped(toy->dev, 0) < count &&
+	       time_before(jiffies, end))
+		fsleep(100);
 }
 
 /* Calls an operation, in a state of the device in which it is right to. */
@@ -432,7 +448,8 @@ static void answers_in_hardirq(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
 	toy_wait_callbacks(toy, 1);
-	KUNIT_EXPECT_TRUE(test, toy->in_hardirq);
+	/* On PREEMPT_RT devices interrupt threads. */
+	KUNIT_EXPECT_EQ(test, toy->in_hardirq, !IS_ENABLED(CONFIG_PREEMPT_RT));
 	KUNIT_EXPECT_FALSE(test, toy->in_task);
 }
 
@@ -558,6 +575,7 @@ static void interrupts_for_no_reason(struct kunit *test)
 	unsigned int len;
 
 	kunit_virtio_interrupt(toy->dev, 0);
+	toy_wait_interrupts(toy, 1);
 	fsleep(1000);
 	/* The core finds no used buffer. */
 	KUNIT_EXPECT_EQ(test, kunit_virtio_interrupts(toy->dev, 0), 1);
@@ -705,7 +723,7 @@ static void stops_at_each_operation(struct kunit *test)
 		kunit_virtio_stop_at(toy->dev, op, 1);
 		KUNIT_EXPECT_FALSE(test, kunit_virtio_wait_stopped(toy->dev, op, 0));
 		toy_start(toy, op);
-		KUNIT_ASSERT_TRUE_MSG(test, kunit_virtio_wait_stopped(toy->dev, op, 1000),
+		KUNIT_ASSERT_TRUE_MSG(test, kunit_virtio_wait_stopped(toy->dev, op, 10000),
 				      "operation %u", op);
 		fsleep(1000);
 		KUNIT_EXPECT_FALSE(test, READ_ONCE(toy->done));
@@ -723,7 +741,7 @@ static void stops_before_the_effect(struct kunit *test)
 	kunit_virtio_stop_at(toy->dev, KUNIT_VIRTIO_OP_RESET, 1);
 	toy_start(toy, KUNIT_VIRTIO_OP_RESET);
 	KUNIT_ASSERT_TRUE(test, kunit_virtio_wait_stopped(toy->dev, KUNIT_VIRTIO_OP_RESET,
-							  1000));
+							  10000));
 	KUNIT_EXPECT_NE(test, kunit_virtio_status(toy->dev), 0);
 	kunit_virtio_release_all(toy->dev);
 	flush_work(&toy->task);
@@ -739,7 +757,7 @@ static void stops_one_task(struct kunit *test)
 	toy_operate(toy, op);
 	KUNIT_EXPECT_FALSE(test, kunit_virtio_wait_stopped(toy->dev, op, 0));
 	toy_start(toy, op);
-	KUNIT_ASSERT_TRUE(test, kunit_virtio_wait_stopped(toy->dev, op, 1000));
+	KUNIT_ASSERT_TRUE(test, kunit_virtio_wait_stopped(toy->dev, op, 10000));
 	toy_operate(toy, op);
 	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(toy->dev, op, 0));
 	KUNIT_EXPECT_FALSE(test, READ_ONCE(toy->done));
@@ -747,9 +765,11 @@ static void stops_one_task(struct kunit *test)
 	flush_work(&toy->task);
 }
 
-/* A running callback, and a task that has to wait for it. */
-static bool toy_waits_for_callback(struct toy *toy, enum kunit_virtio_op op)
+/* A running callback, and a task that has to wait for it: whether it still does after @patience. */
+static bool toy_waits_for_callback(struct toy *toy, enum kunit_virtio_op op,
+				   unsigned long patience)
 {
+	unsigned long end;
 	bool waits;
 
 	kunit_virtio_set_irq(toy->dev, KUNIT_VIRTIO_PROCESS);
@@ -757,9 +777,11 @@ static bool toy_waits_for_callback(struct toy *toy, enum kunit_virtio_op op)
 	KUNIT_ASSERT_EQ(toy->test, toy_send(toy, 0), 0);
 	KUNIT_ASSERT_TRUE(toy->test, kunit_virtio_wait_stopped(toy->dev,
 							       KUNIT_VIRTIO_OP_CALLBACK,
-							       1000));
+							       10000));
 	toy_start(toy, op);
-	fsleep(20000);
+	end = jiffies + patience;
+	while (!READ_ONCE(toy->done) && time_before(jiffies, end))
+		fsleep(1000);
 	waits = !READ_ONCE(toy->done);
 	kunit_virtio_release(toy->dev, KUNIT_VIRTIO_OP_CALLBACK);
 	flush_work(&toy->task);
@@ -770,7 +792,8 @@ static void synchronizes_callbacks(struct kunit *test)
 {
 	struct toy *toy = toy_plug(test);
 
-	KUNIT_EXPECT_TRUE(test, toy_waits_for_callback(toy, KUNIT_VIRTIO_OP_SYNCHRONIZE_CBS));
+	KUNIT_EXPECT_TRUE(test, toy_waits_for_callback(toy, KUNIT_VIRTIO_OP_SYNCHRONIZE_CBS,
+						       HZ / 50));
 	KUNIT_EXPECT_EQ(test, toy->callbacks, 1);
 	KUNIT_EXPECT_EQ(test, kunit_virtio_synchronized(toy->dev), 1);
 }
@@ -779,7 +802,7 @@ static void resets_after_callbacks(struct kunit *test)
 {
 	struct toy *toy = toy_plug(test);
 
-	KUNIT_EXPECT_TRUE(test, toy_waits_for_callback(toy, KUNIT_VIRTIO_OP_RESET));
+	KUNIT_EXPECT_TRUE(test, toy_waits_for_callback(toy, KUNIT_VIRTIO_OP_RESET, HZ / 50));
 	KUNIT_EXPECT_EQ(test, toy->callbacks, 0);
 	KUNIT_EXPECT_EQ(test, kunit_virtio_dropped(toy->dev, 0), 1);
 }
@@ -789,7 +812,8 @@ static void resets_before_late_callbacks(struct kunit *test)
 	struct toy *toy = toy_plug(test);
 
 	kunit_virtio_late_irqs(toy->dev);
-	KUNIT_EXPECT_FALSE(test, toy_waits_for_callback(toy, KUNIT_VIRTIO_OP_RESET));
+	KUNIT_EXPECT_FALSE(test, toy_waits_for_callback(toy, KUNIT_VIRTIO_OP_RESET,
+							TOY_PATIENCE));
 	toy_wait_callbacks(toy, 1);
 	KUNIT_EXPECT_EQ(test, kunit_virtio_dropped(toy->dev, 0), 0);
 }
@@ -801,7 +825,7 @@ static void drops_interrupts_of_deleted_queues(struct kunit *test)
 	kunit_virtio_late_irqs(toy->dev);
 	device_release_driver(&toy->vdev->dev);
 	kunit_virtio_interrupt(toy->dev, 0);
-	fsleep(1000);
+	toy_wait_interrupts(toy, 1);
 	KUNIT_EXPECT_EQ(test, kunit_virtio_dropped(toy->dev, 0), 1);
 	KUNIT_EXPECT_EQ(test, kunit_virtio_interrupts(toy->dev, 0), 0);
 }
@@ -900,10 +924,11 @@ static void is_pulled(struct kunit *test)
 	struct toy *toy = toy_plug(test);
 	unsigned int len;
 
-	toy->delay_ns = NSEC_PER_MSEC;
+	toy->hold = true;
 	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
 	kunit_virtio_pull(toy->dev);
-	fsleep(3000);
+	toy_release(toy, false);
+	fsleep(1000);
 	KUNIT_EXPECT_NULL(test, virtqueue_get_buf(toy->vqs[0], &len));
 	KUNIT_EXPECT_EQ(test, toy->callbacks, 0);
 	KUNIT_EXPECT_EQ(test, toy_send(toy, 1), -EIO);
@@ -1119,7 +1144,7 @@ static void notices_queue_deleted_under_a_callback(struct kunit *test)
 	kunit_virtio_stop_at(toy->dev, KUNIT_VIRTIO_OP_CALLBACK, 1);
 	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
 	KUNIT_ASSERT_TRUE(test, kunit_virtio_wait_stopped(toy->dev, KUNIT_VIRTIO_OP_CALLBACK,
-							  1000));
+							  10000));
 	kunit_virtio_unregister(toy->dev);
 	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_CALLBACK);
 }
