@@ -367,10 +367,14 @@ static void b6_use_after_surprise_removal(struct kunit *test)
 	struct fixture *f = plug(test);
 	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
 
+	/* A device that is still there works again after a reset. */
+	kunit_virtio_pull(f->g->dev);
 	virtio_break_device(f->vdev);
 	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
 	KUNIT_EXPECT_LT(test, gpiod_direction_output(desc, 1), 0);
-	unplug_device(f);
+	/* The core warns, once, that the status is not zero. */
+	kunit_warning_suppress(test)
+		unplug_device(f);
 	KUNIT_EXPECT_LT(test, gpiod_get_value_cansleep(desc), 0);
 }
 
