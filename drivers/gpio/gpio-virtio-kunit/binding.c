@@ -462,7 +462,7 @@ static void rebind_in_the_middle(struct fixture *f, int (*transport)(struct fixt
 	kunit_virtio_stop_at(dev, KUNIT_VIRTIO_OP_GET_STATUS, 1);
 	jobs[0] = job_start(f, transport_job, &turn);
 	KUNIT_EXPECT_TRUE(f->test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_GET_STATUS,
-							     1000));
+							     10000));
 	jobs[1] = job_start(f, user_job, &turn);
 	job_wait(jobs[1], 100);
 	kunit_virtio_release_all(dev);
@@ -539,7 +539,7 @@ static void s5_config_changes_all_the_time(struct kunit *test)
 		unbind_driver(f);
 	}
 	WRITE_ONCE(job->stop, true);
-	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2 * driver_patience()));
 	expect_works(f);
 }
 
@@ -567,11 +567,11 @@ static void s5_config_changes_after_a_resume(struct kunit *test)
 	/* The core calls the driver, and then reads the status. */
 	kunit_virtio_stop_at(dev, KUNIT_VIRTIO_OP_FIND_VQS, 1);
 	jobs[0] = job_start(f, transport_job, &turn);
-	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_FIND_VQS, 1000));
+	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_FIND_VQS, 10000));
 	kunit_virtio_stop_at(dev, KUNIT_VIRTIO_OP_GET_STATUS, 1);
 	kunit_virtio_release(dev, KUNIT_VIRTIO_OP_FIND_VQS);
 	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_GET_STATUS,
-							  1000));
+							  10000));
 
 	/* The core has disabled reports, or waits for the resume. */
 	kunit_virtio_stop_at(dev, KUNIT_VIRTIO_OP_RESET, 1);
@@ -581,7 +581,7 @@ static void s5_config_changes_after_a_resume(struct kunit *test)
 	while (!job_wait(jobs[0], 1000))
 		;
 
-	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_RESET, 1000));
+	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_RESET, 10000));
 	virtio_config_changed(f->vdev);
 	KUNIT_EXPECT_EQ(test, atomic_read(&strays), 0);
 	kunit_virtio_release_all(dev);
@@ -711,7 +711,7 @@ static void s8_unbinds_while_a_callback_runs(struct kunit *test)
 	kunit_virtio_stop_at(dev, KUNIT_VIRTIO_OP_CALLBACK, 1);
 	/* A driver may poll for answers with callbacks disabled. */
 	kunit_virtio_interrupt(dev, REQUESTQ);
-	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_CALLBACK, 1000));
+	KUNIT_EXPECT_TRUE(test, kunit_virtio_wait_stopped(dev, KUNIT_VIRTIO_OP_CALLBACK, 10000));
 	job = job_start(f, user_job, &turn);
 	/* The queues are not deleted before the callback returns. */
 	KUNIT_EXPECT_FALSE(test, job_wait(job, 100));
@@ -751,7 +751,7 @@ static void s8_interrupts_come_late(struct kunit *test)
 	unbind_driver(f);
 	msleep(20);
 	WRITE_ONCE(job->stop, true);
-	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2 * driver_patience()));
 	KUNIT_EXPECT_GT(test, kunit_virtio_dropped(f->g->dev, REQUESTQ), 0);
 	expect_works(f);
 	/* An interrupt may arrive on another processor after the driver has synchronized. */

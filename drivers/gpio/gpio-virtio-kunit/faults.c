@@ -124,7 +124,7 @@ static void b5_caller_can_be_killed(struct kunit *test)
 	struct fixture *f = plug(test);
 	struct job *job = job_start(f, get_value, line_get(f, 0, GPIOD_IN));
 
-	KUNIT_ASSERT_TRUE(test, job_wait(job, 1000));
+	KUNIT_ASSERT_TRUE(test, job_wait(job, 2 * driver_patience()));
 	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 1, .drop = true);
 	job = job_start(f, get_value, line_get(f, 1, GPIOD_IN));
 	assert_soon(f, 1, "get 1");
@@ -170,7 +170,7 @@ static void b5_unbind_while_a_message_is_unanswered(struct kunit *test)
 	job = job_start(f, get_value, line_get(f, 0, GPIOD_IN));
 	assert_soon(f, 1, "get 0");
 	unbind_driver(f);
-	KUNIT_EXPECT_TRUE(test, job_wait(job, 1000));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2 * driver_patience()));
 	KUNIT_EXPECT_LT(test, job->ret, 0);
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
@@ -357,7 +357,7 @@ static void b6_surprise_removal(struct kunit *test)
 	assert_soon(f, 1, "get 0");
 	virtio_break_device(f->vdev);
 	unplug_device(f);
-	KUNIT_EXPECT_TRUE(test, job_wait(job, 1000));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2 * driver_patience()));
 	KUNIT_EXPECT_LT(test, job->ret, 0);
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
@@ -525,7 +525,7 @@ static void b20_types_change_while_the_driver_is_unbound(struct kunit *test)
 	unbind_driver(f);
 	/* The interrupt is gone with the chip. */
 	user->requested = false;
-	KUNIT_EXPECT_TRUE(test, job_wait(job, 4000));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2 * driver_patience()));
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
@@ -558,7 +558,7 @@ static void b21_device_sees_no_page_of_other_objects(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, in_slab(&buf->out));
 	KUNIT_EXPECT_FALSE(test, in_slab(&buf->in));
 	gpio_model_release(f->g, false);
-	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2 * driver_patience()));
 }
 
 static void b22_notification_fails(struct kunit *test)
@@ -709,7 +709,7 @@ static void c1_full_requestq_is_waited_for(struct kunit *test)
 		jobs[i] = job_start(f, get_value, line_get(f, i, GPIOD_IN));
 	}
 	for (int i = 0; i < 8; i++) {
-		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 4000));
+		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2 * driver_patience()));
 		KUNIT_EXPECT_EQ(test, jobs[i]->ret, i & 1);
 	}
 }

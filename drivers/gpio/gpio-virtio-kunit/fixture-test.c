@@ -148,7 +148,7 @@ static void stop_a_thread(struct fixture *f)
 
 	kunit_virtio_stop_at(f->g->dev, op, 1);
 	job_start(f, wait_to_stop, NULL);
-	KUNIT_EXPECT_TRUE(f->test, kunit_virtio_wait_stopped(f->g->dev, op, 1000));
+	KUNIT_EXPECT_TRUE(f->test, kunit_virtio_wait_stopped(f->g->dev, op, 10000));
 }
 
 static void ends_a_thread_that_is_stopped(struct kunit *test)

@@ -287,7 +287,7 @@ static void a4_old_buffer_returns_before_the_line_is_enabled(struct kunit *test)
 
 	gpio_model_heal(f->g);
 	gpio_model_release(f->g, false);
-	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2 * driver_patience()));
 	gpio_model_level(f->g, 0, true);
 	gpio_model_level(f->g, 0, false);
 	assert_irqs(user, 1);
@@ -558,7 +558,7 @@ static void b7_slow_line_does_not_keep_others(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, job_wait(job, 0));
 	gpio_model_heal(f->g);
 	gpio_model_release(f->g, false);
-	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2 * driver_patience()));
 }
 
 /* C */

@@ -108,7 +108,7 @@ static void unbinds_under_load(struct kunit *test)
 	assert_soon(f, 10, "get 3");
 	unbind_driver(f);
 	for (int i = 0; i < 4; i++) {
-		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2000));
+		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2 * driver_patience()));
 		KUNIT_EXPECT_LT(test, jobs[i]->ret, 0);
 	}
 }
@@ -230,7 +230,7 @@ static void a8_needs_resets_under_load(struct kunit *test)
 		assert_soon(f, 1, "reset");
 		for (int i = 0; i < 4; i++) {
 			WRITE_ONCE(jobs[i]->stop, true);
-			KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2000));
+			KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2 * driver_patience()));
 			KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(descs[i]), 0);
 		}
 		KUNIT_EXPECT_GT(test, kunit_virtio_resets(f->g->dev), resets);
@@ -281,7 +281,7 @@ static void expect_failure_soon(struct fixture *f, struct gpio_desc *desc)
 {
 	struct job *job = job_start(f, get_value, desc);
 
-	KUNIT_EXPECT_TRUE(f->test, job_wait(job, 1000));
+	KUNIT_EXPECT_TRUE(f->test, job_wait(job, 2 * driver_patience()));
 	KUNIT_EXPECT_LT(f->test, job->ret, 0);
 }
 
@@ -552,7 +552,7 @@ static void d2_reset_under_load(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, virtio_device_reset_done(f->vdev), 0);
 	for (int i = 0; i < 4; i++) {
 		WRITE_ONCE(jobs[i]->stop, true);
-		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2000));
+		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2 * driver_patience()));
 		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(descs[i]), 0);
 	}
 }

@@ -110,7 +110,7 @@ static void d2_answers_for_other_lines_may_overtake(struct kunit *test)
 		assert_soon(f, 1, ((const char *[]){ "get 0", "get 1", "get 2", "get 3" })[i]);
 	gpio_model_release(f->g, true);
 	for (int i = 0; i < 4; i++) {
-		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 1000));
+		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], 2 * driver_patience()));
 		KUNIT_EXPECT_EQ(test, jobs[i]->ret, i & 1);
 	}
 }
@@ -211,7 +211,7 @@ static void d7_enabled_before_unmasked(struct kunit *test)
 	expect_count(f, 0, "arm 0");
 	gpio_model_heal(f->g);
 	gpio_model_release(f->g, false);
-	KUNIT_EXPECT_TRUE(test, job_wait(job, 2000));
+	KUNIT_EXPECT_TRUE(test, job_wait(job, 2 * driver_patience()));
 	KUNIT_EXPECT_EQ(test, job->ret, 0);
 	assert_soon(f, 1, "arm 0");
 	EXPECT_LOG(f, "ok type 0 rising", "arm 0");
