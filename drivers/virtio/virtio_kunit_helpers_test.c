@@ -479,11 +479,14 @@ static void answers_later(struct kunit *test)
 {
 	struct toy *toy = toy_plug(test);
 	ktime_t start = ktime_get();
-	unsigned int len;
+	unsigned int len, busy;
 
 	toy->delay_ns = 2 * NSEC_PER_MSEC;
 	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
-	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(toy->dev, 0), 1);
+	busy = kunit_virtio_busy(toy->dev, 0);
+	/* On a busy host it may be answered by now. */
+	if (ktime_us_delta(ktime_get(), start) < 2 * USEC_PER_MSEC)
+		KUNIT_EXPECT_EQ(test, busy, 1);
 	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
 	KUNIT_EXPECT_GE(test, ktime_us_delta(ktime_get(), start), 2 * USEC_PER_MSEC);
 	KUNIT_EXPECT_EQ(test, kunit_virtio_busy(toy->dev, 0), 0);

@@ -391,7 +391,7 @@ void irq_put(struct irq_user *user)
 /* Waits until the handler has run @count times; fails on more. */
 void assert_irqs(struct irq_user *user, int count)
 {
-	unsigned long end = jiffies + 2 * HZ;
+	unsigned long end = jiffies + 10 * HZ;
 
 	while (atomic_read(&user->count) < count && time_before(jiffies, end))
 		fsleep(200);

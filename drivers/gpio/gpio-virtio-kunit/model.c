@@ -602,10 +602,10 @@ unsigned int gpio_model_count(struct gpio_model *g, const char *pattern)
 	return count;
 }
 
-/* Waits until as many lines of the log match. */
+/* Waits until as many lines of the log match, also where processors are busy. */
 bool gpio_model_wait(struct gpio_model *g, const char *pattern, unsigned int count)
 {
-	unsigned long end = jiffies + 2 * HZ;
+	unsigned long end = jiffies + 10 * HZ;
 
 	while (gpio_model_count(g, pattern) < count) {
 		if (time_after(jiffies, end))
