@@ -327,6 +327,7 @@ static irqreturn_t irq_handler(int irq, void *data)
 {
 	struct irq_user *user = data;
 
+	WRITE_ONCE(user->in_task, in_task());
 	atomic_inc(&user->count);
 	if (user->in_handler)
 		user->in_handler(user);

@@ -75,6 +75,7 @@ struct irq_user {
 	atomic_t count;
 	void (*in_handler)(struct irq_user *user);
 	bool requested;
+	bool in_task;
 };
 
 /**
