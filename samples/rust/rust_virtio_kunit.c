@@ -29,7 +29,7 @@
 #define RING		8
 
 /* Time in milliseconds after which a reader that should have returned hangs. */
-#define PATIENCE	2000
+#define PATIENCE	10000
 
 /* Time in milliseconds that a reader gets to block. */
 #define MOMENT		20
@@ -508,12 +508,11 @@ static void rng_device_that_does_not_write(struct kunit *test)
 
 static void rng_slow_device(struct kunit *test)
 {
-	struct sample *s = rng_device(test);
-	struct reader *r;
+	struct sample *s = silent_rng(test);
+	struct reader *r = blocked_reader(s, 0, 4096);
 
-	s->delay_ns = 3 * MOMENT * NSEC_PER_MSEC;
-	plug_bound(s);
-	r = blocked_reader(s, 0, 4096);
+	s->delay_ns = MOMENT * NSEC_PER_MSEC;
+	release(s);
 	KUNIT_ASSERT_TRUE(test, returns(r, PATIENCE));
 	KUNIT_EXPECT_EQ(test, r->ret, RNG_BYTES);
 }
@@ -920,11 +919,11 @@ static void blk_bad_used_lengths(struct kunit *test)
 
 static void blk_slow_device(struct kunit *test)
 {
-	struct sample *s = bound_blk(test);
-	struct reader *r;
+	struct sample *s = silent_blk(test);
+	struct reader *r = blocked_reader(s, 0, 4096);
 
-	s->delay_ns = 3 * MOMENT * NSEC_PER_MSEC;
-	r = blocked_reader(s, 0, 4096);
+	s->delay_ns = MOMENT * NSEC_PER_MSEC;
+	release(s);
 	KUNIT_ASSERT_TRUE(test, returns(r, PATIENCE));
 	expect_disk_bytes(s, r, 0, 4096);
 }
