@@ -28,7 +28,6 @@ use crate::{
     wire::{
         self,
         Direction,
-        IrqType,
         Message, //
     },
     VirtioGpio, //
@@ -293,10 +292,7 @@ impl gpio::IrqChip for GpioChip {
     }
 
     fn irq_shutdown(&self, offset: u32) {
-        self.step(offset, &mut |line| {
-            line.shutdown();
-            Action::None
-        });
+        self.step(offset, &mut irq_line::Line::shutdown);
     }
 
     fn irq_mask(&self, offset: u32) {
@@ -311,16 +307,10 @@ impl gpio::IrqChip for GpioChip {
     }
 
     fn irq_set_type(&self, offset: u32, trigger: TriggerType) -> Result {
-        let kind = match trigger {
-            TriggerType::EdgeRising => IrqType::EdgeRising,
-            TriggerType::EdgeFalling => IrqType::EdgeFalling,
-            TriggerType::EdgeBoth => IrqType::EdgeBoth,
-            TriggerType::LevelHigh => IrqType::LevelHigh,
-            TriggerType::LevelLow => IrqType::LevelLow,
-            TriggerType::None => return Err(EINVAL),
-        };
-
-        self.step(offset, &mut |line| line.set_type(kind));
+        if trigger == TriggerType::None {
+            return Err(EINVAL);
+        }
+        self.step(offset, &mut |line| line.set_type(trigger));
         Ok(())
     }
 

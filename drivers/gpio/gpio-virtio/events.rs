@@ -23,6 +23,7 @@
 //! work item handles events, once per jiffy, until it finds none.
 
 use kernel::{
+    irq::TriggerType,
     prelude::*,
     sync::Arc,
     time::{
@@ -43,8 +44,7 @@ use kernel::{
 use crate::{
     irq_line::{
         self,
-        Action,
-        Outcome, //
+        Action, //
     },
     lines::{
         Deferred,
@@ -381,16 +381,15 @@ impl VirtioGpio {
                 this.lines
                     .with(|lines| lines.get(line).ok()?.irq.next_message())
             });
-            let Some(message) = message else {
+            let Some(kind) = message else {
                 return true;
             };
 
-            let kind = message.irq_type();
             let sent = Message::SetIrqType(kind);
-            let ret = match message {
+            let ret = match kind {
                 // Whatever comes next for this line, the device processes it after this.
-                irq_line::Message::Disable => this.requests.post(scope, sent.request(line)),
-                irq_line::Message::Enable(_) => {
+                TriggerType::None => this.requests.post(scope, sent.request(line)),
+                _ => {
                     let mut ret = Err(ENODEV);
                     // A message of a machine that was reset since, as the device was, is not sent.
                     let request = core::iter::once(sent.request(line))
@@ -403,30 +402,20 @@ impl VirtioGpio {
                         .and(ret)
                 }
             };
-            let outcome = match ret {
-                Ok(()) => Outcome::Accepted,
-                Err(err) if err == EIO => {
-                    // genirq has no way to tell the consumer.
-                    kernel::do_once_lite! {
-                        dev_warn!(
-                            this.vdev.as_ref(),
-                            "line {}: the device refuses interrupts of type {:?}\n",
-                            line,
-                            kind
-                        )
-                    };
-                    Outcome::Refused
-                }
-                Err(_) => Outcome::Unanswered,
-            };
 
-            let mut message = Some(message);
-
-            Self::step(this, line, &mut |irq| match message.take() {
-                Some(message) => irq.answered(message, outcome),
-                None => Action::None,
-            });
-            if outcome == Outcome::Unanswered {
+            if ret == Err(EIO) {
+                // genirq has no way to tell the consumer.
+                kernel::do_once_lite! {
+                    dev_warn!(
+                        this.vdev.as_ref(),
+                        "line {}: the device refuses interrupts of type {:?}\n",
+                        line,
+                        kind
+                    )
+                };
+            }
+            Self::step(this, line, &mut |irq| irq.answered(ret));
+            if ret.is_err() && ret != Err(EIO) {
                 Self::check_queue(this);
                 return false;
             }

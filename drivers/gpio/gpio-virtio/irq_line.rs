@@ -24,11 +24,11 @@
 //!
 //! # Messages
 //!
-//! Messages come from [`Line::next_message`], in a loop that may sleep, until there is none:
+//! The type that the device is to be told comes from [`Line::next_message`], in a loop that may
+//! sleep, until there is none:
 //!
-//! - [`Message::Disable`] need not be waited for: the device processes the messages of one line in
-//!   order.
-//! - [`Message::Enable`] has to be waited for.
+//! - The type NONE need not be waited for: the device processes the messages of one line in order.
+//! - Any other has to be waited for.
 //! - The outcome of each goes to [`Line::answered`], and until then there is no other message. So
 //!   if there are two such loops at the same time, then one of them sends everything, in order,
 //!   and it sees what has changed in the meantime.
@@ -41,12 +41,12 @@
 //! One of them takes the type back and sets it anew, for a device that has forgotten it. An
 //! interrupt ends the row.
 
-use kernel::prelude::*;
-
-use crate::wire::{
-    Event,
-    IrqType, //
+use kernel::{
+    irq::TriggerType,
+    prelude::*, //
 };
+
+use crate::wire::Event;
 
 /// How many spurious returns in a row are answered at once.
 const AT_ONCE: u8 = 4;
@@ -54,24 +54,13 @@ const AT_ONCE: u8 = 4;
 /// The spurious return in a row that takes the type back and sets it anew.
 const RESYNC: u8 = 8;
 
-/// What genirq demands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Demand {
-    /// The interrupt is not in use.
-    Off,
-    /// The interrupt is in use, but must not come just now.
-    Masked,
-    /// The interrupt is to come.
-    On,
-}
-
 /// What the device holds, as far as messages and answers tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Held {
     /// This type.
-    Type(IrqType),
+    Type(TriggerType),
     /// This type, once the device has taken the message that is under way.
-    Sent(IrqType),
+    Sent(TriggerType),
     /// No type: the device has refused the one that is demanded. It is not asked again before
     /// genirq demands something else, or the same anew.
     Refused,
@@ -98,39 +87,6 @@ enum Buffer {
     Stale,
 }
 
-/// A message about the type that the device is to hold.
-///
-/// Goes back to [`Line::answered`], once.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use]
-pub(crate) enum Message {
-    /// Sets the type NONE. Its outcome is known as soon as it is in the queue.
-    Disable,
-    /// Sets this type. Its outcome is the answer of the device.
-    Enable(IrqType),
-}
-
-impl Message {
-    /// Returns the type to be set.
-    pub(crate) fn irq_type(&self) -> IrqType {
-        match self {
-            Self::Disable => IrqType::None,
-            Self::Enable(kind) => *kind,
-        }
-    }
-}
-
-/// What became of a [`Message`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The device has accepted it; if it was [`Message::Disable`], it is in the queue.
-    Accepted,
-    /// The device has refused it, and holds no type.
-    Refused,
-    /// It could not be sent, or there was no answer that makes sense, in time.
-    Unanswered,
-}
-
 /// What there is to do after an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -151,36 +107,36 @@ pub(crate) enum Action {
 /// # Invariants
 ///
 /// - `buffer` is [`Buffer::Armed`] only while `held` is a [`Held::Type`] other than NONE.
-/// - `buffer` is neither [`Buffer::Waiting`] nor [`Buffer::Resting`] while `demand` is
-///   [`Demand::Off`].
+/// - `buffer` is neither [`Buffer::Waiting`] nor [`Buffer::Resting`] unless `started`.
 /// - The buffer of a line that may be armed is not at home. This holds after each input except one
 ///   that returned [`Action::Deliver`], until the flow handler has masked the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    trigger: IrqType,
-    demand: Demand,
+    trigger: TriggerType,
+    /// genirq uses the interrupt, and does not want it just now.
+    started: bool,
+    masked: bool,
     held: Held,
     buffer: Buffer,
     spurious: u8,
 }
 
 // There may be 65535 of them.
-static_assert!(size_of::<Line>() <= 8);
+static_assert!(size_of::<Line>() <= 16);
 
 impl Line {
-    /// Returns the state of a line that was not used since the device was reset.
-    pub(crate) const fn new() -> Self {
-        Self {
-            trigger: IrqType::None,
-            demand: Demand::Off,
-            held: Held::Type(IrqType::None),
-            buffer: Buffer::Home,
-            spurious: 0,
-        }
-    }
+    /// The state of a line that was not used since the device was reset.
+    pub(crate) const NEW: Self = Self {
+        trigger: TriggerType::None,
+        started: false,
+        masked: false,
+        held: Held::Type(TriggerType::None),
+        buffer: Buffer::Home,
+        spurious: 0,
+    };
 
     /// genirq sets the type.
-    pub(crate) fn set_type(&mut self, trigger: IrqType) -> Action {
+    pub(crate) fn set_type(&mut self, trigger: TriggerType) -> Action {
         self.trigger = trigger;
         self.ask_again();
         self.arm()
@@ -188,52 +144,50 @@ impl Line {
 
     /// genirq starts to use the interrupt, unmasked.
     pub(crate) fn startup(&mut self) -> Action {
-        self.demand = Demand::On;
+        self.started = true;
+        self.masked = false;
         self.spurious = 0;
         self.ask_again();
         self.arm()
     }
 
     /// genirq ceases to use the interrupt.
-    pub(crate) fn shutdown(&mut self) {
-        self.demand = Demand::Off;
+    pub(crate) fn shutdown(&mut self) -> Action {
+        self.started = false;
         self.ask_again();
         // Who waited to be armed need not any more.
         if matches!(self.buffer, Buffer::Waiting | Buffer::Resting) {
             self.buffer = Buffer::Home;
         }
+        Action::None
     }
 
     /// genirq masks the interrupt.
     ///
     /// The buffer stays where it is: an interrupt that comes now is one that genirq makes up for.
     pub(crate) fn mask(&mut self) {
-        if self.demand == Demand::On {
-            self.demand = Demand::Masked;
-        }
+        self.masked = true;
     }
 
     /// genirq unmasks the interrupt.
     pub(crate) fn unmask(&mut self) -> Action {
-        if self.demand == Demand::Masked {
-            self.demand = Demand::On;
-        }
+        self.masked = false;
         self.arm()
     }
 
-    /// Returns the message that the device has to be sent next, if there is one.
+    /// Returns the type that the device has to be told next, if there is one.
     ///
-    /// Its outcome has to be told to [`Line::answered`].
-    pub(crate) fn next_message(&mut self) -> Option<Message> {
-        let message = self.due()?;
+    /// The outcome has to be told to [`Line::answered`].
+    pub(crate) fn next_message(&mut self) -> Option<TriggerType> {
+        let kind = self.due()?;
 
         // INVARIANT: While a message is under way no buffer counts as armed.
         if self.buffer == Buffer::Armed {
             self.buffer = Buffer::Stale;
         }
-        self.held = Held::Sent(message.irq_type());
+        self.held = Held::Sent(kind);
 
-        Some(message)
+        Some(kind)
     }
 
     /// Returns whether there is a message for [`Line::next_message`] to return.
@@ -243,24 +197,23 @@ impl Line {
 
     /// Returns whether the message that sets `kind` is under way. If not, then the device was reset
     /// since.
-    pub(crate) fn sends(&self, kind: IrqType) -> bool {
+    pub(crate) fn sends(&self, kind: TriggerType) -> bool {
         self.held == Held::Sent(kind)
     }
 
-    /// The outcome of a message is known.
-    ///
-    /// Takes the message back, so that none has two outcomes.
-    pub(crate) fn answered(&mut self, _: Message, outcome: Outcome) -> Action {
+    /// The outcome of a message is known: the device has accepted it (or will, if it was NONE),
+    /// has refused it by `EIO` and holds no type, or there was no answer that makes sense in time.
+    pub(crate) fn answered(&mut self, outcome: Result) -> Action {
         let Held::Sent(sent) = self.held else {
             return Action::None;
         };
 
         self.held = match outcome {
-            Outcome::Accepted => Held::Type(sent),
+            Ok(()) => Held::Type(sent),
             // If something else is demanded by now, the refusal does not matter.
-            Outcome::Refused if sent == self.wanted() => Held::Refused,
-            Outcome::Refused => Held::Type(IrqType::None),
-            Outcome::Unanswered => Held::Unanswered,
+            Err(EIO) if sent == self.wanted() => Held::Refused,
+            Err(EIO) => Held::Type(TriggerType::None),
+            Err(_) => Held::Unanswered,
         };
 
         match self.held {
@@ -297,10 +250,10 @@ impl Line {
             // too many does less harm than one that is lost.
             Event::Valid => {
                 self.spurious = 0;
-                if self.demand == Demand::Off {
-                    Action::None
-                } else {
+                if self.started {
                     Action::Deliver
+                } else {
+                    Action::None
                 }
             }
             Event::Invalid if stale => self.arm(),
@@ -327,35 +280,36 @@ impl Line {
     pub(crate) fn reset(&mut self) {
         self.held = match self.held {
             // The reset has made the message, whatever its outcome, one that sets NONE.
-            Held::Sent(_) => Held::Sent(IrqType::None),
-            _ => Held::Type(IrqType::None),
+            Held::Sent(_) => Held::Sent(TriggerType::None),
+            _ => Held::Type(TriggerType::None),
         };
         self.buffer = Buffer::Home;
         self.spurious = 0;
     }
 
     /// Returns the type that the device is to hold.
-    fn wanted(&self) -> IrqType {
-        match self.demand {
-            Demand::Off => IrqType::None,
-            Demand::Masked | Demand::On => self.trigger,
+    fn wanted(&self) -> TriggerType {
+        if self.started {
+            self.trigger
+        } else {
+            TriggerType::None
         }
     }
 
     /// Returns the message that takes the device nearer to the type that it is to hold.
-    fn due(&self) -> Option<Message> {
+    fn due(&self) -> Option<TriggerType> {
         match (self.held, self.wanted()) {
             (Held::Sent(_) | Held::Refused | Held::Unanswered, _) => None,
             (Held::Type(held), wanted) if held == wanted => None,
-            (Held::Type(IrqType::None), wanted) => Some(Message::Enable(wanted)),
-            (Held::Type(_) | Held::Unknown, _) => Some(Message::Disable),
+            (Held::Type(TriggerType::None), wanted) => Some(wanted),
+            (Held::Type(_) | Held::Unknown, _) => Some(TriggerType::None),
         }
     }
 
     /// Makes the device be asked again for what it has not accepted so far.
     fn ask_again(&mut self) {
         self.held = match self.held {
-            Held::Refused => Held::Type(IrqType::None),
+            Held::Refused => Held::Type(TriggerType::None),
             Held::Unanswered => Held::Unknown,
             held => held,
         };
@@ -363,9 +317,10 @@ impl Line {
 
     /// Returns whether the buffer is to go to the device.
     fn may_arm(&self) -> bool {
-        self.demand == Demand::On
+        self.started
+            && !self.masked
             && self.buffer == Buffer::Home
-            && self.trigger != IrqType::None
+            && self.trigger != TriggerType::None
             && self.held == Held::Type(self.trigger)
     }
 

@@ -44,7 +44,7 @@ impl Line {
             value: false,
             requested: false,
             irq_requested: false,
-            irq: irq_line::Line::new(),
+            irq: irq_line::Line::NEW,
             bus_locked: false,
             delivered: false,
         }

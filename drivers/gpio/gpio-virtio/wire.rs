@@ -15,6 +15,7 @@
 use core::mem::offset_of;
 
 use kernel::{
+    irq::TriggerType,
     prelude::*,
     uapi,
     virtio, //
@@ -58,24 +59,6 @@ impl TryFrom<u8> for Direction {
     }
 }
 
-/// What makes a line interrupt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum IrqType {
-    /// Nothing: the interrupt is disabled.
-    None = uapi::VIRTIO_GPIO_IRQ_TYPE_NONE as u8,
-    /// A change from low to high.
-    EdgeRising = uapi::VIRTIO_GPIO_IRQ_TYPE_EDGE_RISING as u8,
-    /// A change from high to low.
-    EdgeFalling = uapi::VIRTIO_GPIO_IRQ_TYPE_EDGE_FALLING as u8,
-    /// Any change.
-    EdgeBoth = uapi::VIRTIO_GPIO_IRQ_TYPE_EDGE_BOTH as u8,
-    /// Being high.
-    LevelHigh = uapi::VIRTIO_GPIO_IRQ_TYPE_LEVEL_HIGH as u8,
-    /// Being low.
-    LevelLow = uapi::VIRTIO_GPIO_IRQ_TYPE_LEVEL_LOW as u8,
-}
-
 /// A message about one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
@@ -88,7 +71,7 @@ pub(crate) enum Message {
     /// Sets the value that the line has when it is an output.
     SetValue(bool),
     /// Sets what makes the line interrupt.
-    SetIrqType(IrqType),
+    SetIrqType(TriggerType),
 }
 
 impl Message {
@@ -286,6 +269,14 @@ static_assert!(offset_of!(Response, value) == offset_of!(uapi::virtio_gpio_respo
 static_assert!(size_of::<EventRequest>() == size_of::<uapi::virtio_gpio_irq_request>());
 static_assert!(size_of::<EventResponse>() == size_of::<uapi::virtio_gpio_irq_response>());
 
+// The interrupt types have the values of `IRQ_TYPE_*`.
+static_assert!(TriggerType::None as u32 == uapi::VIRTIO_GPIO_IRQ_TYPE_NONE);
+static_assert!(TriggerType::EdgeRising as u32 == uapi::VIRTIO_GPIO_IRQ_TYPE_EDGE_RISING);
+static_assert!(TriggerType::EdgeFalling as u32 == uapi::VIRTIO_GPIO_IRQ_TYPE_EDGE_FALLING);
+static_assert!(TriggerType::EdgeBoth as u32 == uapi::VIRTIO_GPIO_IRQ_TYPE_EDGE_BOTH);
+static_assert!(TriggerType::LevelHigh as u32 == uapi::VIRTIO_GPIO_IRQ_TYPE_LEVEL_HIGH);
+static_assert!(TriggerType::LevelLow as u32 == uapi::VIRTIO_GPIO_IRQ_TYPE_LEVEL_LOW);
+
 #[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
 #[kunit_tests(gpio_virtio_wire)]
 mod tests {
@@ -346,12 +337,12 @@ mod tests {
     #[test]
     fn request_set_irq_type() {
         for (kind, value) in [
-            (IrqType::None, 0),
-            (IrqType::EdgeRising, 1),
-            (IrqType::EdgeFalling, 2),
-            (IrqType::EdgeBoth, 3),
-            (IrqType::LevelHigh, 4),
-            (IrqType::LevelLow, 8),
+            (TriggerType::None, 0),
+            (TriggerType::EdgeRising, 1),
+            (TriggerType::EdgeFalling, 2),
+            (TriggerType::EdgeBoth, 3),
+            (TriggerType::LevelHigh, 4),
+            (TriggerType::LevelLow, 8),
         ] {
             assert_eq!(
                 Message::SetIrqType(kind).request(1).as_bytes(),
@@ -393,7 +384,7 @@ mod tests {
         for message in [
             Message::SetDirection(Direction::Out),
             Message::SetValue(true),
-            Message::SetIrqType(IrqType::EdgeBoth),
+            Message::SetIrqType(TriggerType::EdgeBoth),
         ] {
             for value in 0..=u8::MAX {
                 assert_eq!(answer(message, OK, value), Ok(0));
@@ -408,7 +399,7 @@ mod tests {
             Message::SetDirection(Direction::In),
             Message::GetValue,
             Message::SetValue(false),
-            Message::SetIrqType(IrqType::LevelLow),
+            Message::SetIrqType(TriggerType::LevelLow),
         ] {
             // The value of a refusal has no meaning.
             for value in 0..=u8::MAX {

@@ -13,27 +13,24 @@ mod cases {
         Odd,
         Valid, //
     };
-    use IrqType::{
+    use TriggerType::{
         EdgeFalling as Falling,
         EdgeRising as Rising, //
     };
-    use Outcome::{
-        Accepted,
-        Refused,
-        Unanswered, //
-    };
+    const ACCEPTED: Result = Ok(());
+    const REFUSED: Result = Err(EIO);
+    const UNANSWERED: Result = Err(ETIMEDOUT);
 
     /// Has the next message have this outcome. Returns what the line says to both.
-    fn exchange(line: &mut Line, outcome: Outcome) -> Option<(IrqType, Action)> {
-        let message = line.next_message()?;
-        let kind = message.irq_type();
+    fn exchange(line: &mut Line, outcome: Result) -> Option<(TriggerType, Action)> {
+        let kind = line.next_message()?;
 
-        Some((kind, line.answered(message, outcome)))
+        Some((kind, line.answered(outcome)))
     }
 
     /// Returns a line that genirq has started with type `kind`.
-    fn started(kind: IrqType) -> Line {
-        let mut line = Line::new();
+    fn started(kind: TriggerType) -> Line {
+        let mut line = Line::NEW;
 
         let _ = line.set_type(kind);
         let _ = line.startup();
@@ -41,31 +38,28 @@ mod cases {
     }
 
     /// Returns a line that is armed for type `kind`.
-    fn armed(kind: IrqType) -> Line {
+    fn armed(kind: TriggerType) -> Line {
         let mut line = started(kind);
 
-        let _ = exchange(&mut line, Accepted);
+        let _ = exchange(&mut line, ACCEPTED);
         line
     }
 
     #[test]
     fn enables_then_arms() {
-        let mut line = Line::new();
+        let mut line = Line::NEW;
 
         assert_eq!(line.set_type(Rising), Action::None);
         assert_eq!(line.startup(), Action::None);
-        assert_eq!(line.next_message(), Some(Message::Enable(Rising)));
-        assert_eq!(
-            line.answered(Message::Enable(Rising), Accepted),
-            Action::Arm
-        );
+        assert_eq!(line.next_message(), Some(Rising));
+        assert_eq!(line.answered(ACCEPTED), Action::Arm);
         assert_eq!(line.buffer, Buffer::Armed);
         assert_eq!(line.next_message(), None);
     }
 
     #[test]
     fn unused_sends_nothing() {
-        let mut line = Line::new();
+        let mut line = Line::NEW;
 
         assert_eq!(line.next_message(), None);
         assert_eq!(line.set_type(Rising), Action::None);
@@ -74,7 +68,7 @@ mod cases {
 
     #[test]
     fn without_type_sends_nothing() {
-        let mut line = Line::new();
+        let mut line = Line::NEW;
 
         assert_eq!(line.startup(), Action::None);
         assert_eq!(line.next_message(), None);
@@ -86,7 +80,7 @@ mod cases {
     fn refused_is_not_armed() {
         let mut line = started(Rising);
 
-        assert_eq!(exchange(&mut line, Refused), Some((Rising, Action::None)));
+        assert_eq!(exchange(&mut line, REFUSED), Some((Rising, Action::None)));
         assert_eq!(line.next_message(), None);
         line.mask();
         assert_eq!(line.unmask(), Action::None);
@@ -98,14 +92,14 @@ mod cases {
     fn refused_is_asked_again_on_demand() {
         let mut line = started(Rising);
 
-        let _ = exchange(&mut line, Refused);
+        let _ = exchange(&mut line, REFUSED);
         assert_eq!(line.set_type(Falling), Action::None);
-        assert_eq!(exchange(&mut line, Refused), Some((Falling, Action::None)));
+        assert_eq!(exchange(&mut line, REFUSED), Some((Falling, Action::None)));
 
-        line.shutdown();
+        let _ = line.shutdown();
         assert_eq!(line.next_message(), None);
         assert_eq!(line.startup(), Action::None);
-        assert_eq!(exchange(&mut line, Accepted), Some((Falling, Action::Arm)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Falling, Action::Arm)));
     }
 
     #[test]
@@ -114,11 +108,11 @@ mod cases {
 
         assert_eq!(line.set_type(Falling), Action::None);
         assert_eq!(
-            exchange(&mut line, Accepted),
-            Some((IrqType::None, Action::None))
+            exchange(&mut line, ACCEPTED),
+            Some((TriggerType::None, Action::None))
         );
         assert_eq!(line.returned(Invalid), Action::None);
-        assert_eq!(exchange(&mut line, Accepted), Some((Falling, Action::Arm)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Falling, Action::Arm)));
         assert_eq!(line.next_message(), None);
     }
 
@@ -136,9 +130,9 @@ mod cases {
         let mut line = armed(Rising);
 
         let _ = line.set_type(Falling);
-        let _ = exchange(&mut line, Accepted);
+        let _ = exchange(&mut line, ACCEPTED);
         // There is no second buffer while the first is out.
-        assert_eq!(exchange(&mut line, Accepted), Some((Falling, Action::None)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Falling, Action::None)));
         assert_eq!(line.returned(Invalid), Action::Arm);
         assert_eq!(line.spurious, 0);
     }
@@ -148,14 +142,11 @@ mod cases {
         let mut line = armed(Rising);
 
         let _ = line.set_type(Falling);
-        let _ = exchange(&mut line, Accepted);
-        assert_eq!(line.next_message(), Some(Message::Enable(Falling)));
+        let _ = exchange(&mut line, ACCEPTED);
+        assert_eq!(line.next_message(), Some(Falling));
         // The type is not accepted yet.
         assert_eq!(line.returned(Invalid), Action::None);
-        assert_eq!(
-            line.answered(Message::Enable(Falling), Accepted),
-            Action::Arm
-        );
+        assert_eq!(line.answered(ACCEPTED), Action::Arm);
         assert_eq!(line.spurious, 0);
     }
 
@@ -163,10 +154,10 @@ mod cases {
     fn old_buffer_serves_the_new_type() {
         let mut line = armed(Rising);
 
-        line.shutdown();
-        let _ = exchange(&mut line, Accepted);
+        let _ = line.shutdown();
+        let _ = exchange(&mut line, ACCEPTED);
         let _ = line.startup();
-        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::None)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::None)));
         assert_eq!(line.returned(Valid), Action::Deliver);
         line.mask();
         assert_eq!(line.unmask(), Action::Arm);
@@ -207,7 +198,7 @@ mod cases {
         let mut line = started(Rising);
 
         line.mask();
-        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::None)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::None)));
         assert_eq!(line.unmask(), Action::Arm);
     }
 
@@ -215,10 +206,10 @@ mod cases {
     fn shutdown_disables() {
         let mut line = armed(Rising);
 
-        line.shutdown();
+        let _ = line.shutdown();
         assert_eq!(
-            exchange(&mut line, Accepted),
-            Some((IrqType::None, Action::None))
+            exchange(&mut line, ACCEPTED),
+            Some((TriggerType::None, Action::None))
         );
         assert_eq!(line.next_message(), None);
         assert_eq!(line.returned(Invalid), Action::None);
@@ -229,19 +220,19 @@ mod cases {
     fn drops_event_of_unused_interrupt() {
         let mut line = armed(Rising);
 
-        line.shutdown();
+        let _ = line.shutdown();
         assert_eq!(line.returned(Valid), Action::None);
         // Masking and unmasking have no effect on an interrupt that is not in use.
         line.mask();
         assert_eq!(line.unmask(), Action::None);
-        assert_eq!(line.demand, Demand::Off);
+        assert!(!line.started);
     }
 
     #[test]
     fn shutdown_and_startup_without_messages() {
         let mut line = armed(Rising);
 
-        line.shutdown();
+        let _ = line.shutdown();
         assert_eq!(line.returned(Valid), Action::None);
         // The device still holds the type, so nothing else would arm the line.
         assert_eq!(line.startup(), Action::Arm);
@@ -264,15 +255,12 @@ mod cases {
     fn shutdown_while_enabling() {
         let mut line = started(Rising);
 
-        assert_eq!(line.next_message(), Some(Message::Enable(Rising)));
-        line.shutdown();
+        assert_eq!(line.next_message(), Some(Rising));
+        let _ = line.shutdown();
+        assert_eq!(line.answered(ACCEPTED), Action::None);
         assert_eq!(
-            line.answered(Message::Enable(Rising), Accepted),
-            Action::None
-        );
-        assert_eq!(
-            exchange(&mut line, Accepted),
-            Some((IrqType::None, Action::None))
+            exchange(&mut line, ACCEPTED),
+            Some((TriggerType::None, Action::None))
         );
         assert_eq!(line.next_message(), None);
     }
@@ -281,31 +269,25 @@ mod cases {
     fn type_change_while_enabling() {
         let mut line = started(Rising);
 
-        assert_eq!(line.next_message(), Some(Message::Enable(Rising)));
+        assert_eq!(line.next_message(), Some(Rising));
         let _ = line.set_type(Falling);
+        assert_eq!(line.answered(ACCEPTED), Action::None);
         assert_eq!(
-            line.answered(Message::Enable(Rising), Accepted),
-            Action::None
+            exchange(&mut line, ACCEPTED),
+            Some((TriggerType::None, Action::None))
         );
-        assert_eq!(
-            exchange(&mut line, Accepted),
-            Some((IrqType::None, Action::None))
-        );
-        assert_eq!(exchange(&mut line, Accepted), Some((Falling, Action::Arm)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Falling, Action::Arm)));
     }
 
     #[test]
     fn refusal_of_what_is_not_demanded_any_more() {
         let mut line = started(Rising);
 
-        assert_eq!(line.next_message(), Some(Message::Enable(Rising)));
+        assert_eq!(line.next_message(), Some(Rising));
         let _ = line.set_type(Falling);
-        assert_eq!(
-            line.answered(Message::Enable(Rising), Refused),
-            Action::None
-        );
+        assert_eq!(line.answered(REFUSED), Action::None);
         // The device holds no type, so that NONE is not sent.
-        assert_eq!(exchange(&mut line, Accepted), Some((Falling, Action::Arm)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Falling, Action::Arm)));
     }
 
     #[test]
@@ -313,10 +295,10 @@ mod cases {
         let mut line = armed(Rising);
 
         let _ = line.set_type(Falling);
-        assert_eq!(line.next_message(), Some(Message::Disable));
+        assert_eq!(line.next_message(), Some(TriggerType::None));
         assert_eq!(line.next_message(), None);
-        assert_eq!(line.answered(Message::Disable, Accepted), Action::None);
-        assert_eq!(line.next_message(), Some(Message::Enable(Falling)));
+        assert_eq!(line.answered(ACCEPTED), Action::None);
+        assert_eq!(line.next_message(), Some(Falling));
         assert_eq!(line.next_message(), None);
         assert!(!line.needs_sync());
     }
@@ -326,7 +308,7 @@ mod cases {
         let mut line = started(Rising);
 
         assert_eq!(
-            exchange(&mut line, Unanswered),
+            exchange(&mut line, UNANSWERED),
             Some((Rising, Action::Retry))
         );
         // The loop of messages ends: it must not block a task while the device is silent.
@@ -334,10 +316,10 @@ mod cases {
         assert_eq!(line.retry(), Action::None);
         assert!(line.needs_sync());
         assert_eq!(
-            exchange(&mut line, Accepted),
-            Some((IrqType::None, Action::None))
+            exchange(&mut line, ACCEPTED),
+            Some((TriggerType::None, Action::None))
         );
-        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::Arm)));
         // A surplus retry does nothing.
         assert_eq!(line.retry(), Action::None);
     }
@@ -346,11 +328,11 @@ mod cases {
     fn unanswered_then_shutdown() {
         let mut line = started(Rising);
 
-        let _ = exchange(&mut line, Unanswered);
-        line.shutdown();
+        let _ = exchange(&mut line, UNANSWERED);
+        let _ = line.shutdown();
         assert_eq!(
-            exchange(&mut line, Accepted),
-            Some((IrqType::None, Action::None))
+            exchange(&mut line, ACCEPTED),
+            Some((TriggerType::None, Action::None))
         );
         assert_eq!(line.next_message(), None);
     }
@@ -359,10 +341,10 @@ mod cases {
     fn none_that_cannot_be_sent() {
         let mut line = armed(Rising);
 
-        line.shutdown();
+        let _ = line.shutdown();
         assert_eq!(
-            exchange(&mut line, Unanswered),
-            Some((IrqType::None, Action::Retry))
+            exchange(&mut line, UNANSWERED),
+            Some((TriggerType::None, Action::Retry))
         );
         assert_eq!(line.next_message(), None);
         // The line is still armed as far as the device knows.
@@ -371,10 +353,10 @@ mod cases {
         line.mask();
         assert_eq!(line.unmask(), Action::None);
         assert_eq!(
-            exchange(&mut line, Accepted),
-            Some((IrqType::None, Action::None))
+            exchange(&mut line, ACCEPTED),
+            Some((TriggerType::None, Action::None))
         );
-        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::Arm)));
     }
 
     #[test]
@@ -396,10 +378,10 @@ mod cases {
             assert_eq!(line.retry(), Action::None);
             assert!(line.needs_sync());
             assert_eq!(
-                exchange(&mut line, Accepted),
-                Some((IrqType::None, Action::None))
+                exchange(&mut line, ACCEPTED),
+                Some((TriggerType::None, Action::None))
             );
-            assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+            assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::Arm)));
 
             for _ in 0..300 {
                 assert_eq!(line.returned(event), Action::Retry);
@@ -434,7 +416,7 @@ mod cases {
             let _ = line.returned(Invalid);
         }
         assert_eq!(line.buffer, Buffer::Resting);
-        line.shutdown();
+        let _ = line.shutdown();
         assert_eq!(line.startup(), Action::Arm);
         assert_eq!(line.returned(Invalid), Action::Arm);
     }
@@ -463,10 +445,10 @@ mod cases {
         }
         assert_eq!(line.returned(Invalid), Action::Retry);
         assert_eq!(
-            exchange(&mut line, Accepted),
-            Some((IrqType::None, Action::None))
+            exchange(&mut line, ACCEPTED),
+            Some((TriggerType::None, Action::None))
         );
-        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::None)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::None)));
         assert_eq!(line.retry(), Action::Arm);
     }
 
@@ -475,8 +457,8 @@ mod cases {
         let mut line = armed(Rising);
 
         let _ = line.set_type(Falling);
-        let _ = exchange(&mut line, Accepted);
-        let _ = exchange(&mut line, Accepted);
+        let _ = exchange(&mut line, ACCEPTED);
+        let _ = exchange(&mut line, ACCEPTED);
         assert_eq!(line.returned(Odd), Action::Arm);
         assert_eq!(line.spurious, 1);
     }
@@ -521,11 +503,11 @@ mod cases {
         let mut line = armed(Rising);
 
         line.wait_for_room();
-        line.shutdown();
+        let _ = line.shutdown();
         assert_eq!(line.arm_waiting(), Action::None);
-        let _ = exchange(&mut line, Accepted);
+        let _ = exchange(&mut line, ACCEPTED);
         let _ = line.startup();
-        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::Arm)));
     }
 
     #[test]
@@ -533,26 +515,26 @@ mod cases {
         let mut line = armed(Rising);
 
         line.reset();
-        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::Arm)));
 
         line.mask();
         line.reset();
-        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::None)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::None)));
         assert_eq!(line.unmask(), Action::Arm);
 
-        line.shutdown();
+        let _ = line.shutdown();
         line.reset();
         assert_eq!(line.next_message(), None);
     }
 
     #[test]
     fn reset_forgets_refusal_and_silence() {
-        for outcome in [Refused, Unanswered] {
+        for outcome in [REFUSED, UNANSWERED] {
             let mut line = started(Rising);
 
             let _ = exchange(&mut line, outcome);
             line.reset();
-            assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+            assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::Arm)));
         }
     }
 
@@ -564,24 +546,21 @@ mod cases {
             let _ = line.returned(Odd);
         }
         line.reset();
-        assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::Arm)));
         assert_eq!(line.returned(Odd), Action::Arm);
     }
 
     #[test]
     fn reset_while_enabling() {
-        for outcome in [Accepted, Refused] {
+        for outcome in [ACCEPTED, REFUSED] {
             let mut line = started(Rising);
 
-            assert_eq!(line.next_message(), Some(Message::Enable(Rising)));
+            assert_eq!(line.next_message(), Some(Rising));
             line.reset();
             assert_eq!(line.next_message(), None);
             // The answer is from before the reset.
-            assert_eq!(
-                line.answered(Message::Enable(Rising), outcome),
-                Action::None
-            );
-            assert_eq!(exchange(&mut line, Accepted), Some((Rising, Action::Arm)));
+            assert_eq!(line.answered(outcome), Action::None);
+            assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::Arm)));
         }
     }
 }

@@ -13,42 +13,39 @@ mod cases {
         Odd,
         Valid, //
     };
-    use IrqType::EdgeRising as Rising;
-    use Outcome::{
-        Accepted,
-        Refused,
-        Unanswered, //
-    };
+    use TriggerType::EdgeRising as Rising;
+    const ACCEPTED: Result = Ok(());
+    const REFUSED: Result = Err(EIO);
+    const UNANSWERED: Result = Err(ETIMEDOUT);
 
     /// Has the next message have this outcome. Returns what the line says to both.
-    fn exchange(line: &mut Line, outcome: Outcome) -> Option<(IrqType, Action)> {
-        let message = line.next_message()?;
-        let kind = message.irq_type();
+    fn exchange(line: &mut Line, outcome: Result) -> Option<(TriggerType, Action)> {
+        let kind = line.next_message()?;
 
-        Some((kind, line.answered(message, outcome)))
+        Some((kind, line.answered(outcome)))
     }
 
     const EVENTS: [Event; 3] = [Valid, Invalid, Odd];
-    const OUTCOMES: [Outcome; 3] = [Accepted, Refused, Unanswered];
-    const TYPES: [IrqType; 6] = [
-        IrqType::None,
-        IrqType::EdgeRising,
-        IrqType::EdgeFalling,
-        IrqType::EdgeBoth,
-        IrqType::LevelHigh,
-        IrqType::LevelLow,
+    const OUTCOMES: [Result; 3] = [ACCEPTED, REFUSED, UNANSWERED];
+    const TYPES: [TriggerType; 6] = [
+        TriggerType::None,
+        TriggerType::EdgeRising,
+        TriggerType::EdgeFalling,
+        TriggerType::EdgeBoth,
+        TriggerType::LevelHigh,
+        TriggerType::LevelLow,
     ];
 
     /// All inputs of a line.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Input {
-        SetType(IrqType),
+        SetType(TriggerType),
         Startup,
         Shutdown,
         Mask,
         Unmask,
         NextMessage,
-        Answered(Outcome),
+        Answered(Result),
         NoRoom,
         Room,
         Returned(Event),
@@ -83,27 +80,23 @@ mod cases {
             match self {
                 Self::Answered(_) => matches!(line.held, Held::Sent(_)),
                 // Right after the action that it is about.
-                Self::NoRoom => line.buffer == Buffer::Armed && line.demand == Demand::On,
+                Self::NoRoom => line.buffer == Buffer::Armed && line.started && !line.masked,
                 Self::Returned(_) => is_out(line),
                 _ => true,
             }
         }
 
-        fn apply(self, line: &mut Line) -> (Action, Option<Message>) {
+        fn apply(self, line: &mut Line) -> (Action, Option<TriggerType>) {
             let action = match self {
                 Self::SetType(kind) => line.set_type(kind),
                 Self::Startup => line.startup(),
+                Self::Shutdown => line.shutdown(),
                 Self::Unmask => line.unmask(),
                 Self::Room => line.arm_waiting(),
                 Self::Retry => line.retry(),
                 Self::Returned(event) => line.returned(event),
-                // Of the message the line looks at nothing.
-                Self::Answered(outcome) => line.answered(Message::Disable, outcome),
+                Self::Answered(outcome) => line.answered(outcome),
                 Self::NextMessage => return (Action::None, line.next_message()),
-                Self::Shutdown => {
-                    line.shutdown();
-                    Action::None
-                }
                 Self::Mask => {
                     line.mask();
                     Action::None
@@ -135,10 +128,10 @@ mod cases {
     /// Returns whether the first two of the invariants of [`Line`] hold. The third one depends on
     /// what happened before.
     fn is_consistent(line: &Line) -> bool {
-        let holds = matches!(line.held, Held::Type(kind) if kind != IrqType::None);
+        let holds = matches!(line.held, Held::Type(kind) if kind != TriggerType::None);
         let waits = matches!(line.buffer, Buffer::Waiting | Buffer::Resting);
 
-        (line.buffer != Buffer::Armed || holds) && !(waits && line.demand == Demand::Off)
+        (line.started || !waits) && (holds || line.buffer != Buffer::Armed)
     }
 
     /// Returns all states of a line that satisfy the first two invariants of [`Line`], reachable or
@@ -158,7 +151,7 @@ mod cases {
             Buffer::Stale,
         ];
         let spurious = [0, 1, AT_ONCE - 1, AT_ONCE, RESYNC - 1, RESYNC, u8::MAX];
-        let demands = [Demand::Off, Demand::Masked, Demand::On];
+        let demands = [(false, false), (false, true), (true, false), (true, true)];
 
         TYPES
             .into_iter()
@@ -166,13 +159,16 @@ mod cases {
             .flat_map(move |start| held().map(move |held| (start, held)))
             .flat_map(move |start| buffers.into_iter().map(move |buffer| (start, buffer)))
             .flat_map(move |start| spurious.into_iter().map(move |spurious| (start, spurious)))
-            .map(|((((trigger, demand), held), buffer), spurious)| Line {
-                trigger,
-                demand,
-                held,
-                buffer,
-                spurious,
-            })
+            .map(
+                |((((trigger, (started, masked)), held), buffer), spurious)| Line {
+                    trigger,
+                    started,
+                    masked,
+                    held,
+                    buffer,
+                    spurious,
+                },
+            )
             .filter(is_consistent)
     }
 
@@ -180,7 +176,7 @@ mod cases {
     ///
     /// Returns the first state and input for which it returns false.
     fn violation(
-        check: impl Fn(&Line, Input, &Line, Action, Option<Message>) -> bool,
+        check: impl Fn(&Line, Input, &Line, Action, Option<TriggerType>) -> bool,
     ) -> Option<(Line, Input)> {
         states().find_map(|before| {
             Input::all()
@@ -197,10 +193,11 @@ mod cases {
 
     #[test]
     fn each_step_visits_all_states() {
-        // 6 types, 3 demands, 15 things that the device may hold, 5 places of the buffer, 7 numbers
-        // of spurious returns; less those that the invariants rule out: 10 things held with the
-        // buffer armed, and 15 with each of two places while the interrupt is not in use.
-        assert_eq!(states().count(), 6 * 7 * (3 * 15 * 5 - 3 * 10 - 2 * 15));
+        // 6 types, in use or not, masked or not, 15 things that the device may hold, 5 places of the
+        // buffer, 7 numbers of spurious returns; less those that the invariants rule out: 10 things
+        // held with the buffer armed, and 15 with each of two places while the interrupt is not in
+        // use.
+        assert_eq!(states().count(), 6 * 7 * 2 * (2 * 15 * 5 - 2 * 10 - 2 * 15));
         assert_eq!(Input::all().count(), 9 + 6 + 3 + 3);
     }
 
@@ -213,8 +210,9 @@ mod cases {
     fn each_step_arms_only_what_may_be_armed() {
         assert_eq!(
             violation(|before, input, after, action, _| action != Action::Arm
-                || after.demand == Demand::On
-                    && after.trigger != IrqType::None
+                || after.started
+                    && !after.masked
+                    && after.trigger != TriggerType::None
                     && after.held == Held::Type(after.trigger)
                     && after.buffer == Buffer::Armed
                     && (!is_out(before) || matches!(input, Input::Returned(_)))),
@@ -271,7 +269,7 @@ mod cases {
     fn each_step_delivers_what_came() {
         assert_eq!(
             violation(|before, input, _, action, _| {
-                let came = input == Input::Returned(Valid) && before.demand != Demand::Off;
+                let came = input == Input::Returned(Valid) && before.started;
 
                 came == (action == Action::Deliver)
             }),
@@ -283,21 +281,18 @@ mod cases {
     fn each_step_sends_in_order() {
         assert_eq!(
             violation(|before, input, after, _, message| {
-                let sent = message
-                    .as_ref()
-                    .map(|message| Held::Sent(message.irq_type()));
+                let sent = message.map(Held::Sent);
 
                 match message {
-                    Some(Message::Enable(kind)) => {
-                        before.held == Held::Type(IrqType::None)
-                            && kind == before.trigger
-                            && kind != IrqType::None
-                            && before.demand != Demand::Off
+                    Some(TriggerType::None) => {
+                        before.held != Held::Type(TriggerType::None)
+                            && matches!(before.held, Held::Type(_) | Held::Unknown)
                             && sent == Some(after.held)
                     }
-                    Some(Message::Disable) => {
-                        before.held != Held::Type(IrqType::None)
-                            && matches!(before.held, Held::Type(_) | Held::Unknown)
+                    Some(kind) => {
+                        before.held == Held::Type(TriggerType::None)
+                            && kind == before.trigger
+                            && before.started
                             && sent == Some(after.held)
                     }
                     None => input != Input::NextMessage || before == after,
@@ -311,19 +306,22 @@ mod cases {
     fn each_step_demands_what_genirq_demands() {
         assert_eq!(
             violation(|before, input, after, _, _| {
-                let demand = match (input, before.demand) {
-                    (Input::Startup, _) => Demand::On,
-                    (Input::Shutdown, _) => Demand::Off,
-                    (Input::Mask, Demand::On) => Demand::Masked,
-                    (Input::Unmask, Demand::Masked) => Demand::On,
-                    (_, demand) => demand,
+                let started = match input {
+                    Input::Startup => true,
+                    Input::Shutdown => false,
+                    _ => before.started,
+                };
+                let masked = match input {
+                    Input::Mask => true,
+                    Input::Startup | Input::Unmask => false,
+                    _ => before.masked,
                 };
                 let trigger = match input {
                     Input::SetType(kind) => kind,
                     _ => before.trigger,
                 };
 
-                (after.demand, after.trigger) == (demand, trigger)
+                (after.started, after.masked, after.trigger) == (started, masked, trigger)
             }),
             None
         );
@@ -336,12 +334,12 @@ mod cases {
             let mut line = state.clone();
 
             if let Held::Sent(_) = line.held {
-                let _ = line.answered(Message::Disable, Accepted);
+                let _ = line.answered(ACCEPTED);
             }
             let _ = line.set_type(Rising);
             let _ = line.startup();
             for _ in 0..2 {
-                let _ = exchange(&mut line, Accepted);
+                let _ = exchange(&mut line, ACCEPTED);
                 if line.buffer == Buffer::Stale {
                     let _ = line.returned(Invalid);
                 }

@@ -13,11 +13,9 @@ mod cases {
         Odd,
         Valid, //
     };
-    use Outcome::{
-        Accepted,
-        Refused,
-        Unanswered, //
-    };
+    const ACCEPTED: Result = Ok(());
+    const REFUSED: Result = Err(EIO);
+    const UNANSWERED: Result = Err(ETIMEDOUT);
 
     /// Pseudo-random numbers, the same in each run (xorshift64).
     struct Random(u64);
@@ -42,23 +40,23 @@ mod cases {
     }
 
     const EVENTS: [Event; 3] = [Valid, Invalid, Odd];
-    const OUTCOMES: [Outcome; 3] = [Accepted, Refused, Unanswered];
-    const TYPES: [IrqType; 6] = [
-        IrqType::None,
-        IrqType::EdgeRising,
-        IrqType::EdgeFalling,
-        IrqType::EdgeBoth,
-        IrqType::LevelHigh,
-        IrqType::LevelLow,
+    const OUTCOMES: [Result; 3] = [ACCEPTED, REFUSED, UNANSWERED];
+    const TYPES: [TriggerType; 6] = [
+        TriggerType::None,
+        TriggerType::EdgeRising,
+        TriggerType::EdgeFalling,
+        TriggerType::EdgeBoth,
+        TriggerType::LevelHigh,
+        TriggerType::LevelLow,
     ];
 
     /// The queues between a driver and a device, for one line.
     #[derive(Default)]
     struct Queues {
         /// Requests: the type, and whether an answer is waited for.
-        requests: KVec<(IrqType, bool)>,
+        requests: KVec<(TriggerType, bool)>,
         /// The answer to the request that is waited for.
-        answer: Option<Outcome>,
+        answer: Option<Result>,
         /// A buffer that the device has not seen yet.
         buffer: bool,
         /// A returned buffer that the driver has not seen yet.
@@ -67,14 +65,14 @@ mod cases {
 
     /// A device with one line that follows the protocol strictly.
     struct Device {
-        kind: IrqType,
+        kind: TriggerType,
         latched: bool,
         buffer: bool,
     }
 
     impl Device {
         const RESET: Self = Self {
-            kind: IrqType::None,
+            kind: TriggerType::None,
             latched: false,
             buffer: false,
         };
@@ -84,9 +82,9 @@ mod cases {
             let Ok((kind, waited)) = queues.requests.remove(0) else {
                 return Ok(false);
             };
-            let forgets = kind == IrqType::None;
+            let forgets = kind == TriggerType::None;
 
-            if !forgets && self.kind != IrqType::None {
+            if !forgets && self.kind != TriggerType::None {
                 return Err("a type replaces another");
             }
             self.kind = kind;
@@ -97,7 +95,7 @@ mod cases {
                 }
             }
             if waited {
-                queues.answer = Some(Accepted);
+                queues.answer = Some(ACCEPTED);
             }
             Ok(forgets)
         }
@@ -116,7 +114,7 @@ mod cases {
 
         /// The line does what the type is about.
         fn edge(&mut self, queues: &mut Queues) {
-            if self.kind != IrqType::None {
+            if self.kind != TriggerType::None {
                 self.latched = true;
                 self.notify(queues);
             }
@@ -124,7 +122,7 @@ mod cases {
 
         /// Returns the buffer, if there is one and a reason to do so.
         fn notify(&mut self, queues: &mut Queues) {
-            if self.buffer && (self.latched || self.kind == IrqType::None) {
+            if self.buffer && (self.latched || self.kind == TriggerType::None) {
                 self.buffer = false;
                 queues.event = Some(if self.latched { Valid } else { Invalid });
                 self.latched = false;
@@ -141,11 +139,11 @@ mod cases {
         queues: Queues,
         random: Random,
         /// The message that the loop of messages waits for, and whether the device was reset since.
-        message: Option<(Message, bool)>,
+        message: Option<(TriggerType, bool)>,
         /// The type that the device has accepted by an answer, and that was not taken back since.
-        granted: IrqType,
+        granted: TriggerType,
         /// What genirq demands.
-        trigger: IrqType,
+        trigger: TriggerType,
         active: bool,
         masked: bool,
         /// The device has the buffer.
@@ -162,13 +160,13 @@ mod cases {
     impl World {
         fn new(seed: u64) -> Self {
             Self {
-                line: Line::new(),
+                line: Line::NEW,
                 device: Device::RESET,
                 queues: Queues::default(),
                 random: Random(seed),
                 message: None,
-                granted: IrqType::None,
-                trigger: IrqType::None,
+                granted: TriggerType::None,
+                trigger: TriggerType::None,
                 active: false,
                 masked: false,
                 out: false,
@@ -188,7 +186,7 @@ mod cases {
                     if !self.active || self.masked {
                         return Err("armed what is not to interrupt");
                     }
-                    if self.trigger == IrqType::None || self.granted != self.trigger {
+                    if self.trigger == TriggerType::None || self.granted != self.trigger {
                         return Err("armed what was not enabled");
                     }
                     if self.out {
@@ -232,11 +230,10 @@ mod cases {
 
         /// Sends the next message, if there is one.
         fn send(&mut self) -> Result<(), &'static str> {
-            let Some(message) = self.line.next_message() else {
+            let Some(kind) = self.line.next_message() else {
                 return Ok(());
             };
-            let kind = message.irq_type();
-            let waited = kind != IrqType::None;
+            let waited = kind != TriggerType::None;
 
             if self.message.is_some() {
                 return Err("two messages at a time");
@@ -244,30 +241,30 @@ mod cases {
             if waited && (!self.active || kind != self.trigger) {
                 return Err("enabled what is not demanded");
             }
-            self.granted = IrqType::None;
+            self.granted = TriggerType::None;
             self.queues
                 .requests
                 .push((kind, waited), GFP_KERNEL)
                 .map_err(|_| "no memory")?;
 
             if waited {
-                self.message = Some((message, false));
+                self.message = Some((kind, false));
                 return Ok(());
             }
-            let action = self.line.answered(message, Accepted);
+            let action = self.line.answered(ACCEPTED);
             self.perform(action)
         }
 
         /// The outcome of the message that is waited for is known.
-        fn answer(&mut self, outcome: Outcome) -> Result<(), &'static str> {
-            let Some((message, was_reset)) = self.message.take() else {
+        fn answer(&mut self, outcome: Result) -> Result<(), &'static str> {
+            let Some((kind, was_reset)) = self.message.take() else {
                 return Ok(());
             };
 
-            if outcome == Accepted && !was_reset {
-                self.granted = message.irq_type();
+            if outcome == ACCEPTED && !was_reset {
+                self.granted = kind;
             }
-            if outcome == Unanswered {
+            if outcome == UNANSWERED {
                 // A later answer is dropped.
                 for (_, waited) in self.queues.requests.iter_mut() {
                     *waited = false;
@@ -276,7 +273,7 @@ mod cases {
             self.queues.answer = None;
             self.arms = 0;
 
-            let action = self.line.answered(message, outcome);
+            let action = self.line.answered(outcome);
             self.perform(action)
         }
 
@@ -299,14 +296,14 @@ mod cases {
                 *was_reset = true;
                 // The answer may have come just before.
                 if self.queues.answer.is_none() {
-                    self.queues.answer = Some(Unanswered);
+                    self.queues.answer = Some(UNANSWERED);
                 }
             }
             self.queues.requests.clear();
             self.queues.buffer = false;
             self.queues.event = None;
             self.device = Device::RESET;
-            self.granted = IrqType::None;
+            self.granted = TriggerType::None;
             self.out = false;
             self.owed = false;
             self.line.reset();
@@ -335,7 +332,7 @@ mod cases {
                 2 if self.random.once_in(2) => {
                     self.active = false;
                     self.owed = false;
-                    self.line.shutdown();
+                    let _ = self.line.shutdown();
                 }
                 3 if self.active => {
                     self.masked = true;
@@ -346,7 +343,7 @@ mod cases {
                 11..=12 => self.retry()?,
                 13 => self.arm_waiting()?,
                 14 if self.message.is_some() && self.random.once_in(4) => {
-                    self.answer(Unanswered)?
+                    self.answer(UNANSWERED)?
                 }
                 15 if self.random.once_in(16) => self.reset(),
                 _ => (),
@@ -385,7 +382,7 @@ mod cases {
                 2..=3 => self.device.take(&mut self.queues)?,
                 4 => {
                     self.device.edge(&mut self.queues);
-                    self.owed |= self.active && self.device.kind != IrqType::None;
+                    self.owed |= self.active && self.device.kind != TriggerType::None;
                 }
                 5..=6 => {
                     if let Some(outcome) = self.queues.answer {
@@ -444,15 +441,15 @@ mod cases {
             let kind = if self.active {
                 self.trigger
             } else {
-                IrqType::None
+                TriggerType::None
             };
-            let armed = kind != IrqType::None && self.line.held != Held::Refused;
+            let armed = kind != TriggerType::None && self.line.held != Held::Refused;
 
             if self.message.is_some() || self.line.needs_sync() {
                 Err("messages do not come to an end")
             } else if armed && !(self.out && self.device.buffer && self.device.kind == kind) {
                 Err("a dead line")
-            } else if !armed && (self.out || self.device.kind != IrqType::None) {
+            } else if !armed && (self.out || self.device.kind != TriggerType::None) {
                 Err("a line that is not in use, but enabled")
             } else if self.owed {
                 Err("a lost edge")
@@ -503,7 +500,7 @@ mod cases {
                 }
 
                 // The device follows the protocol again, after a loss of its state.
-                world.answer(Unanswered)?;
+                world.answer(UNANSWERED)?;
                 world.device = Device {
                     buffer: world.out && !world.queues.buffer,
                     ..Device::RESET
