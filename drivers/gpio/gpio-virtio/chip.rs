@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Operations of `struct gpio_chip` and `struct irq_chip`, and the messages that they send.
+//! The operations of `struct gpio_chip` and `struct irq_chip`, and the wait for an answer.
 
 use kernel::{
     bitmap::Bitmap,
@@ -20,139 +20,95 @@ use kernel::{
 };
 
 use crate::{
-    irq_line::{
-        self,
-        Action, //
-    },
+    irq_line,
     lines::Line,
     wire::{
-        self,
         Direction,
-        Message, //
+        Request,
+        Response, //
     },
     VirtioGpio, //
 };
 
-/// The chip as gpiolib has it.
+/// The chip as gpiolib and genirq have it.
 pub(crate) struct GpioChip(pub(crate) Arc<VirtioGpio>);
 
 /// Converts an offset, which gpiolib has checked against the number of lines.
-fn line(offset: u32) -> Result<u16> {
-    Ok(u16::try_from(offset)?)
+fn line(offset: u32) -> u16 {
+    // CAST: So it fits.
+    offset as u16
 }
 
 impl VirtioGpio {
-    /// Changes the state of a line.
-    pub(crate) fn update<R>(&self, line: u16, f: impl FnOnce(&mut Line) -> R) -> Result<R> {
-        self.lines.with(|lines| lines.get(line).map(f))
+    /// Accesses the state of a line.
+    pub(crate) fn update<R>(&self, line: u16, f: impl FnOnce(&mut Line) -> R) -> R {
+        self.lines.with(|lines| f(lines.get(line)))
     }
 
-    /// Decodes the answer to a message, and notes what the device has accepted.
+    /// Decodes the answer to a request, and notes what the device has said or accepted.
     ///
     /// Runs under the lock of the requestq: a reset of the device either comes before that, and the
-    /// message fails, or after it, and the change is replayed.
-    pub(crate) fn answered(
-        &self,
-        line: u16,
-        message: Message,
-        answer: Result<Answer<wire::Response>>,
-    ) -> Result<u8> {
+    /// request fails, or after it, and the change is replayed.
+    fn answered(&self, request: &Request, answer: Result<Answer<Response>>) -> Result<u8> {
         let answer = answer?;
-        let value = message.answer(&answer.response, answer.written)?;
+        let value = request.answer(&answer.response, answer.written)?;
 
-        match message {
-            Message::SetValue(value) => self.update(line, |state| state.value = value)?,
-            Message::SetDirection(direction) => {
-                self.update(line, |state| state.direction = direction)?
-            }
-            _ => (),
-        }
+        self.update(request.line(), |state| state.note(request, value));
         Ok(value)
     }
 
-    /// Sends a message about a line and waits for the answer. Returns the value in it.
+    /// Sends requests and waits for the answers. Hands the values in them to `each`.
     ///
     /// # Errors
+    ///
+    /// For the first request that failed:
     ///
     /// - `EIO` if the device refuses it,
     /// - `EPROTO` if the answer is none,
     /// - `ETIMEDOUT`, `EINTR` or `ENODEV` as [`Requests`](kernel::virtio::Requests) has it.
-    pub(crate) fn request(&self, line: u16, message: Message) -> Result<u8> {
-        let mut ret = Err(ENODEV);
-        let request = core::iter::once(message.request(line));
-
-        self.requests
-            .call_all(Scope::Any, request, |_, answer| {
-                ret = self.answered(line, message, answer)
-            })
-            .and(ret)
-    }
-
-    /// Sends a message about each of `lines`, and hands the values in the answers to `each`.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`VirtioGpio::request`], for the first that failed.
     pub(crate) fn request_all(
-        &self,
-        lines: impl Iterator<Item = u16> + Send,
-        message: impl Fn(u16) -> Message + Send + Sync,
+        self: &Arc<Self>,
+        scope: Scope,
+        requests: impl Iterator<Item = Request> + Send,
         mut each: impl FnMut(u16, u8) + Send,
     ) -> Result {
         let mut ret = Ok(());
-        let requests = lines.map(|line| message(line).request(line));
+        let sent = (self.requests).call_all(scope, requests, |request, answer| {
+            match self.answered(&request, answer) {
+                Ok(value) => each(request.line(), value),
+                Err(err) => ret = ret.and(Err(err)),
+            }
+        });
 
-        self.requests
-            .call_all(Scope::Any, requests, |request, answer| {
-                let line = request.line();
-
-                match self.answered(line, message(line), answer) {
-                    Ok(value) => each(line, value),
-                    Err(err) => ret = ret.and(Err(err)),
-                }
-            })
-            .and(ret)
+        // It may have failed because the device needs a reset.
+        sent.and(ret).inspect_err(|_| self.check_queue())
     }
 }
 
 impl GpioChip {
-    /// Has the device looked at if a request has failed because it needs a reset.
-    fn checked<R>(&self, ret: Result<R>) -> Result<R> {
-        ret.inspect_err(|_| VirtioGpio::check_queue(&self.0))
-    }
-
-    fn request_line(&self, offset: u32, message: Message) -> Result<u8> {
-        self.checked(self.0.request(line(offset)?, message))
+    fn request_all(&self, requests: impl Iterator<Item = Request> + Send) -> Result {
+        self.0.request_all(Scope::Any, requests, |_, _| ())
     }
 
     /// Deactivates a line that neither gpiolib nor genirq uses any more.
     ///
     /// Does not wait for the answer: a release may run when a killed task exits, which no signal
-    /// interrupts.
-    fn deactivate(&self, line: u16, release: impl FnOnce(&mut Line)) -> Result {
-        let idle = self.0.update(line, |state| {
+    /// interrupts. Without an answer the line is configured anew when it is used again.
+    fn release(&self, offset: u32, release: impl FnOnce(&mut Line)) {
+        let idle = self.0.update(line(offset), |state| {
             release(state);
-
-            let idle = !state.requested && !state.irq_requested;
-
-            if idle {
+            if !state.is_used() {
                 state.direction = Direction::None;
                 state.value = false;
             }
-            idle
-        })?;
+            !state.is_used()
+        });
 
         if idle {
-            let request = Message::SetDirection(Direction::None).request(line);
+            let request = Request::set_direction(line(offset), Direction::None);
 
-            self.0.requests.post(Scope::Any, request)?;
-        }
-        Ok(())
-    }
-
-    fn step(&self, offset: u32, step: &mut dyn FnMut(&mut irq_line::Line) -> Action) {
-        if let Ok(line) = line(offset) {
-            VirtioGpio::step(&self.0, line, step);
+            // gpiolib takes no error.
+            let _ = self.0.requests.post(Scope::Any, request);
         }
     }
 }
@@ -160,82 +116,65 @@ impl GpioChip {
 #[vtable]
 impl gpio::Chip for GpioChip {
     fn request(&self, offset: u32) -> Result {
-        self.0.update(line(offset)?, |state| state.requested = true)
+        self.0.update(line(offset), |state| state.requested = true);
+        Ok(())
     }
 
     fn free(&self, offset: u32) {
-        // gpiolib takes no error. Without an answer the line is configured anew when it is used
-        // again.
-        let _ =
-            line(offset).and_then(|line| self.deactivate(line, |state| state.requested = false));
+        self.release(offset, |state| state.requested = false);
     }
 
     fn get_direction(&self, offset: u32) -> Result<LineDirection> {
         // A line that is not in use drives nothing.
-        Ok(
-            match self.0.update(line(offset)?, |state| state.direction)? {
-                Direction::Out => LineDirection::Out,
-                Direction::In | Direction::None => LineDirection::In,
-            },
-        )
+        match self.0.update(line(offset), |state| state.direction) {
+            Direction::Out => Ok(LineDirection::Out),
+            Direction::In | Direction::None => Ok(LineDirection::In),
+        }
     }
 
     fn direction_input(&self, offset: u32) -> Result {
-        self.request_line(offset, Message::SetDirection(Direction::In))
-            .map(|_| ())
+        self.request_all([Request::set_direction(line(offset), Direction::In)].into_iter())
     }
 
     fn direction_output(&self, offset: u32, value: bool) -> Result {
-        let line = line(offset)?;
+        let line = line(offset);
+
         // The value first, so that the line does not start with another one.
-        let set_value = Message::SetValue(value);
-        let set_direction = Message::SetDirection(Direction::Out);
-        let requests = [set_value.request(line), set_direction.request(line)];
-        let mut ret = Ok(());
+        let requests = [
+            Request::set_value(line, value),
+            Request::set_direction(line, Direction::Out),
+        ];
 
-        let sent =
-            (self.0.requests).call_all(Scope::Any, requests.into_iter(), |request, answer| {
-                let message = if request == requests[0] {
-                    set_value
-                } else {
-                    set_direction
-                };
-
-                ret = ret.and(self.0.answered(line, message, answer).map(|_| ()));
-            });
-
-        self.checked(sent.and(ret))
+        self.request_all(requests.into_iter())
     }
 
     fn get(&self, offset: u32) -> Result<bool> {
-        self.request_line(offset, Message::GetValue)
-            .map(|value| value != 0)
+        let request = [Request::get_value(line(offset))].into_iter();
+        let mut ret = false;
+
+        self.0
+            .request_all(Scope::Any, request, |_, value| ret = value != 0)?;
+        Ok(ret)
     }
 
     fn get_multiple(&self, mask: &Bitmap, bits: &mut Bitmap) -> Result {
-        self.checked(self.0.request_all(
-            set_bits(mask),
-            |_| Message::GetValue,
-            |line, value| match value {
+        let requests = set_bits(mask).map(Request::get_value);
+
+        self.0
+            .request_all(Scope::Any, requests, |line, value| match value {
                 0 => bits.clear_bit(line.into()),
                 _ => bits.set_bit(line.into()),
-            },
-        ))
+            })
     }
 
     fn set(&self, offset: u32, value: bool) -> Result {
-        self.request_line(offset, Message::SetValue(value))
-            .map(|_| ())
+        self.request_all([Request::set_value(line(offset), value)].into_iter())
     }
 
     fn set_multiple(&self, mask: &Bitmap, bits: &Bitmap) -> Result {
-        let value = |line: u16| bits.next_bit(line.into()) == Some(line.into());
+        let is_set = |line: u16| bits.next_bit(line.into()) == Some(line.into());
 
-        self.checked(self.0.request_all(
-            set_bits(mask),
-            |line| Message::SetValue(value(line)),
-            |_, _| (),
-        ))
+        self.request_all(set_bits(mask).map(|line| Request::set_value(line, is_set(line))))
     }
 }
 
@@ -261,68 +200,55 @@ impl gpio::IrqChip for GpioChip {
     }
 
     fn irq_request_resources(&self, offset: u32) -> Result {
-        let line = line(offset)?;
+        self.0.add_irq_user()?;
 
-        if !self.0.add_irq_user()? {
-            self.0.warn_of_turns();
-        }
-
-        let direction = self.0.update(line, |state| {
+        let direction = self.0.update(line(offset), |state| {
             state.irq_requested = true;
             state.direction
         });
-        let ret = direction.and_then(|direction| match direction {
+
+        match direction {
             Direction::In => Ok(()),
             // A consumer of nothing but the interrupt has not made it one.
-            _ => gpio::Chip::direction_input(self, offset),
-        });
-
-        ret.inspect_err(|_| self.irq_release_resources(offset))
+            _ => gpio::Chip::direction_input(self, offset)
+                .inspect_err(|_| self.irq_release_resources(offset)),
+        }
     }
 
     fn irq_release_resources(&self, offset: u32) {
         self.0.remove_irq_user();
-        // As in `free()`.
-        let _ = line(offset)
-            .and_then(|line| self.deactivate(line, |state| state.irq_requested = false));
+        self.release(offset, |state| state.irq_requested = false);
     }
 
     fn irq_startup(&self, offset: u32) {
-        self.step(offset, &mut irq_line::Line::startup);
+        self.0.step(line(offset), irq_line::Line::startup);
     }
 
     fn irq_shutdown(&self, offset: u32) {
-        self.step(offset, &mut irq_line::Line::shutdown);
+        self.0.step(line(offset), irq_line::Line::shutdown);
     }
 
     fn irq_mask(&self, offset: u32) {
-        self.step(offset, &mut |line| {
-            line.mask();
-            Action::None
-        });
+        self.0.update(line(offset), |state| state.irq.mask());
     }
 
     fn irq_unmask(&self, offset: u32) {
-        self.step(offset, &mut irq_line::Line::unmask);
+        self.0.step(line(offset), irq_line::Line::unmask);
     }
 
     fn irq_set_type(&self, offset: u32, trigger: TriggerType) -> Result {
         if trigger == TriggerType::None {
             return Err(EINVAL);
         }
-        self.step(offset, &mut |line| line.set_type(trigger));
+        self.0.step(line(offset), |irq| irq.set_type(trigger));
         Ok(())
     }
 
     fn irq_bus_lock(&self, offset: u32) {
-        if let Ok(line) = line(offset) {
-            self.0.lines.with(|lines| lines.set_bus_locked(line, true));
-        }
+        self.0.update(line(offset), |state| state.bus_locked = true);
     }
 
     fn irq_bus_sync_unlock(&self, offset: u32) {
-        if let Ok(line) = line(offset) {
-            VirtioGpio::bus_unlock(&self.0, line);
-        }
+        self.0.bus_unlock(line(offset));
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The eventq: event buffers, and the interrupts that they bring.
+//! What an event does: the eventq, which brings the interrupts of the lines.
 //!
 //! The state machine of a line decides what happens to it. This module takes event buffers from the
 //! ring, has the machines step, delivers interrupts, and hands buffers to the device for the lines
@@ -34,8 +34,6 @@ use kernel::{
     virtio::{
         self,
         Access,
-        Closed,
-        Reclaim,
         Scope, //
     },
     workqueue, //
@@ -46,25 +44,24 @@ use crate::{
         self,
         Action, //
     },
-    lines::{
-        Deferred,
-        Lines, //
-    },
+    lines::Lines,
     wire::{
-        self,
-        Message, //
+        Event,
+        EventRequest,
+        EventResponse,
+        Request, //
     },
     VirtioGpio, //
 };
 
 /// An event buffer; the private part is the line that it is for.
-pub(crate) type Buffer = virtio::Message<wire::EventRequest, wire::EventResponse, u16>;
+pub(crate) type Buffer = virtio::Message<EventRequest, EventResponse, u16>;
 
-/// How many events callbacks handle before the work item has run.
+/// How many events callbacks handle before the work item has run, and the work item in a row.
 const BUDGET: u32 = 64;
 
 /// Time in milliseconds after which a line is tried again.
-pub(crate) const RETRY_MS: Msecs = 10;
+const RETRY_MS: Msecs = 10;
 
 /// State under the lock of the queue. The lock of the lines nests in it.
 pub(crate) struct Events {
@@ -76,133 +73,66 @@ pub(crate) struct Events {
     /// How many lines are used for interrupts.
     users: usize,
     /// No buffer is handed over: the device is reset, or does not know of the lines yet.
-    pub(crate) held: bool,
+    held: bool,
     /// What is left of the budget, and whether the work item handles events.
     budget: u32,
     storm: bool,
 }
 
-impl Reclaim<Buffer> for Events {
+impl virtio::Reclaim<Buffer> for Events {
     fn reclaim(queue: &virtio::Queue<Buffer, Self>, buffer: Buffer) {
         queue.with(|_, events| events.put(buffer));
     }
 
-    fn closed(queue: &virtio::Queue<Buffer, Self>, _why: Closed) {
-        queue.with(|_, events| {
-            events.held = true;
-            events.budget = BUDGET;
-            events.storm = false;
-        });
+    fn closed(queue: &virtio::Queue<Buffer, Self>, _why: virtio::Closed) {
+        queue.with(|_, events| events.held = true);
     }
-}
-
-/// Lock of the lines, as this module gets it.
-type LinesLock = kernel::sync::RawSpinLock<Lines>;
-
-/// What the handling of events does next.
-enum Step {
-    Deliver(u16),
-    Again,
-    Done,
 }
 
 impl Events {
-    pub(crate) const fn new() -> Self {
-        Self {
-            spare: KVec::new(),
-            buffers: 0,
-            capacity: 0,
-            users: 0,
-            held: false,
-            budget: BUDGET,
-            storm: false,
-        }
-    }
+    pub(crate) const NEW: Self = Self {
+        spare: KVec::new(),
+        buffers: 0,
+        capacity: 0,
+        users: 0,
+        held: false,
+        budget: BUDGET,
+        storm: false,
+    };
 
     fn put(&mut self, buffer: Buffer) {
         let _ = self.spare.push_within_capacity(buffer);
     }
-
-    /// Hands buffers to the device for lines that wait for one, as far as there are some.
-    fn arm(&mut self, ring: &mut Access<'_, Buffer>, lines: &LinesLock, deferred: &mut Deferred) {
-        while !self.held {
-            let Some(mut buffer) = self.spare.pop() else {
-                break;
-            };
-            let Some(line) = lines.with(Lines::next_armed) else {
-                self.put(buffer);
-                break;
-            };
-
-            buffer.set_request(wire::EventRequest::new(line));
-            buffer.set_response(wire::EventResponse::POISON);
-            *buffer.private_mut() = line;
-
-            if let Err((err, buffer)) = ring.add(buffer) {
-                self.put(buffer);
-                lines.with(|lines| lines.wait_for_buffer(line));
-                // If it could not be mapped, then no buffer need come back.
-                deferred.retry |= err != ENOSPC && err != ENODEV;
-                break;
-            }
-        }
-    }
-
-    /// Takes the next event. Returns the line that it interrupts, if it does.
-    fn take(
-        &mut self,
-        ring: &mut Access<'_, Buffer>,
-        lines: &LinesLock,
-        deferred: &mut Deferred,
-    ) -> Option<Option<u16>> {
-        let (buffer, used) = ring.pop()?;
-        let line = *buffer.private();
-        let event = used.map_or(wire::Event::Odd, |used| buffer.response().event(used));
-
-        self.put(buffer);
-
-        let (deliver, todo) = lines.with(|lines| lines.step(line, &mut |irq| irq.returned(event)));
-
-        *deferred |= todo;
-        Some(deliver.then_some(line))
-    }
 }
 
 impl VirtioGpio {
-    /// Makes room for as many event buffers as fit into the ring.
+    /// Makes room for as many event buffers as fit into the ring, if lines can be interrupts.
     ///
     /// # Errors
     ///
     /// - `EINVAL` if not even one fits.
     /// - `ENOMEM` if there is not enough memory.
     pub(crate) fn allocate_events(&self) -> Result {
-        let capacity = self
-            .eventq
-            .with(|ring, _| ring.capacity(2))
-            .min(self.ngpio.into());
+        let room = self.eventq.with(|ring, _| ring.capacity(2));
+        let capacity = room.min(self.ngpio.into());
+        let mut spare = KVec::with_capacity(capacity, GFP_KERNEL)?;
 
-        if capacity == 0 {
+        if capacity == 0 && self.has_irq {
             return Err(EINVAL);
         }
-
-        let spare = KVec::with_capacity(capacity, GFP_KERNEL)?;
-        let old = self.eventq.with(|_, events| {
+        self.eventq.with(|_, events| {
             events.capacity = capacity;
-            core::mem::replace(&mut events.spare, spare)
+            core::mem::swap(&mut events.spare, &mut spare);
         });
-
-        // Not under the lock.
-        drop(old);
         Ok(())
     }
 
-    /// Makes sure that there is a buffer for one more line, if the ring has room for it. Returns
-    /// whether it has.
+    /// Makes sure that there is a buffer for one more line, if the ring has room for it.
     ///
     /// # Errors
     ///
     /// `ENOMEM` if there is not enough memory.
-    pub(crate) fn add_irq_user(&self) -> Result<bool> {
+    pub(crate) fn add_irq_user(&self) -> Result {
         let (enough, room) = self.eventq.with(|_, events| {
             events.users += 1;
             (
@@ -211,11 +141,19 @@ impl VirtioGpio {
             )
         });
 
+        if !room {
+            kernel::do_once_lite! {
+                dev_warn!(
+                    self.vdev.as_ref(),
+                    "more interrupts in use than the eventq has room for: they take turns\n"
+                )
+            };
+        }
         if enough {
-            return Ok(room);
+            return Ok(());
         }
 
-        let parts = |_| (wire::EventRequest::new(0), wire::EventResponse::POISON, 0);
+        let parts = |_| (EventRequest::new(0), EventResponse::POISON, 0);
         let mut new = Buffer::many(Buffer::PER_PAGE, parts, GFP_KERNEL)
             .inspect_err(|_| self.remove_irq_user())?;
 
@@ -229,176 +167,181 @@ impl VirtioGpio {
                 events.buffers += 1;
             }
         });
-        Ok(room)
+        Ok(())
     }
 
     /// Undoes [`VirtioGpio::add_irq_user`]. The buffer stays, for the next one.
     pub(crate) fn remove_irq_user(&self) {
-        self.eventq
-            .with(|_, events| events.users = events.users.saturating_sub(1));
+        self.eventq.with(|_, events| events.users -= 1);
     }
 
-    /// Has the interrupt of a line step. Any context.
+    /// Has the interrupt of a line step. Returns whether it is to be delivered. Any context.
     pub(crate) fn step(
-        this: &Arc<Self>,
+        self: &Arc<Self>,
         line: u16,
-        step: &mut dyn FnMut(&mut irq_line::Line) -> Action,
-    ) {
-        let (_, deferred) = this.lines.with(|lines| lines.step(line, step));
+        step: impl FnOnce(&mut irq_line::Line) -> Action,
+    ) -> bool {
+        let action = self.lines.with(|lines| lines.step(line, step));
 
-        Self::defer(this, deferred);
+        match action {
+            Action::Retry => self.retry_soon(),
+            Action::Arm => self.poll_soon(0),
+            Action::Deliver | Action::None => (),
+        }
+        action == Action::Deliver
+    }
+
+    /// Hands buffers to the device for lines that wait for one, as far as there are some.
+    fn arm(self: &Arc<Self>, ring: &mut Access<'_, Buffer>, events: &mut Events) {
+        while !events.held {
+            let Some(mut buffer) = events.spare.pop() else {
+                break;
+            };
+            let Some(line) = self.lines.with(Lines::next_armed) else {
+                events.put(buffer);
+                break;
+            };
+
+            buffer.set_request(EventRequest::new(line));
+            buffer.set_response(EventResponse::POISON);
+            *buffer.private_mut() = line;
+
+            if let Err((err, buffer)) = ring.add(buffer) {
+                events.put(buffer);
+                self.lines.with(|lines| lines.wait_for_buffer(line));
+                // If it could not be mapped, then no buffer need come back.
+                if err != ENOSPC && err != ENODEV {
+                    self.retry_soon();
+                }
+                break;
+            }
+        }
     }
 
     /// Hands buffers to the device for the lines that wait for one, and notifies it.
-    pub(crate) fn arm_lines(this: &Arc<Self>) {
-        let mut deferred = Deferred::default();
-        let _ = this
-            .eventq
-            .with_kick(|ring, events| events.arm(ring, &this.lines, &mut deferred));
-
-        Self::defer(this, deferred);
+    pub(crate) fn arm_lines(self: &Arc<Self>) {
+        let _ = self.eventq.with_kick(|ring, events| self.arm(ring, events));
     }
 
-    /// Hands out buffers, or none until this is called again with `false`. Any context.
-    pub(crate) fn hold_events(&self, held: bool) {
-        self.eventq.with(|_, events| events.held = held);
+    /// Hands out no buffers until [`VirtioGpio::resume_events`]. Any context.
+    pub(crate) fn hold_events(&self) {
+        self.eventq.with(|_, events| events.held = true);
+    }
+
+    /// Hands out buffers again.
+    pub(crate) fn resume_events(self: &Arc<Self>) {
+        self.eventq.with(|_, events| events.held = false);
+        self.arm_lines();
     }
 
     /// Fills the budget of callbacks up, and handles events if they have spent it. The work item.
-    ///
-    /// Returns whether to call it again after a jiffy.
-    pub(crate) fn poll_events(this: &Arc<Self>) -> bool {
-        let storm = this.eventq.with(|_, events| {
+    pub(crate) fn poll_events(self: &Arc<Self>) {
+        let storm = self.eventq.with(|_, events| {
             events.budget = BUDGET;
             events.storm
         });
 
         if storm {
-            return Self::handle_events(this, true);
+            self.handle_events(true);
+        } else {
+            self.arm_lines();
         }
-        Self::arm_lines(this);
-        false
     }
 
     /// Handles the events that have come: the callback of the queue, in any context, or the work
-    /// item. Returns whether the work item is to be called again.
-    pub(crate) fn handle_events(this: &Arc<Self>, in_work: bool) -> bool {
-        let mut deferred = Deferred::default();
-        let mut started = false;
-        let mut handled = 0;
-        let mut broken = false;
+    /// item.
+    pub(crate) fn handle_events(self: &Arc<Self>, in_work: bool) {
+        let next =
+            |ring: &mut Access<'_, _>, events: &mut _| self.next_event(ring, events, in_work);
 
-        loop {
-            // Delivery is not under the lock: the flow handler masks and unmasks the line.
-            let (step, _) = this.eventq.with_kick(|ring, events| {
-                if started {
-                    // Lines that were unmasked, and those that have waited for this buffer.
-                    events.arm(ring, &this.lines, &mut deferred);
-                } else {
-                    if events.storm != in_work {
-                        return Step::Done;
-                    }
-                    ring.disable_callback();
-                    started = true;
-                    this.lines.with(|lines| lines.handlers += 1);
-                }
-
-                while if in_work {
-                    handled < BUDGET
-                } else {
-                    events.budget > 0
-                } {
-                    let Some(line) = events.take(ring, &this.lines, &mut deferred) else {
-                        break;
-                    };
-
-                    handled += 1;
-                    if !in_work {
-                        events.budget -= 1;
-                        deferred.arm |= events.budget == BUDGET / 2;
-                    }
-                    if let Some(line) = line {
-                        ring.hold_back();
-                        return Step::Deliver(line);
-                    }
-                }
-
-                // From here on, who unmasks a line has its buffer handed over by others.
-                this.lines.with(|lines| lines.handlers -= 1);
-                events.arm(ring, &this.lines, &mut deferred);
-                broken = ring.is_broken() && !events.held;
-
-                events.storm = if in_work {
-                    handled > 0
-                } else {
-                    events.budget == 0
-                };
-                if events.storm || ring.enable_callback() {
-                    return Step::Done;
-                }
-                // There are events already, for which no callback comes.
-                events.storm = in_work;
-                started = false;
-                Step::Again
-            });
-
-            match step {
-                // An event that is too early, or too late, for the domain has no consumer.
-                Step::Deliver(line) => {
-                    if this.domain.handle_irq(line.into()).is_err() {
-                        this.lines.with(|lines| lines.end_delivery(line));
-                    }
-                }
-                Step::Again => (),
-                Step::Done => break,
+        // Delivery is not under the lock: the flow handler masks and unmasks the line.
+        while let Some(line) = self.eventq.with_kick(next).0 {
+            // An event that is too early, or too late, for the domain has no consumer.
+            if self.domain.handle_irq(line.into()).is_err() {
+                self.lines.with(|lines| lines.end_delivery(line));
             }
         }
-
-        Self::defer(this, deferred);
-        if broken {
-            Self::check_device(this, 0);
-        }
-        in_work && handled > 0
     }
-}
 
-impl VirtioGpio {
+    /// Takes events until one interrupts a line, which is returned.
+    fn next_event(
+        self: &Arc<Self>,
+        ring: &mut Access<'_, Buffer>,
+        events: &mut Events,
+        in_work: bool,
+    ) -> Option<u16> {
+        while events.storm == in_work {
+            ring.disable_callback();
+            self.lines.with(|lines| lines.handling = true);
+            // For lines that were unmasked, and those that have waited for the last buffer.
+            self.arm(ring, events);
+
+            while events.budget > 0 {
+                let Some((buffer, used)) = ring.pop() else {
+                    break;
+                };
+                let line = *buffer.private();
+                let event = used.map_or(Event::Odd, |used| buffer.response().event(used));
+
+                events.put(buffer);
+                events.budget -= 1;
+                if events.budget == BUDGET / 2 && !in_work {
+                    self.poll_soon(0);
+                }
+                if self.step(line, |irq| irq.returned(event)) {
+                    ring.hold_back();
+                    return Some(line);
+                }
+            }
+
+            // From here on, who unmasks a line has its buffer handed over by others.
+            self.lines.with(|lines| lines.handling = false);
+            self.arm(ring, events);
+            if ring.is_broken() && !events.held {
+                self.check_device(0);
+            }
+
+            events.storm = events.budget < if in_work { BUDGET } else { 1 };
+            if events.storm && in_work {
+                self.poll_soon(1);
+            }
+            if events.storm || ring.enable_callback() {
+                break;
+            }
+            // There are events already, for which no callback comes.
+            events.storm = in_work;
+        }
+        None
+    }
+
     /// Tells the device what genirq wants of the interrupt of a line. The caller need not have the
     /// bus lock: the state machine of the line keeps messages in order.
     ///
-    /// Returns whether the device knows it now. With `replay` the lock of the device is held, and
-    /// the wait is bounded in any case.
+    /// Returns whether the device knows it now.
     ///
     /// # Context
     ///
     /// Process context; sleeps.
-    pub(crate) fn sync_line(this: &Arc<Self>, line: u16, replay: bool) -> bool {
-        let scope = if replay { Scope::Replay } else { Scope::Any };
-
+    pub(crate) fn sync_line(self: &Arc<Self>, line: u16, scope: Scope) -> bool {
         loop {
             // Under the lock of the eventq: no buffer is handed over after the type was taken back.
-            let message = this.eventq.with(|_, _| {
-                this.lines
-                    .with(|lines| lines.get(line).ok()?.irq.next_message())
-            });
+            let message =
+                (self.eventq).with(|_, _| self.update(line, |state| state.irq.next_message()));
             let Some(kind) = message else {
                 return true;
             };
 
-            let sent = Message::SetIrqType(kind);
+            let request = Request::set_irq_type(line, kind);
             let ret = match kind {
                 // Whatever comes next for this line, the device processes it after this.
-                TriggerType::None => this.requests.post(scope, sent.request(line)),
+                TriggerType::None => self.requests.post(scope, request),
                 _ => {
                     let mut ret = Err(ENODEV);
                     // A message of a machine that was reset since, as the device was, is not sent.
-                    let request = core::iter::once(sent.request(line))
-                        .filter(|_| this.update(line, |state| state.irq.sends(kind)) == Ok(true));
+                    let request = core::iter::once(request)
+                        .filter(|_| self.update(line, |state| state.irq.sends(kind)));
 
-                    this.requests
-                        .call_all(scope, request, |_, answer| {
-                            ret = this.answered(line, sent, answer).map(|_| ());
-                        })
+                    self.request_all(scope, request, |_, _| ret = Ok(()))
                         .and(ret)
                 }
             };
@@ -407,16 +350,16 @@ impl VirtioGpio {
                 // genirq has no way to tell the consumer.
                 kernel::do_once_lite! {
                     dev_warn!(
-                        this.vdev.as_ref(),
+                        self.vdev.as_ref(),
                         "line {}: the device refuses interrupts of type {:?}\n",
                         line,
                         kind
                     )
                 };
             }
-            Self::step(this, line, &mut |irq| irq.answered(ret));
+            self.step(line, |irq| irq.answered(ret));
             if ret.is_err() && ret != Err(EIO) {
-                Self::check_queue(this);
+                self.check_queue();
                 return false;
             }
         }
@@ -428,53 +371,46 @@ impl VirtioGpio {
     /// While interrupts of other lines are being handled, which need buffers in turn, that is left
     /// to the last of them, or to the work item if that runs first. So a burst on many lines takes
     /// few notifications.
-    pub(crate) fn bus_unlock(this: &Arc<Self>, line: u16) {
-        Self::sync_line(this, line, false);
+    pub(crate) fn bus_unlock(self: &Arc<Self>, line: u16) {
+        self.sync_line(line, Scope::Any);
 
-        let (last, needs_arming) = this.lines.with(|lines| {
-            lines.set_bus_locked(line, false);
-            (lines.end_delivery(line), lines.needs_arming())
+        let (last, needs_arming) = self.lines.with(|lines| {
+            lines.get(line).bus_locked = false;
+            (
+                lines.end_delivery(line),
+                lines.is_waiting() && !lines.handling,
+            )
         });
 
         if needs_arming && last {
-            Self::arm_lines(this);
+            self.arm_lines();
         } else if needs_arming {
-            Self::poll_soon(this, 0);
+            self.poll_soon(0);
         }
     }
 
-    /// Sends what has to be sent to lines that were marked for a retry. The work item.
-    pub(crate) fn retry_lines(this: &Arc<Self>) {
-        let mut from = 0;
-
-        while let Some(line) = this.lines.with(|lines| lines.next_retry(from)) {
-            Self::step(this, line, &mut irq_line::Line::retry);
-            Self::sync_line(this, line, false);
-            from = line + 1;
+    /// Sends what could not be sent, and hands over what could not be handed over. The work item.
+    pub(crate) fn retry_lines(self: &Arc<Self>) {
+        for line in 0..self.ngpio {
+            // A large device has many lines that were never used as interrupts.
+            if self.update(line, |state| state.irq != irq_line::Line::NEW) {
+                self.step(line, irq_line::Line::retry);
+                self.sync_line(line, Scope::Any);
+            }
         }
-        Self::arm_lines(this);
+        self.arm_lines();
     }
 
-    /// Has work items do what could not be done here. Any context.
-    pub(crate) fn defer(this: &Arc<Self>, deferred: Deferred) {
-        if deferred.retry {
-            Self::retry_soon(this, RETRY_MS);
-        }
-        if deferred.arm {
-            Self::poll_soon(this, 0);
-        }
-    }
-
-    /// Has lines that are marked for it tried again.
-    pub(crate) fn retry_soon(this: &Arc<Self>, delay_ms: Msecs) {
+    /// Has [`VirtioGpio::retry_lines`] called after a while. Any context.
+    pub(crate) fn retry_soon(self: &Arc<Self>) {
         // One that is pending does it, one that is disabled need not any more.
         let _ = workqueue::system_long()
-            .enqueue_delayed::<_, 1>(this.clone(), msecs_to_jiffies(delay_ms));
+            .enqueue_delayed::<_, 1>(self.clone(), msecs_to_jiffies(RETRY_MS));
     }
 
-    /// Has [`VirtioGpio::poll_events`] called, on this processor.
-    pub(crate) fn poll_soon(this: &Arc<Self>, delay: Jiffies) {
+    /// Has [`VirtioGpio::poll_events`] called, on this processor. Any context.
+    pub(crate) fn poll_soon(self: &Arc<Self>, delay: Jiffies) {
         // As above.
-        let _ = workqueue::system_long().enqueue_delayed::<_, 0>(this.clone(), delay);
+        let _ = workqueue::system_long().enqueue_delayed::<_, 0>(self.clone(), delay);
     }
 }

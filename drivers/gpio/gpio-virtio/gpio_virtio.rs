@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Driver for virtio GPIO controllers: probe and unbind, suspend and resume.
+//! Driver for virtio GPIO controllers: probe and unbind.
 //!
-//! - This file: the above, and work items.
-//! - [`chip`]: the operations of `struct gpio_chip` and `struct irq_chip`, and the messages that
-//!   they send and wait for.
-//! - [`events`]: the event queue, which brings interrupts.
-//! - [`lines`]: the state of the lines; [`irq_line`]: the state machine of a line's interrupt.
-//! - [`replay`] restores a device that was reset, [`reset`] resets one that needs it.
+//! - This file: probe, module parameters, work items, and what happens on unbind.
+//! - [`chip`]: the operations of `struct gpio_chip` and `struct irq_chip`, and the wait for an
+//!   answer.
+//! - [`events`]: what an event does, and what `irq_bus_sync_unlock()` sends.
+//! - [`irq_line`]: the state machine of a line's interrupt; [`lines`]: all that is known of lines.
+//! - [`reset`]: what resume does, and the recovery of a device that needs a reset. What suspend does
+//!   is with the bus: it closes the queues, so that requests wait.
 //! - [`wire`] and [`names`]: the layout of messages and of the block of names.
 //!
 //! # Limits
@@ -27,6 +28,7 @@ use kernel::{
     new_mutex,
     new_raw_spinlock,
     prelude::*,
+    static_lock_class,
     sync::{
         aref::ARef,
         Arc,
@@ -37,12 +39,8 @@ use kernel::{
     uapi,
     virtio::{
         self,
-        new_virtqueue,
-        AnyQueue,
-        Payload,
-        Queue,
-        Queues,
-        Requests, //
+        Requests,
+        Scope, //
     },
     workqueue::{
         DelayedWork,
@@ -55,7 +53,6 @@ mod events;
 mod irq_line;
 mod lines;
 mod names;
-mod replay;
 mod reset;
 mod wire;
 
@@ -68,17 +65,14 @@ use crate::{
     lines::Lines,
     reset::Resets,
     wire::{
-        Direction,
-        Message, //
+        Request,
+        Response, //
     }, //
 };
 
 /// How many requests the device has at a time, at least and at most, if the ring has room for them.
 const MIN_SLOTS: usize = 32;
 const MAX_SLOTS: usize = 256;
-
-/// The largest block of names that the driver asks for, in bytes: what fits into contiguous pages.
-const MAX_NAMES_SIZE: usize = (4 << 20) - 1;
 
 /// The longest time in microseconds to poll for an answer.
 const MAX_POLL_US: u32 = 1000;
@@ -91,9 +85,9 @@ pub(crate) struct VirtioGpio {
     ngpio: u16,
     has_irq: bool,
     #[pin]
-    requests: Requests<wire::Request, wire::Response>,
+    requests: Requests<Request, Response>,
     #[pin]
-    eventq: Queue<Buffer, Events>,
+    eventq: virtio::Queue<Buffer, Events>,
     #[pin]
     domain: gpio::IrqDomain,
     /// Nests in the locks of the queues.
@@ -122,9 +116,7 @@ impl WorkItem<0> for VirtioGpio {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        if Self::poll_events(&this) {
-            Self::poll_soon(&this, 1);
-        }
+        this.poll_events();
     }
 }
 
@@ -132,7 +124,7 @@ impl WorkItem<1> for VirtioGpio {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        Self::retry_lines(&this);
+        this.retry_lines();
     }
 }
 
@@ -140,7 +132,7 @@ impl WorkItem<2> for VirtioGpio {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        Self::recover(&this);
+        this.recover();
     }
 }
 
@@ -170,8 +162,8 @@ impl VirtioGpio {
                 binding,
                 ngpio,
                 has_irq,
-                requests <- Requests::new(c"requestq", wire::Response::POISON, options, kernel::static_lock_class!()),
-                eventq <- new_virtqueue!(c"eventq", Events::new()),
+                requests <- Requests::new(c"requestq", Response::POISON, options, static_lock_class!()),
+                eventq <- virtio::new_virtqueue!(c"eventq", Events::NEW),
                 domain <- gpio::IrqDomain::new(),
                 lines <- new_raw_spinlock!(lines, "VirtioGpio::lines"),
                 event_work <- new_delayed_work!("VirtioGpio::event_work"),
@@ -182,28 +174,11 @@ impl VirtioGpio {
         })
     }
 
-    /// Allocates the buffers, as far as the rings have room for them.
-    fn allocate(&self) -> Result {
-        self.requests.start()?;
-        if self.has_irq {
-            self.allocate_events()?;
-        }
-        Ok(())
-    }
-
     /// Asks the device for the directions of all lines. That it refuses is no error.
-    fn fetch_directions(&self) -> Result {
-        let ret = self.request_all(
-            0..self.ngpio,
-            |_| Message::GetDirection,
-            |line, value| {
-                if let Ok(direction) = Direction::try_from(value) {
-                    let _ = self.update(line, |state| state.direction = direction);
-                }
-            },
-        );
+    fn fetch_directions(self: &Arc<Self>) -> Result {
+        let requests = (0..self.ngpio).map(Request::get_direction);
 
-        match ret {
+        match self.request_all(Scope::Any, requests, |_, _| ()) {
             Err(err) if err == EIO || err == EPROTO => Ok(()),
             ret => ret,
         }
@@ -222,7 +197,7 @@ impl VirtioGpio {
 
         match self.request_names(size) {
             Ok(block) => gpio::LineNames::new(names::parse(&block, self.ngpio)).map(Some),
-            Err(err) if err == EIO || err == EPROTO || err == ENOMEM || err == E2BIG => {
+            Err(err) if err == EIO || err == EPROTO || err == ENOMEM => {
                 dev_warn!(self.vdev.as_ref(), "no line names: {:?}\n", err);
                 Ok(None)
             }
@@ -231,14 +206,11 @@ impl VirtioGpio {
     }
 
     fn request_names(&self, size: usize) -> Result<KVVec<u8>> {
-        if size > MAX_NAMES_SIZE {
-            return Err(E2BIG);
-        }
-
-        let mut payload = Payload::response(size + 1, GFP_KERNEL | __GFP_NOWARN)?;
+        let mut payload =
+            virtio::Payload::response(size.saturating_add(1), GFP_KERNEL | __GFP_NOWARN)?;
         payload.fill(wire::POISON);
 
-        let answer = self.requests.call(wire::Request::names(), Some(payload))?;
+        let answer = self.requests.call(Request::get_names(), Some(payload))?;
         let payload = answer.payload.ok_or(EINVAL)?;
         let mut status = [0];
 
@@ -251,16 +223,6 @@ impl VirtioGpio {
         Ok(block)
     }
 
-    /// Warns that not all interrupts can be armed at the same time.
-    fn warn_of_turns(&self) {
-        kernel::do_once_lite! {
-            dev_warn!(
-                self.vdev.as_ref(),
-                "more interrupts in use than the eventq has room for: they take turns\n"
-            )
-        };
-    }
-
     /// Ends all waits for the device, and stops the work items.
     fn shut_down(&self) {
         self.requests.end();
@@ -268,23 +230,13 @@ impl VirtioGpio {
         self.retry_work.disable_sync();
         self.reset_work.disable_sync();
     }
-
-    /// Restores a device that the core has reset.
-    fn resume(this: &Arc<Self>) -> Result {
-        this.resets.lock().forget();
-        if let Err(err) = Self::replay(this) {
-            dev_warn!(this.vdev.as_ref(), "cannot restore the device: {:?}\n", err);
-            Self::check_device(this, 0);
-        }
-        Ok(())
-    }
 }
 
 /// What the queues of a device call back.
 struct Callbacks(Arc<VirtioGpio>);
 
-impl Queues for Callbacks {
-    fn queue(&self, index: usize) -> Option<AnyQueue<'_>> {
+impl virtio::Queues for Callbacks {
+    fn queue(&self, index: usize) -> Option<virtio::AnyQueue<'_>> {
         match index {
             0 => Some(self.0.requests.as_any()),
             1 if self.0.has_irq => Some(self.0.eventq.as_any()),
@@ -295,9 +247,7 @@ impl Queues for Callbacks {
     fn callback(&self, index: usize) {
         match index {
             0 => self.0.requests.callback(),
-            _ => {
-                VirtioGpio::handle_events(&self.0, false);
-            }
+            _ => self.0.handle_events(false),
         }
     }
 }
@@ -341,7 +291,7 @@ impl virtio::Driver for GpioVirtio {
         _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         let dev = vdev.as_ref();
-        let (ngpio, names_size) = vdev.read_config(wire::Config::read)?;
+        let (ngpio, names_size) = vdev.read_config(wire::read_config)?;
         let has_irq = vdev.has_feature(F_IRQ);
 
         if ngpio == 0 {
@@ -357,11 +307,11 @@ impl virtio::Driver for GpioVirtio {
 
         vdev.find_vqs(Arc::new(Callbacks(gpio.clone()), GFP_KERNEL)?)
             .inspect_err(|err| dev_err!(dev, "cannot find the queues: {:?}\n", err))?;
-        gpio.allocate().inspect_err(|&err| {
-            if err == EINVAL {
-                dev_err!(dev, "a queue is too small: it has no room for a buffer\n");
-            }
-        })?;
+        let allocated = gpio.requests.start().and_then(|()| gpio.allocate_events());
+        if allocated == Err(EINVAL) {
+            dev_err!(dev, "a queue is too small: it has no room for a buffer\n");
+        }
+        allocated?;
         vdev.ready();
 
         let failed = |err: &Error| dev_err!(dev, "cannot read names and directions: {:?}\n", err);
@@ -398,14 +348,14 @@ impl virtio::Driver for GpioVirtio {
         _vdev: &'bound virtio::Device<Bound>,
         this: Pin<&Self::Data<'bound>>,
     ) {
-        VirtioGpio::config_changed(&this.running.0);
+        this.running.0.config_changed();
     }
 
     fn restore<'bound>(
         _vdev: &'bound virtio::Device<Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        VirtioGpio::resume(&this.running.0)
+        this.running.0.resume()
     }
 }
 

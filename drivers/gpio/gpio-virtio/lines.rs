@@ -8,7 +8,8 @@
 
 use kernel::{
     bitmap::BitmapVec,
-    prelude::*, //
+    prelude::*,
+    uapi, //
 };
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     },
     wire::{
         Direction,
-        Message, //
+        Request, //
     }, //
 };
 
@@ -32,49 +33,47 @@ pub(crate) struct Line {
     pub(crate) irq_requested: bool,
     pub(crate) irq: irq_line::Line,
     /// The bus lock of the line is held. Its unlocking hands buffers to the device.
-    bus_locked: bool,
+    pub(crate) bus_locked: bool,
     /// An interrupt was delivered, and the line was not unmasked since.
     delivered: bool,
 }
 
 impl Line {
-    const fn new() -> Self {
-        Self {
-            direction: Direction::None,
-            value: false,
-            requested: false,
-            irq_requested: false,
-            irq: irq_line::Line::NEW,
-            bus_locked: false,
-            delivered: false,
+    const NEW: Self = Self {
+        direction: Direction::None,
+        value: false,
+        requested: false,
+        irq_requested: false,
+        irq: irq_line::Line::NEW,
+        bus_locked: false,
+        delivered: false,
+    };
+
+    /// Returns whether a consumer has the line.
+    pub(crate) fn is_used(&self) -> bool {
+        self.requested || self.irq_requested
+    }
+
+    /// Notes what the device has said, or accepted, in answer to `request`.
+    pub(crate) fn note(&mut self, request: &Request, value: u8) {
+        match request.kind() {
+            uapi::VIRTIO_GPIO_MSG_GET_DIRECTION | uapi::VIRTIO_GPIO_MSG_SET_DIRECTION => {
+                self.direction = Direction::try_from(value).unwrap_or(self.direction)
+            }
+            uapi::VIRTIO_GPIO_MSG_SET_VALUE => self.value = value != 0,
+            _ => (),
         }
     }
 
-    /// Returns one of the two messages that restore the state of the line after a reset, if it
-    /// needs that: first the value, then the direction.
-    pub(crate) fn replay(&self, first: bool) -> Option<Message> {
-        match (self.requested || self.irq_requested, self.direction) {
-            (false, _) | (_, Direction::None) => None,
-            (_, Direction::Out) if first => Some(Message::SetValue(self.value)),
-            _ if first => None,
-            (_, direction) => Some(Message::SetDirection(direction)),
-        }
-    }
-}
+    /// Returns the requests that restore value and direction of `line` after a reset.
+    pub(crate) fn replay(&self, line: u16) -> [Option<Request>; 2] {
+        let is_known = self.is_used() && self.direction != Direction::None;
+        let is_output = is_known && self.direction == Direction::Out;
 
-/// What is left to do for work items.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Deferred {
-    /// Lines are marked for a retry after a while.
-    pub(crate) retry: bool,
-    /// Lines wait for an event buffer, and no other context is going to hand it to the device.
-    pub(crate) arm: bool,
-}
-
-impl core::ops::BitOrAssign for Deferred {
-    fn bitor_assign(&mut self, other: Self) {
-        self.retry |= other.retry;
-        self.arm |= other.arm;
+        [
+            is_output.then(|| Request::set_value(line, self.value)),
+            is_known.then(|| Request::set_direction(line, self.direction)),
+        ]
     }
 }
 
@@ -85,10 +84,8 @@ pub(crate) struct Lines {
     waiting: BitmapVec,
     turn: usize,
     any_waiting: bool,
-    /// Lines that wait for a retry.
-    retry: BitmapVec,
-    /// How many contexts handle events. Each hands buffers to the device at its end.
-    pub(crate) handlers: u32,
+    /// Events are handled. The end of that hands buffers to the device.
+    pub(crate) handling: bool,
     /// How many lines are `delivered`.
     delivered: usize,
 }
@@ -96,120 +93,82 @@ pub(crate) struct Lines {
 impl Lines {
     /// Allocates the state of `ngpio` lines, which are not in use.
     pub(crate) fn new(ngpio: u16) -> Result<Self> {
-        let count = usize::from(ngpio);
-        let mut lines = KVVec::with_capacity(count, GFP_KERNEL)?;
+        let mut lines = KVVec::with_capacity(ngpio.into(), GFP_KERNEL)?;
 
-        for _ in 0..count {
-            lines.push(Line::new(), GFP_KERNEL)?;
+        for _ in 0..ngpio {
+            lines.push(Line::NEW, GFP_KERNEL)?;
         }
 
         Ok(Self {
             lines,
-            waiting: BitmapVec::new(count, GFP_KERNEL)?,
+            // One more, for `turn` to be in it after the last line.
+            waiting: BitmapVec::new(usize::from(ngpio) + 1, GFP_KERNEL)?,
             turn: 0,
             any_waiting: false,
-            retry: BitmapVec::new(count, GFP_KERNEL)?,
-            handlers: 0,
+            handling: false,
             delivered: 0,
         })
     }
 
-    /// Returns the state of a line.
-    pub(crate) fn get(&mut self, line: u16) -> Result<&mut Line> {
-        self.lines.get_mut(usize::from(line)).ok_or(EINVAL)
+    /// Returns the state of a line, one that gpiolib or an own buffer names.
+    pub(crate) fn get(&mut self, line: u16) -> &mut Line {
+        &mut self.lines[usize::from(line)]
     }
 
-    /// Has the interrupt of a line step. Returns whether it is to be delivered, and what is left to
-    /// do.
+    /// Has the interrupt of a line step. Returns what is left to do: [`Action::Arm`] if no other
+    /// context is going to hand the buffer to the device.
     pub(crate) fn step(
         &mut self,
         line: u16,
-        step: &mut dyn FnMut(&mut irq_line::Line) -> Action,
-    ) -> (bool, Deferred) {
-        let mut deferred = Deferred::default();
-        let handlers = self.handlers;
-        let Ok(state) = self.get(line) else {
-            return (false, deferred);
-        };
-        let action = step(&mut state.irq);
+        step: impl FnOnce(&mut irq_line::Line) -> Action,
+    ) -> Action {
+        let state = self.get(line);
+        let bus_locked = state.bus_locked;
 
-        // genirq mostly starts and ends interrupts under the bus lock, but need not where it cannot
-        // sleep. The retry sends what the device has to be told.
-        deferred.retry = action == Action::Retry || (!state.bus_locked && state.irq.needs_sync());
-        deferred.arm = action == Action::Arm && handlers == 0 && !state.bus_locked;
-
-        match action {
+        match step(&mut state.irq) {
             Action::Arm => {
                 self.wait_for_buffer(line);
                 self.end_delivery(line);
+                if self.handling || bus_locked {
+                    return Action::None;
+                }
+                Action::Arm
             }
             Action::Deliver => {
                 let first = !core::mem::replace(&mut state.delivered, true);
 
                 self.delivered += usize::from(first);
+                Action::Deliver
             }
-            Action::Retry | Action::None => (),
+            // genirq mostly starts and ends interrupts under the bus lock, but need not where it
+            // cannot sleep. The retry sends what the device has to be told.
+            Action::None if !bus_locked && state.irq.needs_sync() => Action::Retry,
+            action => action,
         }
-
-        if deferred.retry {
-            self.mark_for_retry(line);
-        }
-        (action == Action::Deliver, deferred)
-    }
-
-    /// Notes that the bus lock of a line was taken or is about to be released.
-    pub(crate) fn set_bus_locked(&mut self, line: u16, locked: bool) {
-        if let Ok(state) = self.get(line) {
-            state.bus_locked = locked;
-        }
-    }
-
-    /// Marks the line for a retry.
-    pub(crate) fn mark_for_retry(&mut self, line: u16) {
-        self.retry.set_bit(line.into());
-    }
-
-    /// Returns the first line from `from` on that was marked for a retry, and takes the mark away.
-    pub(crate) fn next_retry(&mut self, from: u16) -> Option<u16> {
-        let index = self.retry.next_bit(from.into())?;
-
-        self.retry.clear_bit(index);
-        // CAST: Lines number from 0 to 65534.
-        Some(index as u16)
     }
 
     /// Has a line, which is to be armed, wait for a buffer.
     pub(crate) fn wait_for_buffer(&mut self, line: u16) {
-        if let Ok(state) = self.get(line) {
-            state.irq.wait_for_room();
-            self.waiting.set_bit(line.into());
-            self.any_waiting = true;
-        }
+        self.get(line).irq.wait_for_room();
+        self.waiting.set_bit(line.into());
+        self.any_waiting = true;
     }
 
-    /// Tells whether lines may wait for a buffer that no context is about to hand over.
-    pub(crate) fn needs_arming(&self) -> bool {
-        self.any_waiting && self.handlers == 0
+    /// Returns whether lines may wait for a buffer.
+    pub(crate) fn is_waiting(&mut self) -> bool {
+        self.any_waiting = self.any_waiting && self.waiting.next_bit(0).is_some();
+        self.any_waiting
     }
 
     /// Returns a line that waits for a buffer, and is armed now. The lines take turns.
     pub(crate) fn next_armed(&mut self) -> Option<u16> {
-        while self.any_waiting {
-            let Some(index) =
-                (self.waiting.next_bit(self.turn)).or_else(|| self.waiting.next_bit(0))
-            else {
-                self.any_waiting = false;
-                break;
-            };
+        while self.is_waiting() {
+            let index = (self.waiting.next_bit(self.turn)).or_else(|| self.waiting.next_bit(0))?;
 
             self.waiting.clear_bit(index);
-            self.turn = if index + 1 < self.lines.len() {
-                index + 1
-            } else {
-                0
-            };
-            if self.lines.get_mut(index)?.irq.arm_waiting() == Action::Arm {
-                // CAST: As above.
+            self.turn = index + 1;
+            if self.lines[index].irq.arm_waiting() == Action::Arm {
+                // CAST: Lines number from 0 to 65534.
                 return Some(index as u16);
             }
         }
@@ -219,18 +178,9 @@ impl Lines {
     /// Notes that the handlers of a line's interrupt are done. Returns whether those of all other
     /// lines are, too.
     pub(crate) fn end_delivery(&mut self, line: u16) -> bool {
-        let delivered = (self.get(line)).is_ok_and(|state| core::mem::take(&mut state.delivered));
+        let delivered = core::mem::take(&mut self.get(line).delivered);
 
         self.delivered -= usize::from(delivered);
         self.delivered == 0
-    }
-
-    /// Forgets what the device was told about the interrupt of a line, because it was reset.
-    pub(crate) fn reset_irq(&mut self, line: u16) {
-        if let Ok(state) = self.get(line) {
-            state.irq.reset();
-            self.waiting.clear_bit(line.into());
-            self.retry.clear_bit(line.into());
-        }
     }
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Resets a device that needs it: after a fault, not after a suspend.
+//! What resume does, and resets of a device that needs one.
+//!
+//! After a reset, whoever did it, the state of the lines in use is restored: values, directions,
+//! interrupts.
 //!
 //! A device may ask for a reset (`DEVICE_NEEDS_RESET`), one of its queues may turn out to be
 //! broken, or it may leave so many requests unanswered that few slots are left. Each reset makes
@@ -17,7 +20,10 @@ use kernel::{
         Monotonic,
         Msecs, //
     },
-    virtio,
+    virtio::{
+        self,
+        Scope, //
+    },
     workqueue, //
 };
 
@@ -40,6 +46,7 @@ const BUSY_MS: Msecs = 20;
 /// The resets of a device so far.
 pub(crate) struct Resets {
     backoff_ms: i64,
+    /// How many there were in this row, and when the last was.
     row: u32,
     last: Option<Instant<Monotonic>>,
     /// The row has ended without success, and that was logged.
@@ -62,8 +69,8 @@ impl Resets {
         }
     }
 
-    /// Ends the row: the transport has reset the device.
-    pub(crate) fn forget(&mut self) {
+    /// Ends the row.
+    fn forget(&mut self) {
         self.row = 0;
         self.last = None;
         self.given_up = false;
@@ -72,120 +79,152 @@ impl Resets {
     /// Returns after what time the device may be reset, [`None`] if not any more. If that is now,
     /// the reset counts.
     fn next(&mut self, now: Instant<Monotonic>) -> Option<Delta> {
-        let since = self.last.map(|last| now - last);
+        let since = self.last.map_or(QUIET_MS, |last| (now - last).as_millis());
 
-        if since.is_some_and(|since| since >= Delta::from_millis(QUIET_MS)) {
-            self.row = 0;
+        if since >= QUIET_MS {
+            self.forget();
         }
-        if self.row >= RESETS {
+        if self.row == RESETS {
             return None;
         }
-        if let (Some(since), Some(nth)) = (since, self.row.checked_sub(1)) {
-            let wait = Delta::from_millis(self.backoff_ms * FACTOR.pow(nth));
+        if self.row > 0 {
+            let wait = self.backoff_ms * FACTOR.pow(self.row - 1) - since;
 
-            if since < wait {
-                return Some(wait - since);
+            if wait > 0 {
+                return Some(Delta::from_millis(wait));
             }
         }
 
         self.row += 1;
-        self.given_up = false;
         self.last = Some(now);
         Some(Delta::ZERO)
     }
 }
 
 impl VirtioGpio {
+    /// Restores the state of the lines in use, and lets other requests go.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device cannot be used. One that refuses, or is slow, is no error.
+    ///
+    /// # Context
+    ///
+    /// Process context, with the lock of the device held; sleeps.
+    fn replay(self: &Arc<Self>) -> Result {
+        // Before requests of a new generation go: see `sync_line()`.
+        for line in 0..self.ngpio {
+            self.update(line, |state| state.irq.reset());
+        }
+
+        let requests = (0..self.ngpio)
+            .flat_map(|line| self.update(line, |state| state.replay(line)))
+            .flatten();
+
+        match self.request_all(Scope::Replay, requests, |_, _| ()) {
+            Err(err) if err == EIO || err == EPROTO || err == ETIMEDOUT => (),
+            ret => ret?,
+        }
+
+        self.requests.start()?;
+        // One that is not answered is enough to wait for here.
+        if !(0..self.ngpio).all(|line| self.sync_line(line, Scope::Replay)) {
+            self.retry_soon();
+        }
+        self.resume_events();
+        Ok(())
+    }
+
+    /// Restores a device that the core has reset: `restore()` of the driver.
+    pub(crate) fn resume(self: &Arc<Self>) -> Result {
+        self.resets.lock().forget();
+        if let Err(err) = self.replay() {
+            dev_warn!(self.vdev.as_ref(), "cannot restore the device: {:?}\n", err);
+            self.check_device(0);
+        }
+        Ok(())
+    }
+
     /// Notes that the device may need a reset, and sends nothing until that was looked at.
     /// `config_changed()` of the driver; any context.
-    pub(crate) fn config_changed(this: &Arc<Self>) {
-        this.hold();
-        Self::check_device(this, 0);
+    pub(crate) fn config_changed(self: &Arc<Self>) {
+        self.hold();
+        self.check_device(0);
     }
 
     /// Has the device looked at if a request may have failed because it needs a reset.
-    pub(crate) fn check_queue(this: &Arc<Self>) {
-        if this.requests.is_broken() || this.requests.is_stuck() {
-            Self::check_device(this, 0);
+    pub(crate) fn check_queue(self: &Arc<Self>) {
+        if self.requests.is_broken() || self.requests.is_stuck() {
+            self.check_device(0);
         }
     }
 
     /// Has a work item look whether the device needs a reset. Any context.
-    pub(crate) fn check_device(this: &Arc<Self>, delay_ms: Msecs) {
+    pub(crate) fn check_device(self: &Arc<Self>, delay_ms: Msecs) {
         // One that is pending has not looked yet. One that is disabled need not any more.
         let _ = workqueue::system_long()
-            .enqueue_delayed::<_, 2>(this.clone(), msecs_to_jiffies(delay_ms));
+            .enqueue_delayed::<_, 2>(self.clone(), msecs_to_jiffies(delay_ms));
     }
 
     fn hold(&self) {
         self.requests.hold();
-        self.hold_events(true);
+        self.hold_events();
     }
 
     /// Looks whether the device needs a reset, and resets it. The work item.
-    pub(crate) fn recover(this: &Arc<Self>) {
-        let again = this.binding.try_lock(|vdev| Self::try_reset(this, vdev));
-
-        match again {
+    pub(crate) fn recover(self: &Arc<Self>) {
+        match self.binding.try_lock(|vdev| self.try_reset(vdev)) {
             Ok(Some(delay)) => {
-                let delay_ms = Msecs::try_from(delay.as_millis()).unwrap_or(Msecs::MAX);
-
-                Self::check_device(this, delay_ms.max(1));
+                // CAST: It is less than a minute.
+                self.check_device(delay.as_millis() as Msecs + 1);
             }
-            Err(err) if err == EAGAIN => Self::check_device(this, BUSY_MS),
+            Err(err) if err == EAGAIN => self.check_device(BUSY_MS),
             // A device that is suspended is restored when it is resumed.
             Ok(None) | Err(_) => (),
         }
     }
 
     /// Resets the device if it needs that. Returns after what time it has to be looked at again.
-    fn try_reset(this: &Arc<Self>, vdev: &virtio::Locked<'_>) -> Option<Delta> {
-        let mut resets = this.resets.lock();
+    fn try_reset(self: &Arc<Self>, vdev: &virtio::Locked<'_>) -> Option<Delta> {
+        let mut resets = self.resets.lock();
 
         loop {
             let is_dead = vdev.needs_reset();
 
-            if !is_dead && !this.requests.is_stuck() {
-                let _ = this.requests.start();
-                this.hold_events(false);
-                Self::arm_lines(this);
+            if !is_dead && !self.requests.is_stuck() {
+                let _ = self.requests.start();
+                self.resume_events();
                 return None;
             }
 
-            match resets.next(Instant::now()) {
-                Some(delta) if delta.is_zero() => (),
-                Some(delta) => {
-                    this.hold();
-                    return Some(delta);
-                }
-                None => {
-                    if is_dead && !core::mem::replace(&mut resets.given_up, true) {
+            let Some(delay) = resets.next(Instant::now()) else {
+                if is_dead {
+                    self.requests.end();
+                    if !core::mem::replace(&mut resets.given_up, true) {
                         dev_err!(
                             vdev.as_ref(),
                             "the device still needs a reset: unbind and bind the driver\n"
                         );
                     }
-                    if is_dead {
-                        this.requests.end();
-                    }
-                    return None;
                 }
-            }
+                return None;
+            };
 
-            if resets.row == 1 {
-                dev_warn!(
-                    vdev.as_ref(),
-                    "resetting the device: it {}\n",
-                    if is_dead {
-                        "needs a reset"
-                    } else {
-                        "does not answer"
-                    }
-                );
+            self.hold();
+            if !delay.is_zero() {
+                return Some(delay);
             }
-            this.hold();
+            if resets.row == 1 {
+                let why = if is_dead {
+                    "needs a reset"
+                } else {
+                    "does not answer"
+                };
+
+                dev_warn!(vdev.as_ref(), "resetting the device: it {}\n", why);
+            }
             // If it fails, then the device still needs a reset, or is gone.
-            let _ = vdev.reset().and_then(|()| Self::replay(this));
+            let _ = vdev.reset().and_then(|()| self.replay());
         }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Layout of the messages and events of the virtio GPIO device.
+//! The layout of messages and of the configuration space, as `virtio_gpio.h` has it.
 //!
 //! What the driver sends is built from types that have no invalid values. What the device answers
 //! is untrusted: it is decoded here, once, into a value in its range or an error, and nothing
@@ -59,62 +59,6 @@ impl TryFrom<u8> for Direction {
     }
 }
 
-/// A message about one line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Message {
-    /// Asks for the direction.
-    GetDirection,
-    /// Sets the direction.
-    SetDirection(Direction),
-    /// Asks for the value.
-    GetValue,
-    /// Sets the value that the line has when it is an output.
-    SetValue(bool),
-    /// Sets what makes the line interrupt.
-    SetIrqType(TriggerType),
-}
-
-impl Message {
-    /// Returns the request that carries this message for `line`.
-    pub(crate) fn request(self, line: u16) -> Request {
-        let (kind, value) = match self {
-            Self::GetDirection => (uapi::VIRTIO_GPIO_MSG_GET_DIRECTION, 0),
-            Self::SetDirection(direction) => {
-                (uapi::VIRTIO_GPIO_MSG_SET_DIRECTION, direction as u32)
-            }
-            Self::GetValue => (uapi::VIRTIO_GPIO_MSG_GET_VALUE, 0),
-            Self::SetValue(value) => (uapi::VIRTIO_GPIO_MSG_SET_VALUE, u32::from(value)),
-            Self::SetIrqType(kind) => (uapi::VIRTIO_GPIO_MSG_IRQ_TYPE, kind as u32),
-        };
-
-        Request::new(kind, line, value)
-    }
-
-    /// Decodes the answer to this message, of which the device says that it wrote `used` bytes.
-    ///
-    /// Returns the value that was asked for, in its range: 0 or 1 for [`Message::GetValue`], one
-    /// of [`Direction`] for [`Message::GetDirection`]. The value in the answer to a message that
-    /// asks for nothing has no meaning, and 0 is returned.
-    ///
-    /// # Errors
-    ///
-    /// - `EIO` if the device refused the message.
-    /// - `EPROTO` if this is no answer to the message.
-    pub(crate) fn answer(self, response: &Response, used: u32) -> Result<u8> {
-        if used as usize != size_of::<Response>() {
-            return Err(EPROTO);
-        }
-        check_status(response.status)?;
-
-        match self {
-            Self::GetDirection => Direction::try_from(response.value).map(|value| value as u8),
-            Self::GetValue if response.value <= 1 => Ok(response.value),
-            Self::GetValue => Err(EPROTO),
-            Self::SetDirection(_) | Self::SetValue(_) | Self::SetIrqType(_) => Ok(0),
-        }
-    }
-}
-
 /// Decodes the status of an answer.
 fn check_status(status: u8) -> Result {
     match u32::from(status) {
@@ -124,8 +68,8 @@ fn check_status(status: u8) -> Result {
     }
 }
 
-/// Decodes the answer to [`Request::names`], of which the device says that it wrote `used` bytes:
-/// a `status`, then the names.
+/// Decodes the answer to [`Request::get_names`], of which the device says that it wrote `used`
+/// bytes: a `status`, then the names.
 ///
 /// Returns the length of the names that the device has written, at most `size`, the size of the
 /// names that it announced.
@@ -166,14 +110,68 @@ impl Request {
         }
     }
 
-    /// Returns the request for the names of all lines.
-    pub(crate) fn names() -> Self {
+    /// Asks for the names of all lines.
+    pub(crate) fn get_names() -> Self {
         Self::new(uapi::VIRTIO_GPIO_MSG_GET_NAMES, 0, 0)
+    }
+
+    /// Asks for the direction.
+    pub(crate) fn get_direction(line: u16) -> Self {
+        Self::new(uapi::VIRTIO_GPIO_MSG_GET_DIRECTION, line, 0)
+    }
+
+    /// Sets the direction.
+    pub(crate) fn set_direction(line: u16, direction: Direction) -> Self {
+        Self::new(uapi::VIRTIO_GPIO_MSG_SET_DIRECTION, line, direction as u32)
+    }
+
+    /// Asks for the value.
+    pub(crate) fn get_value(line: u16) -> Self {
+        Self::new(uapi::VIRTIO_GPIO_MSG_GET_VALUE, line, 0)
+    }
+
+    /// Sets the value that the line has when it is an output.
+    pub(crate) fn set_value(line: u16, value: bool) -> Self {
+        Self::new(uapi::VIRTIO_GPIO_MSG_SET_VALUE, line, value.into())
+    }
+
+    /// Sets what makes the line interrupt.
+    pub(crate) fn set_irq_type(line: u16, kind: TriggerType) -> Self {
+        Self::new(uapi::VIRTIO_GPIO_MSG_IRQ_TYPE, line, kind as u32)
     }
 
     /// Returns the line that this is about.
     pub(crate) fn line(&self) -> u16 {
         self.line.get()
+    }
+
+    /// Returns which of `VIRTIO_GPIO_MSG_*` this is.
+    pub(crate) fn kind(&self) -> u32 {
+        self.kind.get().into()
+    }
+
+    /// Decodes the answer to this request, of which the device says that it wrote `used` bytes.
+    ///
+    /// Returns what was asked for, in its range: a value of 0 or 1, or one of [`Direction`]. If
+    /// nothing was, returns what was set.
+    ///
+    /// # Errors
+    ///
+    /// - `EIO` if the device refused the request.
+    /// - `EPROTO` if this is no answer to the request.
+    pub(crate) fn answer(&self, response: &Response, used: u32) -> Result<u8> {
+        if used as usize != size_of::<Response>() {
+            return Err(EPROTO);
+        }
+        check_status(response.status)?;
+
+        match self.kind() {
+            uapi::VIRTIO_GPIO_MSG_GET_DIRECTION => Ok(Direction::try_from(response.value)? as u8),
+            uapi::VIRTIO_GPIO_MSG_GET_VALUE if response.value > 1 => Err(EPROTO),
+            uapi::VIRTIO_GPIO_MSG_GET_VALUE => Ok(response.value),
+            // CAST: What the constructors take fits.
+            _ => Ok(self.value.get() as u8),
+        }
     }
 }
 
@@ -244,18 +242,13 @@ pub(crate) enum Event {
     Odd,
 }
 
-/// The configuration space of the device.
-pub(crate) enum Config {}
+/// Reads the number of lines, and the size of the block of names in bytes, which is zero if the
+/// device has no names.
+pub(crate) fn read_config(config: &virtio::Config<'_>) -> Result<(u16, u32)> {
+    let ngpio: U16 = config.read(offset_of!(uapi::virtio_gpio_config, ngpio))?;
+    let names: U32 = config.read(offset_of!(uapi::virtio_gpio_config, gpio_names_size))?;
 
-impl Config {
-    /// Reads the number of lines, and the size of the block of names in bytes, which is zero if the
-    /// device has no names.
-    pub(crate) fn read(config: &virtio::Config<'_>) -> Result<(u16, u32)> {
-        let ngpio: U16 = config.read(offset_of!(uapi::virtio_gpio_config, ngpio))?;
-        let names: U32 = config.read(offset_of!(uapi::virtio_gpio_config, gpio_names_size))?;
-
-        Ok((ngpio.get(), names.get()))
-    }
+    Ok((ngpio.get(), names.get()))
 }
 
 // The layout is that of the C header, with no padding: the device sees no byte that is not ours.
@@ -285,19 +278,19 @@ mod tests {
     const OK: u8 = 0;
     const ERR: u8 = 1;
 
-    fn answer(message: Message, status: u8, value: u8) -> Result<u8> {
-        message.answer(&Response { status, value }, 2)
+    fn answer(request: Request, status: u8, value: u8) -> Result<u8> {
+        request.answer(&Response { status, value }, 2)
     }
 
     #[test]
     fn request_names() {
-        assert_eq!(Request::names().as_bytes(), [1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(Request::get_names().as_bytes(), [1, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
     fn request_get_direction() {
         assert_eq!(
-            Message::GetDirection.request(0x1234).as_bytes(),
+            Request::get_direction(0x1234).as_bytes(),
             [2, 0, 0x34, 0x12, 0, 0, 0, 0]
         );
     }
@@ -310,7 +303,7 @@ mod tests {
             (Direction::In, 2),
         ] {
             assert_eq!(
-                Message::SetDirection(direction).request(7).as_bytes(),
+                Request::set_direction(7, direction).as_bytes(),
                 [3, 0, 7, 0, value, 0, 0, 0]
             );
         }
@@ -319,7 +312,7 @@ mod tests {
     #[test]
     fn request_get_value() {
         assert_eq!(
-            Message::GetValue.request(0xffff).as_bytes(),
+            Request::get_value(0xffff).as_bytes(),
             [4, 0, 0xff, 0xff, 0, 0, 0, 0]
         );
     }
@@ -328,7 +321,7 @@ mod tests {
     fn request_set_value() {
         for value in [false, true] {
             assert_eq!(
-                Message::SetValue(value).request(256).as_bytes(),
+                Request::set_value(256, value).as_bytes(),
                 [5, 0, 0, 1, value.into(), 0, 0, 0]
             );
         }
@@ -345,7 +338,7 @@ mod tests {
             (TriggerType::LevelLow, 8),
         ] {
             assert_eq!(
-                Message::SetIrqType(kind).request(1).as_bytes(),
+                Request::set_irq_type(1, kind).as_bytes(),
                 [6, 0, 1, 0, value, 0, 0, 0]
             );
         }
@@ -353,57 +346,58 @@ mod tests {
 
     #[test]
     fn answer_value() {
-        assert_eq!(answer(Message::GetValue, OK, 0), Ok(0));
-        assert_eq!(answer(Message::GetValue, OK, 1), Ok(1));
+        assert_eq!(answer(Request::get_value(3), OK, 0), Ok(0));
+        assert_eq!(answer(Request::get_value(3), OK, 1), Ok(1));
         for value in 2..=u8::MAX {
-            assert_eq!(answer(Message::GetValue, OK, value), Err(EPROTO));
+            assert_eq!(answer(Request::get_value(3), OK, value), Err(EPROTO));
         }
     }
 
     #[test]
     fn answer_direction() {
         assert_eq!(
-            answer(Message::GetDirection, OK, 0),
+            answer(Request::get_direction(3), OK, 0),
             Ok(Direction::None as u8)
         );
         assert_eq!(
-            answer(Message::GetDirection, OK, 1),
+            answer(Request::get_direction(3), OK, 1),
             Ok(Direction::Out as u8)
         );
         assert_eq!(
-            answer(Message::GetDirection, OK, 2),
+            answer(Request::get_direction(3), OK, 2),
             Ok(Direction::In as u8)
         );
         for value in 3..=u8::MAX {
-            assert_eq!(answer(Message::GetDirection, OK, value), Err(EPROTO));
+            assert_eq!(answer(Request::get_direction(3), OK, value), Err(EPROTO));
         }
     }
 
     #[test]
     fn answer_without_value() {
-        for message in [
-            Message::SetDirection(Direction::Out),
-            Message::SetValue(true),
-            Message::SetIrqType(TriggerType::EdgeBoth),
+        for (request, set) in [
+            (Request::set_direction(3, Direction::Out), 1),
+            (Request::set_value(3, true), 1),
+            (Request::set_value(3, false), 0),
+            (Request::set_irq_type(3, TriggerType::LevelLow), 8),
         ] {
             for value in 0..=u8::MAX {
-                assert_eq!(answer(message, OK, value), Ok(0));
+                assert_eq!(answer(request, OK, value), Ok(set));
             }
         }
     }
 
     #[test]
     fn answer_refused() {
-        for message in [
-            Message::GetDirection,
-            Message::SetDirection(Direction::In),
-            Message::GetValue,
-            Message::SetValue(false),
-            Message::SetIrqType(TriggerType::LevelLow),
+        for request in [
+            Request::get_direction(3),
+            Request::set_direction(3, Direction::In),
+            Request::get_value(3),
+            Request::set_value(3, false),
+            Request::set_irq_type(3, TriggerType::LevelLow),
         ] {
             // The value of a refusal has no meaning.
             for value in 0..=u8::MAX {
-                assert_eq!(answer(message, ERR, value), Err(EIO));
+                assert_eq!(answer(request, ERR, value), Err(EIO));
             }
         }
     }
@@ -411,19 +405,19 @@ mod tests {
     #[test]
     fn answer_odd_status() {
         for status in 2..=u8::MAX {
-            assert_eq!(answer(Message::GetValue, status, 0), Err(EPROTO));
-            assert_eq!(answer(Message::SetValue(true), status, 0), Err(EPROTO));
+            assert_eq!(answer(Request::get_value(3), status, 0), Err(EPROTO));
+            assert_eq!(answer(Request::set_value(3, true), status, 0), Err(EPROTO));
         }
     }
 
     #[test]
     fn answer_not_written() {
-        for message in [
-            Message::GetDirection,
-            Message::GetValue,
-            Message::SetValue(true),
+        for request in [
+            Request::get_direction(3),
+            Request::get_value(3),
+            Request::set_value(3, true),
         ] {
-            assert_eq!(message.answer(&Response::POISON, 2), Err(EPROTO));
+            assert_eq!(request.answer(&Response::POISON, 2), Err(EPROTO));
         }
     }
 
@@ -435,8 +429,11 @@ mod tests {
         };
 
         for used in [0, 1, 3, 4, 8, u32::MAX] {
-            assert_eq!(Message::GetValue.answer(&response, used), Err(EPROTO));
-            assert_eq!(Message::SetValue(true).answer(&response, used), Err(EPROTO));
+            assert_eq!(Request::get_value(3).answer(&response, used), Err(EPROTO));
+            assert_eq!(
+                Request::set_value(3, true).answer(&response, used),
+                Err(EPROTO)
+            );
         }
     }
 
