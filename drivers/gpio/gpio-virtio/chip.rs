@@ -200,8 +200,6 @@ impl gpio::IrqChip for GpioChip {
     }
 
     fn irq_request_resources(&self, offset: u32) -> Result {
-        self.0.add_irq_user()?;
-
         let direction = self.0.update(line(offset), |state| {
             state.irq_requested = true;
             state.direction
@@ -216,7 +214,6 @@ impl gpio::IrqChip for GpioChip {
     }
 
     fn irq_release_resources(&self, offset: u32) {
-        self.0.remove_irq_user();
         self.release(offset, |state| state.irq_requested = false);
     }
 

@@ -8,8 +8,8 @@
 //!
 //! # Buffers
 //!
-//! A line needs a buffer only while it is armed. There is one for each line in use, as far as the
-//! ring has room; lines that find none take turns.
+//! A line needs a buffer only while it is armed. There are as many as the ring has room for; lines
+//! that find none take turns.
 //!
 //! genirq unmasks lines under a raw lock, where a buffer cannot be mapped for the device. So that
 //! only marks the line. Buffers are handed over with one notification at the end of the callback,
@@ -67,11 +67,6 @@ const RETRY_MS: Msecs = 10;
 pub(crate) struct Events {
     /// Buffers that the device does not have, with room for all.
     spare: KVec<Buffer>,
-    /// How many buffers there are, and how many the ring has room for.
-    buffers: usize,
-    capacity: usize,
-    /// How many lines are used for interrupts.
-    users: usize,
     /// No buffer is handed over: the device is reset, or does not know of the lines yet.
     held: bool,
     /// What is left of the budget, and whether the work item handles events.
@@ -92,9 +87,6 @@ impl virtio::Reclaim<Buffer> for Events {
 impl Events {
     pub(crate) const NEW: Self = Self {
         spare: KVec::new(),
-        buffers: 0,
-        capacity: 0,
-        users: 0,
         held: false,
         budget: BUDGET,
         storm: false,
@@ -106,7 +98,7 @@ impl Events {
 }
 
 impl VirtioGpio {
-    /// Makes room for as many event buffers as fit into the ring, if lines can be interrupts.
+    /// Allocates as many event buffers as fit into the ring, if lines can be interrupts.
     ///
     /// # Errors
     ///
@@ -114,65 +106,16 @@ impl VirtioGpio {
     /// - `ENOMEM` if there is not enough memory.
     pub(crate) fn allocate_events(&self) -> Result {
         let room = self.eventq.with(|ring, _| ring.capacity(2));
-        let capacity = room.min(self.ngpio.into());
-        let mut spare = KVec::with_capacity(capacity, GFP_KERNEL)?;
+        let count = room.min(self.ngpio.into());
+        let parts = |_| (EventRequest::new(0), EventResponse::POISON, 0);
+        let mut spare = Buffer::many(count, parts, GFP_KERNEL)?;
 
-        if capacity == 0 && self.has_irq {
+        if count == 0 && self.has_irq {
             return Err(EINVAL);
         }
-        self.eventq.with(|_, events| {
-            events.capacity = capacity;
-            core::mem::swap(&mut events.spare, &mut spare);
-        });
+        self.eventq
+            .with(|_, events| core::mem::swap(&mut events.spare, &mut spare));
         Ok(())
-    }
-
-    /// Makes sure that there is a buffer for one more line, if the ring has room for it.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM` if there is not enough memory.
-    pub(crate) fn add_irq_user(&self) -> Result {
-        let (enough, room) = self.eventq.with(|_, events| {
-            events.users += 1;
-            (
-                events.buffers >= events.users.min(events.capacity),
-                events.users <= events.capacity,
-            )
-        });
-
-        if !room {
-            kernel::do_once_lite! {
-                dev_warn!(
-                    self.vdev.as_ref(),
-                    "more interrupts in use than the eventq has room for: they take turns\n"
-                )
-            };
-        }
-        if enough {
-            return Ok(());
-        }
-
-        let parts = |_| (EventRequest::new(0), EventResponse::POISON, 0);
-        let mut new = Buffer::many(Buffer::PER_PAGE, parts, GFP_KERNEL)
-            .inspect_err(|_| self.remove_irq_user())?;
-
-        self.eventq.with(|_, events| {
-            while events.buffers < events.capacity {
-                let Some(buffer) = new.pop() else {
-                    return;
-                };
-
-                events.put(buffer);
-                events.buffers += 1;
-            }
-        });
-        Ok(())
-    }
-
-    /// Undoes [`VirtioGpio::add_irq_user`]. The buffer stays, for the next one.
-    pub(crate) fn remove_irq_user(&self) {
-        self.eventq.with(|_, events| events.users -= 1);
     }
 
     /// Has the interrupt of a line step. Returns whether it is to be delivered. Any context.
@@ -195,6 +138,14 @@ impl VirtioGpio {
     fn arm(self: &Arc<Self>, ring: &mut Access<'_, Buffer>, events: &mut Events) {
         while !events.held {
             let Some(mut buffer) = events.spare.pop() else {
+                if self.lines.with(Lines::is_waiting) {
+                    kernel::do_once_lite! {
+                        dev_warn!(
+                            self.vdev.as_ref(),
+                            "more interrupts in use than the eventq has room for: they take turns\n"
+                        )
+                    };
+                }
                 break;
             };
             let Some(line) = self.lines.with(Lines::next_armed) else {
