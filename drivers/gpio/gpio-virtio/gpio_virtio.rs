@@ -2,7 +2,7 @@
 
 //! Driver for virtio GPIO controllers: probe and unbind.
 //!
-//! - This file: probe, module parameters, work items, and what happens on unbind.
+//! - This file: probe, module parameters, work items, and what happens on unbind ([`Running`]).
 //! - [`chip`]: the operations of `struct gpio_chip` and `struct irq_chip`, and the wait for an
 //!   answer.
 //! - [`events`]: what an event does, and what `irq_bus_sync_unlock()` sends.
@@ -222,14 +222,6 @@ impl VirtioGpio {
         payload.read(1, &mut block);
         Ok(block)
     }
-
-    /// Ends all waits for the device, and stops the work items.
-    fn shut_down(&self) {
-        self.requests.end();
-        self.event_work.disable_sync();
-        self.retry_work.disable_sync();
-        self.reset_work.disable_sync();
-    }
 }
 
 /// What the queues of a device call back.
@@ -252,20 +244,24 @@ impl virtio::Queues for Callbacks {
     }
 }
 
-/// Stops a device when the driver is unbound, or when its probe fails.
+/// A device that works. Stopped when the driver is unbound, or when its probe fails.
 struct Running(Arc<VirtioGpio>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.shut_down();
+        self.0.requests.end();
+        self.0.event_work.disable_sync();
+        self.0.retry_work.disable_sync();
+        self.0.reset_work.disable_sync();
     }
 }
 
-/// The driver's data of a device.
+/// The driver's data of a device. Dropped in this order, before the device is reset.
 struct GpioVirtio {
-    // Dropped before the device is reset.
-    _chip: gpio::Registration<GpioChip>,
+    /// First, as gpiolib waits for operations in progress, which wait for the device. Its reset
+    /// covers what it should be told.
     running: Running,
+    _chip: gpio::Registration<GpioChip>,
 }
 
 kernel::virtio_device_table!(
@@ -333,15 +329,9 @@ impl virtio::Driver for GpioVirtio {
         .inspect_err(|err| dev_err!(dev, "cannot register the chip: {:?}\n", err))?;
 
         Ok(Self {
-            _chip: chip,
             running,
+            _chip: chip,
         })
-    }
-
-    fn unbind<'bound>(_vdev: &'bound virtio::Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
-        // gpiolib waits for operations in progress, which wait for the device. Its reset covers
-        // what it should be told.
-        this.running.0.shut_down();
     }
 
     fn config_changed<'bound>(
