@@ -2,39 +2,21 @@
 
 //! Rust virtio sample: a block device.
 //!
-//! Reading from `/dev/rust-virtio-blk` returns what the device has at the position of the file. A
-//! request has three parts: a header, room for sectors, and room for a status.
+//! Reads the first and the last sector of a disk, and logs how they end. A request has three parts:
+//! a header, room for a sector, and room for a status.
 
 use core::mem::offset_of;
 
 use kernel::{
     device::Core,
-    driver,
-    fs::{
-        File,
-        Kiocb, //
-    },
-    iov::IovIterDest,
-    miscdevice::{
-        MiscDevice,
-        MiscDeviceOptions,
-        MiscDeviceRegistration, //
-    },
-    new_mutex,
     prelude::*,
-    sync::{
-        Arc,
-        Mutex,
-        SetOnce, //
-    },
+    static_lock_class,
+    sync::Arc,
     time::Delta,
     uapi,
     virtio::{
         self,
-        AnyQueue,
-        Options,
         Payload,
-        Queues,
         Requests, //
     }, //
 };
@@ -47,16 +29,13 @@ use zerocopy::little_endian::{
 /// Bytes in a sector, whatever the size of the device's blocks.
 const SECTOR: usize = 512;
 
-/// The most bytes that one request is for, apart from where they begin in a sector.
-const MAX_LEN: usize = 4096;
-
 /// What the status is before the device writes it: none that a device has.
 const NO_STATUS: u8 = 0xff;
 
 const CAPACITY: usize = offset_of!(uapi::virtio_blk_config, capacity);
 
-const OPTIONS: Options = Options {
-    slots: 16,
+const OPTIONS: virtio::Options = virtio::Options {
+    slots: 1,
     timeout_ms: 30_000,
     poll: Delta::ZERO,
 };
@@ -74,71 +53,54 @@ struct Header {
 struct Blk {
     #[pin]
     requests: Requests<Header, u8>,
-    sectors: u64,
 }
 
 impl Blk {
-    /// Reads `count` sectors, and has `f` use what is in them.
-    fn with_sectors<R>(
-        &self,
-        sector: u64,
-        count: usize,
-        f: impl FnOnce(&Payload) -> R,
-    ) -> Result<R> {
+    fn read(&self, sector: u64) -> Result<[u8; SECTOR]> {
         let header = Header {
             kind: U32::new(uapi::VIRTIO_BLK_T_IN),
             priority: U32::new(0),
             sector: U64::new(sector),
         };
-        let len = count * SECTOR;
-        let payload = Payload::writable(len, GFP_KERNEL)?;
-        let answer = self.requests.call(header, Some(payload)).map_err(|err| {
-            // The device claims to have written more than there is room for.
-            if err == EPROTO {
-                EIO
-            } else {
-                err
-            }
-        })?;
+        let payload = Payload::writable(SECTOR, GFP_KERNEL)?;
+        let answer = self.requests.call(header, Some(payload))?;
+        let ok = u32::from(answer.response) == uapi::VIRTIO_BLK_S_OK;
 
-        // The sectors and the status: a device that has read them has written all of that.
-        if u32::from(answer.response) != uapi::VIRTIO_BLK_S_OK || answer.written as usize != len + 1
-        {
+        // A device that has read the sector has written all of it, and the status.
+        if !ok || answer.written as usize != SECTOR + 1 {
             return Err(EIO);
         }
-        answer.payload.as_ref().map(f).ok_or(EIO)
+
+        let mut bytes = [0; SECTOR];
+        answer.payload.ok_or(EIO)?.read(0, &mut bytes);
+        Ok(bytes)
     }
 
-    /// Copies bytes from `pos` on to `iov`, as far as one request goes.
-    fn read(&self, pos: u64, iov: &mut IovIterDest<'_>) -> Result<usize> {
-        let (sector, offset) = (pos / SECTOR as u64, (pos % SECTOR as u64) as usize);
-        let wanted = iov.len().min(MAX_LEN) + offset;
-        let left = self.sectors.saturating_sub(sector);
-        let count = left.min(wanted.div_ceil(SECTOR) as u64) as usize;
+    /// Logs what is on the disk. The device was just set up, maybe once more.
+    fn start(&self, vdev: &virtio::Device<Core<'_>>) -> Result {
+        self.requests.start()?;
 
-        if count == 0 || iov.is_empty() {
-            return Ok(0);
+        let sectors = vdev.read_config(|config| config.read::<u64>(CAPACITY))?;
+        dev_info!(vdev.as_ref(), "{} sectors\n", sectors);
+
+        let Some(last) = sectors.checked_sub(1) else {
+            return Ok(());
+        };
+        for sector in [0, last] {
+            let bytes = self.read(sector)?;
+            dev_info!(
+                vdev.as_ref(),
+                "sector {} ends with {:02x?}\n",
+                sector,
+                &bytes[SECTOR - 4..]
+            );
         }
-
-        self.with_sectors(sector, count, |payload| {
-            let mut bytes = [0; SECTOR];
-            let mut done = 0;
-
-            loop {
-                let len = payload.read(offset + done, &mut bytes);
-
-                match iov.copy_to_iter(&bytes[..len]) {
-                    0 if done == 0 => return Err(EFAULT),
-                    0 => return Ok(done),
-                    copied => done += copied,
-                }
-            }
-        })?
+        Ok(())
     }
 }
 
-impl Queues for Blk {
-    fn queue(&self, index: usize) -> Option<AnyQueue<'_>> {
+impl virtio::Queues for Blk {
+    fn queue(&self, index: usize) -> Option<virtio::AnyQueue<'_>> {
         (index == 0).then(|| self.requests.as_any())
     }
 
@@ -147,51 +109,17 @@ impl Queues for Blk {
     }
 }
 
-/// The device that is bound, if there is one.
-type Current = Mutex<Option<Arc<Blk>>>;
-
-static CURRENT: SetOnce<Pin<KBox<Current>>> = SetOnce::new();
-
-#[vtable]
-impl MiscDevice for Blk {
-    type Ptr = ();
-
-    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result {
-        Ok(())
-    }
-
-    fn read_iter(mut kiocb: Kiocb<'_, Self::Ptr>, iov: &mut IovIterDest<'_>) -> Result<usize> {
-        let current = CURRENT.as_ref().ok_or(ENODEV)?.lock().clone();
-        let pos = u64::try_from(kiocb.ki_pos()).map_err(|_| EINVAL)?;
-        let read = current.ok_or(ENODEV)?.read(pos, iov)?;
-
-        *kiocb.ki_pos_mut() += read as i64;
-        Ok(read)
-    }
-}
-
-struct BlkDriver(Arc<Blk>);
-
-// Requests end by themselves when the queue is closed.
-impl Drop for BlkDriver {
-    fn drop(&mut self) {
-        if let Some(current) = CURRENT.as_ref() {
-            *current.lock() = None;
-        }
-    }
-}
-
 kernel::virtio_device_table!(
     ID_TABLE,
     MODULE_ID_TABLE,
-    <BlkDriver as virtio::Driver>::IdInfo,
+    <Blk as virtio::Driver>::IdInfo,
     [(virtio::DeviceId::new(uapi::VIRTIO_ID_BLOCK), ())]
 );
 
 #[vtable]
-impl virtio::Driver for BlkDriver {
+impl virtio::Driver for Blk {
     type IdInfo = ();
-    type Data<'bound> = Self;
+    type Data<'bound> = Arc<Self>;
 
     const ID_TABLE: virtio::IdTable<Self::IdInfo> = &ID_TABLE;
     const FEATURES: &'static [virtio::Feature] = &[];
@@ -200,70 +128,30 @@ impl virtio::Driver for BlkDriver {
         vdev: &'bound virtio::Device<Core<'_>>,
         _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        let sectors = vdev.read_config(|config| config.read::<u64>(CAPACITY))?;
         let blk = Arc::pin_init(
             try_pin_init!(Blk {
-                requests <- Requests::new(c"requests", NO_STATUS, OPTIONS, kernel::static_lock_class!()),
-                sectors,
+                requests <- Requests::new(c"requests", NO_STATUS, OPTIONS, static_lock_class!()),
             }? Error),
             GFP_KERNEL,
         )?;
 
         vdev.find_vqs(blk.clone())?;
         vdev.ready();
-        blk.requests.start()?;
+        blk.start(vdev)?;
 
-        let mut begin = [0; 4];
-        if sectors > 0 {
-            blk.with_sectors(0, 1, |payload| payload.read(0, &mut begin))?;
-        }
-        dev_info!(
-            vdev.as_ref(),
-            "{} sectors, the first begins with {:02x?}\n",
-            sectors,
-            begin
-        );
-
-        let mut current = CURRENT.as_ref().ok_or(ENODEV)?.lock();
-        if current.is_some() {
-            dev_err!(vdev.as_ref(), "this sample drives one device only\n");
-            return Err(EBUSY);
-        }
-        *current = Some(blk.clone());
-
-        Ok(Self(blk))
+        Ok(blk)
     }
 
     fn restore<'bound>(
-        _vdev: &'bound virtio::Device<Core<'_>>,
+        vdev: &'bound virtio::Device<Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        this.0.requests.start()
+        this.start(vdev)
     }
 }
 
-#[pin_data]
-struct BlkModule {
-    #[pin]
-    _misc: MiscDeviceRegistration<Blk>,
-    #[pin]
-    _driver: driver::Registration<virtio::Adapter<BlkDriver>>,
-}
-
-impl kernel::InPlaceModule for BlkModule {
-    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
-            _: { CURRENT.populate(KBox::pin_init(new_mutex!(None), GFP_KERNEL)?); },
-            _misc <- MiscDeviceRegistration::register(MiscDeviceOptions {
-                name: c"rust-virtio-blk",
-            }),
-            _driver <- driver::Registration::new(c"rust_virtio_blk", module),
-        })
-    }
-}
-
-module! {
-    type: BlkModule,
+kernel::module_virtio_driver! {
+    type: Blk,
     name: "rust_virtio_blk",
     description: "Rust virtio sample: a block device",
     license: "GPL v2",

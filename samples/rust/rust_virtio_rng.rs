@@ -2,9 +2,8 @@
 
 //! Rust virtio sample: an entropy device.
 //!
-//! Reading from `/dev/rust-virtio-rng` returns random bytes of the device. As the bytes belong to
-//! no one in particular, the device always has buffers to fill, and each reader takes one that is
-//! filled and hands it back empty.
+//! Reading from `/dev/rust-virtio-rng` returns random bytes of the device. A request has one part:
+//! room for them.
 
 use kernel::{
     device::Core,
@@ -20,125 +19,43 @@ use kernel::{
         MiscDeviceRegistration, //
     },
     new_mutex,
-    new_virtqueue,
     prelude::*,
+    static_lock_class,
     sync::{
         Arc,
-        Completion,
         Mutex,
         SetOnce, //
     },
+    time::Delta,
     uapi,
     virtio::{
         self,
-        AnyQueue,
-        Message,
-        Queue,
-        Queues,
-        Reclaim, //
+        Requests, //
     }, //
 };
 
-/// How many buffers there are, and how many bytes are in each.
-const BUFFERS: usize = 8;
+/// How many bytes the device is asked for at a time.
 const BYTES: usize = 64;
 
-/// A buffer, along with how many bytes the device says that it has written.
-type Entropy = Message<(), [u8; BYTES], Result<u32>>;
-
-/// The buffers that the device does not have. Both lists have room for all buffers, so nothing is
-/// allocated or freed under the lock.
-struct Buffers {
-    empty: KVec<Entropy>,
-    filled: KVec<Entropy>,
-}
-
-impl Reclaim<Entropy> for Buffers {
-    fn reclaim(queue: &Queue<Entropy, Self>, buffer: Entropy) {
-        let _ = queue.with(|_, buffers| buffers.empty.push_within_capacity(buffer));
-    }
-}
+const OPTIONS: virtio::Options = virtio::Options {
+    slots: 8,
+    timeout_ms: 0,
+    poll: Delta::ZERO,
+};
 
 #[pin_data]
 struct Rng {
     #[pin]
-    queue: Queue<Entropy, Buffers>,
-    /// Signalled once for each filled buffer, and for good when the driver is unbound.
-    #[pin]
-    filled: Completion,
+    requests: Requests<(), [u8; BYTES]>,
 }
 
-impl Rng {
-    fn new() -> Result<Arc<Self>> {
-        let empty = Entropy::many(BUFFERS, |_| ((), [0; BYTES], Ok(0)), GFP_KERNEL)?;
-        let filled = KVec::with_capacity(empty.len(), GFP_KERNEL)?;
-
-        Arc::pin_init(
-            pin_init!(Self {
-                queue <- new_virtqueue!(c"input", Buffers { empty, filled }),
-                filled <- Completion::new(),
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    /// Hands empty buffers to the device, as many as there is room for in the ring.
-    fn refill(&self) -> Result {
-        let (added, notified) = self.queue.with_kick(|ring, buffers| {
-            while let Some(buffer) = buffers.empty.pop() {
-                if let Err((err, buffer)) = ring.add(buffer) {
-                    let _ = buffers.empty.push_within_capacity(buffer);
-                    return if err == ENOSPC { Ok(()) } else { Err(err) };
-                }
-            }
-            Ok(())
-        });
-
-        added.and(notified)
-    }
-
-    /// Copies the bytes of one buffer to `iov`.
-    fn read(&self, iov: &mut IovIterDest<'_>) -> Result<usize> {
-        self.filled.wait_for_completion_killable()?;
-
-        let buffer = self.queue.with(|_, buffers| buffers.filled.pop());
-        let mut buffer = buffer.ok_or(ENODEV)?;
-        let bytes = buffer.response();
-        let written = *buffer.private();
-
-        // Keeps a device that writes less than it says from handing out the same bytes again.
-        buffer.set_response([0; BYTES]);
-        let _ = self
-            .queue
-            .with(|_, buffers| buffers.empty.push_within_capacity(buffer));
-        // If the device is suspended, `restore()` does it. Other failures show at later reads.
-        let _ = self.refill();
-
-        // The device has to write something, and no more than there is room for.
-        let bytes = written.ok().and_then(|len| bytes.get(..len as usize));
-        let bytes = bytes.filter(|bytes| !bytes.is_empty()).ok_or(EIO)?;
-
-        match iov.copy_to_iter(bytes) {
-            0 => Err(EFAULT),
-            len => Ok(len),
-        }
-    }
-}
-
-impl Queues for Rng {
-    fn queue(&self, index: usize) -> Option<AnyQueue<'_>> {
-        (index == 0).then(|| self.queue.as_any())
+impl virtio::Queues for Rng {
+    fn queue(&self, index: usize) -> Option<virtio::AnyQueue<'_>> {
+        (index == 0).then(|| self.requests.as_any())
     }
 
     fn callback(&self, _index: usize) {
-        self.queue.with(|ring, buffers| {
-            while let Some((mut buffer, written)) = ring.pop() {
-                *buffer.private_mut() = written;
-                if buffers.filled.push_within_capacity(buffer).is_ok() {
-                    self.filled.complete();
-                }
-            }
-        });
+        self.requests.callback();
     }
 }
 
@@ -149,45 +66,43 @@ static CURRENT: SetOnce<Pin<KBox<Current>>> = SetOnce::new();
 
 #[vtable]
 impl MiscDevice for Rng {
-    type Ptr = ();
+    type Ptr = Arc<Self>;
 
-    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result {
-        Ok(())
+    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Arc<Self>> {
+        let current = CURRENT.as_ref().ok_or(ENODEV)?.lock();
+
+        current.clone().ok_or(ENODEV)
     }
 
-    fn read_iter(_kiocb: Kiocb<'_, Self::Ptr>, iov: &mut IovIterDest<'_>) -> Result<usize> {
-        let current = CURRENT.as_ref().ok_or(ENODEV)?.lock().clone();
-        let rng = current.ok_or(ENODEV)?;
-
+    fn read_iter(kiocb: Kiocb<'_, Self::Ptr>, iov: &mut IovIterDest<'_>) -> Result<usize> {
         if iov.is_empty() {
             return Ok(0);
         }
-        rng.read(iov)
-    }
-}
 
-struct RngDriver(Arc<Rng>);
+        let answer = kiocb.file().requests.call((), None)?;
 
-impl Drop for RngDriver {
-    fn drop(&mut self) {
-        if let Some(current) = CURRENT.as_ref() {
-            *current.lock() = None;
+        // The device has to write something. How much it claims is its own word.
+        let bytes = answer.response.get(..answer.written as usize);
+        let bytes = bytes.filter(|bytes| !bytes.is_empty()).ok_or(EIO)?;
+
+        match iov.copy_to_iter(bytes) {
+            0 => Err(EFAULT),
+            len => Ok(len),
         }
-        self.0.filled.complete_all();
     }
 }
 
 kernel::virtio_device_table!(
     ID_TABLE,
     MODULE_ID_TABLE,
-    <RngDriver as virtio::Driver>::IdInfo,
+    <Rng as virtio::Driver>::IdInfo,
     [(virtio::DeviceId::new(uapi::VIRTIO_ID_RNG), ())]
 );
 
 #[vtable]
-impl virtio::Driver for RngDriver {
+impl virtio::Driver for Rng {
     type IdInfo = ();
-    type Data<'bound> = Self;
+    type Data<'bound> = Arc<Self>;
 
     const ID_TABLE: virtio::IdTable<Self::IdInfo> = &ID_TABLE;
     const FEATURES: &'static [virtio::Feature] = &[];
@@ -196,11 +111,16 @@ impl virtio::Driver for RngDriver {
         vdev: &'bound virtio::Device<Core<'_>>,
         _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        let rng = Rng::new()?;
+        let rng = Arc::pin_init(
+            try_pin_init!(Rng {
+                requests <- Requests::new(c"input", [0; BYTES], OPTIONS, static_lock_class!()),
+            }? Error),
+            GFP_KERNEL,
+        )?;
 
         vdev.find_vqs(rng.clone())?;
         vdev.ready();
-        rng.refill()?;
+        rng.requests.start()?;
 
         let mut current = CURRENT.as_ref().ok_or(ENODEV)?.lock();
         if current.is_some() {
@@ -209,14 +129,21 @@ impl virtio::Driver for RngDriver {
         }
         *current = Some(rng.clone());
 
-        Ok(Self(rng))
+        Ok(rng)
+    }
+
+    // Closing the queue, which follows, ends the requests.
+    fn unbind<'bound>(_vdev: &'bound virtio::Device<Core<'_>>, _this: Pin<&Self::Data<'bound>>) {
+        if let Some(current) = CURRENT.as_ref() {
+            *current.lock() = None;
+        }
     }
 
     fn restore<'bound>(
         _vdev: &'bound virtio::Device<Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        this.0.refill()
+        this.requests.start()
     }
 }
 
@@ -225,7 +152,7 @@ struct RngModule {
     #[pin]
     _misc: MiscDeviceRegistration<Rng>,
     #[pin]
-    _driver: driver::Registration<virtio::Adapter<RngDriver>>,
+    _driver: driver::Registration<virtio::Adapter<Rng>>,
 }
 
 impl kernel::InPlaceModule for RngModule {
