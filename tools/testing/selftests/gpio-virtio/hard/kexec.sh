@@ -2,7 +2,8 @@
 # shellcheck shell=dash disable=SC2034,SC2154 # variables of lib.sh
 #
 # The kernel is replaced by the same one (kexec), COUNT times, with lines in use and requests in
-# flight. In between runs a kernel without drivers of transports, which cannot reset the device. Each kernel runs this from the beginning, with a plan of its own.
+# flight. In between runs a kernel without drivers of transports, which cannot reset the device.
+# Each kernel runs this from the beginning, with a plan of its own.
 # KEXECS tells how many were replaced: a parameter of the kernel, which init gets as a variable.
 
 LIMIT=60
