@@ -149,11 +149,24 @@ told_of_the_end() {
 	both_disabled 2
 	rebind
 }
+
+# Drivers free their buffers after a reset, and delete the rings then.
+told_of_a_reset() {
+	vgpio --device one stats --reset >/dev/null
+	insmod ./test_modules/device_shutdown.ko "label=$(device_of "$one")"
+	both_disabled 1
+	rmmod device_shutdown
+	unbind "$one"
+	rebind
+	expect '"only"=inactive' gpioget --chip "$one" only
+}
 # How QEMU ends a device is not up to the guest.
 if is_uml; then
 	check 'D12: unbind: the device is told that its rings end' told_of_the_end
+	check 'D12: reset: the device is told that its rings end' told_of_a_reset
 else
 	ktap_test_skip 'D12: unbind: the device is told that its rings end'
+	ktap_test_skip 'D12: reset: the device is told that its rings end'
 fi
 
 ten_times() {
