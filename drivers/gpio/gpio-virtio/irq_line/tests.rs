@@ -1,12 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of the state machine of a line: examples.
+//! Tests of the state machine of a line: examples, and what all tests share.
 
 use kernel::prelude::*;
 
+use super::{
+    Action,
+    Event,
+    Line,
+    TriggerType, //
+};
+
+pub(super) const ACCEPTED: Result = Ok(());
+pub(super) const REFUSED: Result = Err(EIO);
+pub(super) const UNANSWERED: Result = Err(ETIMEDOUT);
+pub(super) const OUTCOMES: [Result; 3] = [ACCEPTED, REFUSED, UNANSWERED];
+pub(super) const EVENTS: [Event; 3] = [Event::Valid, Event::Invalid, Event::Odd];
+pub(super) const TYPES: [TriggerType; 6] = [
+    TriggerType::None,
+    TriggerType::EdgeRising,
+    TriggerType::EdgeFalling,
+    TriggerType::EdgeBoth,
+    TriggerType::LevelHigh,
+    TriggerType::LevelLow,
+];
+
+/// Has the next message have this outcome. Returns what the line says to both.
+pub(super) fn exchange(line: &mut Line, outcome: Result) -> Option<(TriggerType, Action)> {
+    let kind = line.next_message()?;
+
+    Some((kind, line.answered(outcome)))
+}
+
 #[kunit_tests(gpio_virtio_irq_line)]
 mod cases {
-    use super::super::*;
+    use super::{
+        super::*,
+        *, //
+    };
 
     use Event::{
         Invalid,
@@ -17,16 +48,6 @@ mod cases {
         EdgeFalling as Falling,
         EdgeRising as Rising, //
     };
-    const ACCEPTED: Result = Ok(());
-    const REFUSED: Result = Err(EIO);
-    const UNANSWERED: Result = Err(ETIMEDOUT);
-
-    /// Has the next message have this outcome. Returns what the line says to both.
-    fn exchange(line: &mut Line, outcome: Result) -> Option<(TriggerType, Action)> {
-        let kind = line.next_message()?;
-
-        Some((kind, line.answered(outcome)))
-    }
 
     /// Returns a line that genirq has started with type `kind`.
     fn started(kind: TriggerType) -> Line {

@@ -6,7 +6,10 @@ use kernel::prelude::*;
 
 #[kunit_tests(gpio_virtio_irq_line_steps)]
 mod cases {
-    use super::super::*;
+    use super::super::{
+        tests::*,
+        *, //
+    };
 
     use Event::{
         Invalid,
@@ -14,27 +17,6 @@ mod cases {
         Valid, //
     };
     use TriggerType::EdgeRising as Rising;
-    const ACCEPTED: Result = Ok(());
-    const REFUSED: Result = Err(EIO);
-    const UNANSWERED: Result = Err(ETIMEDOUT);
-
-    /// Has the next message have this outcome. Returns what the line says to both.
-    fn exchange(line: &mut Line, outcome: Result) -> Option<(TriggerType, Action)> {
-        let kind = line.next_message()?;
-
-        Some((kind, line.answered(outcome)))
-    }
-
-    const EVENTS: [Event; 3] = [Valid, Invalid, Odd];
-    const OUTCOMES: [Result; 3] = [ACCEPTED, REFUSED, UNANSWERED];
-    const TYPES: [TriggerType; 6] = [
-        TriggerType::None,
-        TriggerType::EdgeRising,
-        TriggerType::EdgeFalling,
-        TriggerType::EdgeBoth,
-        TriggerType::LevelHigh,
-        TriggerType::LevelLow,
-    ];
 
     /// All inputs of a line.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,16 +6,16 @@ use kernel::prelude::*;
 
 #[kunit_tests(gpio_virtio_irq_line_walks)]
 mod cases {
-    use super::super::*;
+    use super::super::{
+        tests::*,
+        *, //
+    };
 
     use Event::{
         Invalid,
         Odd,
         Valid, //
     };
-    const ACCEPTED: Result = Ok(());
-    const REFUSED: Result = Err(EIO);
-    const UNANSWERED: Result = Err(ETIMEDOUT);
 
     /// Pseudo-random numbers, the same in each run (xorshift64).
     struct Random(u64);
@@ -38,17 +38,6 @@ mod cases {
             items.get((self.next() % N as u64) as usize).copied()
         }
     }
-
-    const EVENTS: [Event; 3] = [Valid, Invalid, Odd];
-    const OUTCOMES: [Result; 3] = [ACCEPTED, REFUSED, UNANSWERED];
-    const TYPES: [TriggerType; 6] = [
-        TriggerType::None,
-        TriggerType::EdgeRising,
-        TriggerType::EdgeFalling,
-        TriggerType::EdgeBoth,
-        TriggerType::LevelHigh,
-        TriggerType::LevelLow,
-    ];
 
     /// The queues between a driver and a device, for one line.
     #[derive(Default)]
