@@ -740,6 +740,27 @@ static void c1_killed_caller_leaves_its_turn(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(descs[1]), 0);
 }
 
+static void c1_callers_are_served_in_order(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .request_ring = 2);
+	struct gpio_desc *descs[4];
+	struct job *jobs[4];
+
+	for (int i = 0; i < 4; i++)
+		descs[i] = line_get(f, i, GPIOD_IN);
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .count = 1, .hold = true);
+	for (int i = 0; i < 4; i++) {
+		jobs[i] = job_start(f, get_value, descs[i]);
+		msleep(20);
+	}
+	gpio_model_release(f->g, false);
+	for (int i = 0; i < 4; i++) {
+		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], driver_patience()));
+		KUNIT_EXPECT_EQ(test, jobs[i]->ret, 0);
+	}
+	EXPECT_LOG(f, "get 0", "get 1", "get 2", "get 3");
+}
+
 static int count_values(struct job *job)
 {
 	int count = 0;
@@ -760,12 +781,11 @@ static void c1_every_caller_gets_its_turn(struct kunit *test)
 	struct job *jobs[4];
 	int total = 0;
 
-	/* Long enough for a caller that was served to come back before the next one is. */
-	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = ANY_LINE, .delay_us = 2000);
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = ANY_LINE, .delay_us = 100);
 	for (int i = 0; i < 4; i++)
 		jobs[i] = job_start(f, count_values, line_get(f, i, GPIOD_IN));
 	/* On a busy host a caller may get no processor for the time that a few turns take. */
-	assert_soon(f, 200, "get *");
+	assert_soon(f, 400, "get *");
 	for (int i = 0; i < 4; i++)
 		WRITE_ONCE(jobs[i]->stop, true);
 	for (int i = 0; i < 4; i++) {
@@ -1001,6 +1021,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(c2_eventq_that_is_too_small),
 	KUNIT_CASE(c1_full_requestq_is_waited_for),
 	KUNIT_CASE(c1_killed_caller_leaves_its_turn),
+	KUNIT_CASE(c1_callers_are_served_in_order),
 	KUNIT_CASE(c1_every_caller_gets_its_turn),
 	KUNIT_CASE(d11_values_of_many_lines_at_once),
 	KUNIT_CASE(d11_values_are_set_at_once),

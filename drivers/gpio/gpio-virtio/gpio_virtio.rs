@@ -7,8 +7,8 @@
 //!   answer.
 //! - [`events`]: what an event does, and what `irq_bus_sync_unlock()` sends.
 //! - [`irq_line`]: the state machine of a line's interrupt; [`lines`]: all that is known of lines.
-//! - [`reset`]: what resume does, and the recovery of a device that needs a reset. What suspend does
-//!   is with the bus: it closes the queues, so that requests wait.
+//! - [`reset`]: what resume does, and the recovery of a device that needs a reset. What suspend
+//!   does is with the bus: it closes the queues, so that requests wait.
 //! - [`wire`] and [`names`]: the layout of messages and of the block of names.
 //!
 //! # Limits
@@ -156,13 +156,14 @@ impl VirtioGpio {
 
         pin_init::pin_init_scope(move || {
             let lines = Lines::new(ngpio)?;
+            let key = static_lock_class!();
 
             Ok(try_pin_init!(Self {
                 vdev,
                 binding,
                 ngpio,
                 has_irq,
-                requests <- Requests::new(c"requestq", Response::POISON, options, static_lock_class!()),
+                requests <- Requests::new(c"requestq", Response::POISON, options, key),
                 eventq <- virtio::new_virtqueue!(c"eventq", Events::NEW),
                 domain <- gpio::IrqDomain::new(),
                 lines <- new_raw_spinlock!(lines, "VirtioGpio::lines"),

@@ -392,8 +392,8 @@ impl<Out: Part, In: Part> Reclaim<Buffer<Out, In>> for Slots<Out, In> {
 ///
 /// When the queue is closed for a suspend or a reset, requests that the device had fail, and all
 /// others wait until the driver calls [`Requests::start`]. Until then it restores the state of the
-/// device by requests with [`Scope::Replay`]. A caller whose request makes no sense after a reset has
-/// the iterator of [`Requests::call_all`] return none: it is asked when the request can be sent.
+/// device by requests with [`Scope::Replay`]. A request that makes no sense after a reset can be
+/// withheld by the iterator of [`Requests::call_all`], which is asked when there is room for it.
 ///
 /// # Examples
 ///
