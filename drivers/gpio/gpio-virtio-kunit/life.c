@@ -370,6 +370,37 @@ static void a8_no_message_before_the_next_reset(struct kunit *test)
 	EXPECT_LOG(f, "reset", "ok direction 0 in", "get 0");
 }
 
+static int request_rising(struct job *job)
+{
+	return irq_request(job->arg, IRQF_TRIGGER_RISING);
+}
+
+static void a8_type_is_not_sent_again_after_a_reset(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 8, .request_ring = 2);
+	struct gpio_desc *desc = line_get(f, 1, GPIOD_IN);
+	struct irq_user *user = irq_user(f, 0);
+	struct job *get, *request;
+
+	line_get(f, 0, GPIOD_IN);
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 1, .count = 1, .hold = true);
+	get = job_start(f, get_value, desc);
+	assert_soon(f, 1, "get 1");
+	/* The type waits for room in the ring. */
+	request = job_start(f, request_rising, user);
+	msleep(50);
+	expect_count(f, 0, "type 0 rising");
+
+	gpio_model_mark(f->g);
+	kunit_virtio_needs_reset(f->g->dev);
+	KUNIT_EXPECT_TRUE(test, job_wait(get, driver_patience()));
+	KUNIT_EXPECT_TRUE(test, job_wait(request, driver_patience()));
+	KUNIT_EXPECT_EQ(test, request->ret, 0);
+	assert_soon(f, 1, "ok type 0 rising");
+	msleep(50);
+	expect_count(f, 1, "type 0 rising");
+}
+
 static void a8_shutdown_is_the_end(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -576,6 +607,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE_SLOW(a8_reset_never_works),
 	KUNIT_CASE(a8_change_without_a_reset),
 	KUNIT_CASE(a8_no_message_before_the_next_reset),
+	KUNIT_CASE(a8_type_is_not_sent_again_after_a_reset),
 	KUNIT_CASE(a8_shutdown_is_the_end),
 	KUNIT_CASE(d1_is_as_before_after_suspend),
 	KUNIT_CASE(d1_no_message_while_suspended),
