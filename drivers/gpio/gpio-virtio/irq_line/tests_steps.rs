@@ -175,10 +175,10 @@ mod cases {
 
     #[test]
     fn each_step_visits_all_states() {
-        // 6 types, in use or not, masked or not, 15 things that the device may hold, 5 places of the
-        // buffer, 7 numbers of spurious returns; less those that the invariants rule out: 10 things
-        // held with the buffer armed, and 15 with each of two places while the interrupt is not in
-        // use.
+        // 6 types, in use or not, masked or not, 15 things that the device may hold, 5 places of
+        // the buffer, 7 numbers of spurious returns; less those that the invariants rule out: 10
+        // things held with the buffer armed, and 15 with each of two places while the interrupt is
+        // not in use.
         assert_eq!(states().count(), 6 * 7 * 2 * (2 * 15 * 5 - 2 * 10 - 2 * 15));
         assert_eq!(Input::all().count(), 9 + 6 + 3 + 3);
     }
