@@ -13,7 +13,6 @@ mod cases {
 
     use Event::{
         Invalid,
-        Odd,
         Valid, //
     };
     use TriggerType::EdgeRising as Rising;
