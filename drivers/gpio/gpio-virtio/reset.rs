@@ -200,6 +200,7 @@ impl VirtioGpio {
             let Some(delay) = resets.next(Instant::now()) else {
                 if is_dead {
                     self.requests.end();
+                    self.hold_events();
                     if !core::mem::replace(&mut resets.given_up, true) {
                         dev_err!(
                             vdev.as_ref(),
