@@ -363,6 +363,9 @@ static void a8_no_message_before_the_next_reset(struct kunit *test)
 		gpio_model_mark(f->g);
 		kunit_virtio_needs_reset(f->g->dev);
 		assert_soon(f, 1, "ok direction 0 in");
+		/* Who resets the device holds its lock until other messages may go. */
+		device_lock(&f->vdev->dev);
+		device_unlock(&f->vdev->dev);
 	}
 	gpio_model_mark(f->g);
 	kunit_virtio_needs_reset(f->g->dev);
