@@ -108,7 +108,7 @@ impl GpioChip {
             let request = Request::set_direction(line(offset), Direction::None);
 
             // gpiolib takes no error.
-            let _ = self.0.requests.post(Scope::Any, request);
+            let _ = self.0.requests.post(Scope::Any, || Some(request));
         }
     }
 }

@@ -285,7 +285,7 @@ impl VirtioGpio {
             let request = Request::set_irq_type(line, kind);
             let ret = match kind {
                 // Whatever comes next for this line, the device processes it after this.
-                TriggerType::None => self.requests.post(scope, request),
+                TriggerType::None => self.requests.post(scope, || Some(request)),
                 _ => {
                     let mut ret = Err(ENODEV);
                     // A message of a machine that was reset since, as the device was, is not sent.

@@ -646,6 +646,9 @@ impl<Out: Part, In: Part> Requests<Out, In> {
 
     /// Sends a request. Does not wait for the answer, which is dropped.
     ///
+    /// Calls `request` under the lock of the queue when there is room for it. If it returns
+    /// [`None`], then the request is withheld.
+    ///
     /// # Errors
     ///
     /// Those of [`Requests::call`]. Waits for room for a few seconds at most, whatever the timeout.
@@ -653,10 +656,10 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     /// # Context
     ///
     /// Process context; may sleep.
-    pub fn post(&self, scope: Scope, request: Out) -> Result {
+    pub fn post(&self, scope: Scope, request: impl FnOnce() -> Option<Out> + Send) -> Result {
         let mut next = Some(request);
 
-        self.run(scope, true, 2, &mut |_| Some((next.take()?, None)))
+        self.run(scope, true, 2, &mut |_| Some((next.take()?()?, None)))
     }
 
     /// Runs a call until it has ended.
@@ -810,7 +813,10 @@ mod tests {
     fn post_does_not_wait_without_end() -> Result {
         let device = device(20)?;
 
-        assert_eq!(device.requests.post(Scope::Any, [1, 2]), Err(ETIMEDOUT));
+        assert_eq!(
+            device.requests.post(Scope::Any, || Some([1, 2])),
+            Err(ETIMEDOUT)
+        );
         Ok(())
     }
 
@@ -821,7 +827,10 @@ mod tests {
 
         device.requests.end();
         assert_eq!(device.requests.call([1, 2], None).err(), Some(ENODEV));
-        assert_eq!(device.requests.post(Scope::Any, [1, 2]), Err(ENODEV));
+        assert_eq!(
+            device.requests.post(Scope::Any, || Some([1, 2])),
+            Err(ENODEV)
+        );
         assert_eq!(
             device
                 .requests
