@@ -319,6 +319,37 @@ static void d11_not_while_the_interrupt_is_used(struct kunit *test)
 	assert_irqs(user, 1);
 }
 
+static int put_line(struct job *job)
+{
+	line_put(job->f, job->arg);
+	return 0;
+}
+
+/* The message waits for room in the ring, and by then the line has another user. */
+static void d11_not_when_the_line_is_used_again(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 8, .request_ring = 2);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+	struct irq_user *user = irq_user(f, 0);
+	struct job *jobs[3];
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 1, .count = 1, .hold = true);
+	jobs[0] = job_start(f, get_value, line_get(f, 1, GPIOD_IN));
+	assert_soon(f, 1, "get 1");
+	jobs[1] = job_start(f, put_line, desc);
+	msleep(30);
+	jobs[2] = job_start(f, request_rising, user);
+	msleep(30);
+	gpio_model_release(f->g, false);
+	for (int i = 0; i < 3; i++)
+		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], driver_patience()));
+	KUNIT_EXPECT_EQ(test, jobs[2]->ret, 0);
+	expect_count(f, 0, "direction 0 none");
+	KUNIT_EXPECT_EQ(test, gpio_model_line(f->g, 0).direction, VIRTIO_GPIO_DIRECTION_IN);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+}
+
 static void d12_binds_and_unbinds_by_the_rules(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -426,6 +457,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d11_direction_none_when_the_line_is_freed),
 	KUNIT_CASE(d11_a_freed_line_can_be_requested_again),
 	KUNIT_CASE(d11_not_while_the_interrupt_is_used),
+	KUNIT_CASE(d11_not_when_the_line_is_used_again),
 	KUNIT_CASE(d12_binds_and_unbinds_by_the_rules),
 	KUNIT_CASE(d12_with_indirect_descriptors),
 	KUNIT_CASE(d12_with_event_indices),

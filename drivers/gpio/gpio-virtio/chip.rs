@@ -93,22 +93,24 @@ impl GpioChip {
     /// Deactivates a line that neither gpiolib nor genirq uses any more.
     ///
     /// Does not wait for the answer: a release may run when a killed task exits, which no signal
-    /// interrupts. Without an answer the line is configured anew when it is used again.
+    /// interrupts.
     fn release(&self, offset: u32, release: impl FnOnce(&mut Line)) {
-        let idle = self.0.update(line(offset), |state| {
+        let line = line(offset);
+        let is_used = self.0.update(line, |state| {
             release(state);
-            if !state.is_used() {
-                state.direction = Direction::None;
-                state.value = false;
-            }
-            !state.is_used()
+            state.is_used()
         });
 
-        if idle {
-            let request = Request::set_direction(line(offset), Direction::None);
+        if !is_used {
+            // A consumer that has the line by then relies on its direction.
+            let request = || {
+                let unused = self.0.update(line, Line::deactivate);
+
+                unused.then(|| Request::set_direction(line, Direction::None))
+            };
 
             // gpiolib takes no error.
-            let _ = self.0.requests.post(Scope::Any, || Some(request));
+            let _ = self.0.requests.post(Scope::Any, request);
         }
     }
 }

@@ -54,6 +54,21 @@ impl Line {
         self.requested || self.irq_requested
     }
 
+    /// Forgets direction and value if no consumer has the line. Returns whether that is so.
+    pub(crate) fn deactivate(&mut self) -> bool {
+        if !self.is_used() {
+            self.direction = Direction::None;
+            self.value = false;
+        }
+        !self.is_used()
+    }
+
+    /// Notes that the device was reset: it knows nothing of the line.
+    pub(crate) fn reset(&mut self) {
+        self.irq.reset();
+        self.deactivate();
+    }
+
     /// Notes what the device has said, or accepted, in answer to `request`.
     pub(crate) fn note(&mut self, request: &Request, value: u8) {
         match request.kind() {

@@ -27,7 +27,10 @@ use kernel::{
     workqueue, //
 };
 
-use crate::VirtioGpio;
+use crate::{
+    lines::Line,
+    VirtioGpio, //
+};
 
 /// How many resets in a row there are.
 const RESETS: u32 = 4;
@@ -114,7 +117,7 @@ impl VirtioGpio {
     fn replay(self: &Arc<Self>) -> Result {
         // Before requests of a new generation go: see `sync_line()`.
         for line in 0..self.ngpio {
-            self.update(line, |state| state.irq.reset());
+            self.update(line, Line::reset);
         }
 
         let requests = (0..self.ngpio)
