@@ -353,6 +353,29 @@ static void a8_change_without_a_reset(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, kunit_virtio_resets(f->g->dev), resets);
 }
 
+/* The device keeps half of the slots, and is not reset for that any more. */
+static void a8_change_after_the_last_reset(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 4, .request_ring = 8);
+	struct gpio_desc *silent = line_get(f, 0, GPIOD_IN);
+	struct gpio_desc *desc = line_get(f, 1, GPIOD_IN);
+	unsigned int resets;
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .drop = true);
+	do {
+		resets = kunit_virtio_resets(f->g->dev);
+		for (int i = 0; i < 2; i++)
+			KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(silent), -ETIMEDOUT);
+		/* Longer than the driver backs off. */
+		msleep(driver_patience() / 8);
+		WRITE_ONCE(f->steps, f->steps + 1);
+	} while (kunit_virtio_resets(f->g->dev) > resets);
+
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+	virtio_config_changed(f->vdev);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+}
+
 static void a8_no_message_before_the_next_reset(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -609,6 +632,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE_SLOW(a8_transport_revives_what_was_given_up),
 	KUNIT_CASE_SLOW(a8_reset_never_works),
 	KUNIT_CASE(a8_change_without_a_reset),
+	KUNIT_CASE(a8_change_after_the_last_reset),
 	KUNIT_CASE(a8_no_message_before_the_next_reset),
 	KUNIT_CASE(a8_type_is_not_sent_again_after_a_reset),
 	KUNIT_CASE(a8_shutdown_is_the_end),

@@ -193,15 +193,18 @@ impl VirtioGpio {
 
         loop {
             let is_dead = vdev.needs_reset();
+            let next = if is_dead || self.requests.is_stuck() {
+                resets.next(Instant::now())
+            } else {
+                None
+            };
 
-            if !is_dead && !self.requests.is_stuck() {
-                let _ = self.requests.start();
-                self.resume_events();
-                return None;
-            }
-
-            let Some(delay) = resets.next(Instant::now()) else {
-                if is_dead {
+            let Some(delay) = next else {
+                if !is_dead {
+                    // One that is stuck may still answer in the other slots.
+                    let _ = self.requests.start();
+                    self.resume_events();
+                } else {
                     self.requests.end();
                     self.hold_events();
                     if !core::mem::replace(&mut resets.given_up, true) {
