@@ -507,6 +507,19 @@ static void d1_restore_fails(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
+/* Values and directions that could not be sent are not lost. */
+static void d1_replay_cannot_be_mapped(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user;
+
+	use_lines(f, &user);
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	kunit_virtio_fail_map(f->g->dev, 1);
+	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	expect_as_before(f, user);
+}
+
 static void d1_device_is_dead_when_restored(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -560,6 +573,27 @@ static void d2_is_as_before_after_reset(struct kunit *test)
 	use_lines(f, &user);
 	KUNIT_ASSERT_EQ(test, virtio_device_reset_prepare(f->vdev), 0);
 	KUNIT_ASSERT_EQ(test, virtio_device_reset_done(f->vdev), 0);
+	expect_as_before(f, user);
+}
+
+static int reset_function(struct job *job)
+{
+	return virtio_device_reset_prepare(job->f->vdev) ?:
+	       virtio_device_reset_done(job->f->vdev);
+}
+
+static void d2_task_that_resets_it_is_killed(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user;
+	struct job *job;
+
+	use_lines(f, &user);
+	fault(f, .type = VIRTIO_GPIO_MSG_SET_DIRECTION, .line = 0, .count = 1, .drop = true);
+	job = job_start(f, reset_function, NULL);
+	assert_soon(f, 1, "direction 0 out");
+	job_kill(job);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience()));
 	expect_as_before(f, user);
 }
 
@@ -640,10 +674,12 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d1_no_message_while_suspended),
 	KUNIT_CASE(d1_pending_message_ends_when_suspended),
 	KUNIT_CASE(d1_restore_fails),
+	KUNIT_CASE(d1_replay_cannot_be_mapped),
 	KUNIT_CASE(d1_device_is_dead_when_restored),
 	KUNIT_CASE(d1_silent_device_delays_the_resume_once),
 	KUNIT_CASE(d1_unbinds_while_suspended),
 	KUNIT_CASE(d2_is_as_before_after_reset),
+	KUNIT_CASE(d2_task_that_resets_it_is_killed),
 	KUNIT_CASE(d2_is_reset_again_and_again),
 	KUNIT_CASE(d2_pending_message_ends_at_reset),
 	KUNIT_CASE_SLOW(d2_reset_under_load),

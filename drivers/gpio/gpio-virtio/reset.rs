@@ -54,6 +54,8 @@ pub(crate) struct Resets {
     last: Option<Instant<Monotonic>>,
     /// The row has ended without success, and that was logged.
     given_up: bool,
+    /// The device was reset, and the state of its lines is not restored yet.
+    unrestored: bool,
 }
 
 impl Resets {
@@ -69,6 +71,7 @@ impl Resets {
             row: 0,
             last: None,
             given_up: false,
+            unrestored: false,
         }
     }
 
@@ -109,12 +112,14 @@ impl VirtioGpio {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device cannot be used. One that refuses, or is slow, is no error.
+    /// Whatever kept requests from being sent: the device has to be reset again. One that refuses,
+    /// or is slow, is no error.
     ///
     /// # Context
     ///
     /// Process context, with the lock of the device held; sleeps.
-    fn replay(self: &Arc<Self>) -> Result {
+    fn replay(self: &Arc<Self>, resets: &mut Resets) -> Result {
+        resets.unrestored = true;
         // Before requests of a new generation go: see `sync_line()`.
         for line in 0..self.ngpio {
             self.update(line, Line::reset);
@@ -130,6 +135,7 @@ impl VirtioGpio {
         }
 
         self.requests.start()?;
+        resets.unrestored = false;
         // One that is not answered is enough to wait for here.
         if !(0..self.ngpio).all(|line| self.sync_line(line, Scope::Replay)) {
             self.retry_soon();
@@ -140,8 +146,10 @@ impl VirtioGpio {
 
     /// Restores a device that the core has reset: `restore()` of the driver.
     pub(crate) fn resume(self: &Arc<Self>) -> Result {
-        self.resets.lock().forget();
-        if let Err(err) = self.replay() {
+        let mut resets = self.resets.lock();
+
+        resets.forget();
+        if let Err(err) = self.replay(&mut resets) {
             dev_warn!(self.vdev.as_ref(), "cannot restore the device: {:?}\n", err);
             self.check_device(0);
         }
@@ -192,7 +200,7 @@ impl VirtioGpio {
         let mut resets = self.resets.lock();
 
         loop {
-            let is_dead = vdev.needs_reset();
+            let is_dead = resets.unrestored || vdev.needs_reset();
             let next = if is_dead || self.requests.is_stuck() {
                 resets.next(Instant::now())
             } else {
@@ -230,8 +238,8 @@ impl VirtioGpio {
 
                 dev_warn!(vdev.as_ref(), "resetting the device: it {}\n", why);
             }
-            // If it fails, then the device still needs a reset, or is gone.
-            let _ = vdev.reset().and_then(|()| self.replay());
+            // If it fails, then the device needs another reset, or is gone.
+            let _ = vdev.reset().and_then(|()| self.replay(&mut resets));
         }
     }
 }
