@@ -10,6 +10,7 @@
  */
 
 #include <linux/delay.h>
+#include <linux/sched/signal.h>
 #include <linux/virtio_config.h>
 
 #include "fixture.h"
@@ -320,14 +321,40 @@ static void a8_transport_revives_what_was_given_up(struct kunit *test)
 	assert_soon(f, 1, "ok direction 1 in");
 }
 
+/* How often workers had nothing to do. */
+static unsigned long worker_sleeps(void)
+{
+	unsigned long count = 0;
+	struct task_struct *task;
+
+	guard(rcu)();
+	for_each_process(task) {
+		if (task->flags & PF_WQ_WORKER)
+			count += READ_ONCE(task->nvcsw);
+	}
+	return count;
+}
+
+/* No work item runs every few milliseconds. */
+static void expect_idle_workers(struct fixture *f)
+{
+	unsigned long before = worker_sleeps();
+
+	msleep(600);
+	KUNIT_EXPECT_LT(f->test, worker_sleeps() - before, 15);
+}
+
 static void a8_reset_never_works(struct kunit *test)
 {
 	struct fixture *f = plug(test);
 	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+	struct irq_user *user = irq_get(f, 1, IRQF_TRIGGER_RISING);
 
 	kunit_virtio_fail_find(f->g->dev, UINT_MAX);
 	ask_again_and_again(f);
 	expect_failure_soon(f, desc);
+	irq_put(user);
+	expect_idle_workers(f);
 	KUNIT_EXPECT_TRUE(test, kunit_virtio_status(f->g->dev) & VIRTIO_CONFIG_S_FAILED);
 	line_put(f, desc);
 
@@ -507,6 +534,18 @@ static void d1_restore_fails(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
+static void d1_no_retries_after_a_failed_restore(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 1, IRQF_TRIGGER_RISING);
+
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	kunit_virtio_fail_find(f->g->dev, UINT_MAX);
+	KUNIT_EXPECT_LT(test, restore(f), 0);
+	irq_put(user);
+	expect_idle_workers(f);
+}
+
 /* Values and directions that could not be sent are not lost. */
 static void d1_replay_cannot_be_mapped(struct kunit *test)
 {
@@ -674,6 +713,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d1_no_message_while_suspended),
 	KUNIT_CASE(d1_pending_message_ends_when_suspended),
 	KUNIT_CASE(d1_restore_fails),
+	KUNIT_CASE(d1_no_retries_after_a_failed_restore),
 	KUNIT_CASE(d1_replay_cannot_be_mapped),
 	KUNIT_CASE(d1_device_is_dead_when_restored),
 	KUNIT_CASE(d1_silent_device_delays_the_resume_once),

@@ -69,6 +69,8 @@ pub(crate) struct Events {
     spare: KVec<Buffer>,
     /// No buffer is handed over: the device is reset, or does not know of the lines yet.
     held: bool,
+    /// The device does not work, and is restored if it ever does again: nothing is retried.
+    ended: bool,
     /// What is left of the budget, and whether the work item handles events.
     budget: u32,
     storm: bool,
@@ -79,8 +81,11 @@ impl virtio::Reclaim<Buffer> for Events {
         queue.with(|_, events| events.put(buffer));
     }
 
-    fn closed(queue: &virtio::Queue<Buffer, Self>, _why: virtio::Closed) {
-        queue.with(|_, events| events.held = true);
+    fn closed(queue: &virtio::Queue<Buffer, Self>, why: virtio::Closed) {
+        queue.with(|_, events| {
+            events.held = true;
+            events.ended = why == virtio::Closed::Ended;
+        });
     }
 }
 
@@ -88,6 +93,7 @@ impl Events {
     pub(crate) const NEW: Self = Self {
         spare: KVec::new(),
         held: false,
+        ended: false,
         budget: BUDGET,
         storm: false,
     };
@@ -179,9 +185,17 @@ impl VirtioGpio {
         self.eventq.with(|_, events| events.held = true);
     }
 
+    /// Hands out no buffers, and retries nothing, until the device is restored. Any context.
+    pub(crate) fn end_events(&self) {
+        virtio::Reclaim::closed(&self.eventq, virtio::Closed::Ended);
+    }
+
     /// Hands out buffers again.
     pub(crate) fn resume_events(self: &Arc<Self>) {
-        self.eventq.with(|_, events| events.held = false);
+        self.eventq.with(|_, events| {
+            events.held = false;
+            events.ended = false;
+        });
         self.arm_lines();
     }
 
@@ -342,6 +356,9 @@ impl VirtioGpio {
 
     /// Sends what could not be sent, and hands over what could not be handed over. The work item.
     pub(crate) fn retry_lines(self: &Arc<Self>) {
+        if self.eventq.with(|_, events| events.ended) {
+            return;
+        }
         for line in 0..self.ngpio {
             // A large device has many lines that were never used as interrupts.
             if self.update(line, |state| state.irq != irq_line::Line::NEW) {

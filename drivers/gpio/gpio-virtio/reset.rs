@@ -214,7 +214,7 @@ impl VirtioGpio {
                     self.resume_events();
                 } else {
                     self.requests.end();
-                    self.hold_events();
+                    self.end_events();
                     if !core::mem::replace(&mut resets.given_up, true) {
                         dev_err!(
                             vdev.as_ref(),
