@@ -561,6 +561,26 @@ static void b7_slow_line_does_not_keep_others(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, job_wait(job, 2 * driver_patience()));
 }
 
+/* The buffer of one line is tried again while the other line's type is not answered. */
+static void b7_silent_line_does_not_delay_retries(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_user(f, 1);
+	ktime_t start;
+
+	fault(f, .type = VIRTIO_GPIO_MSG_IRQ_TYPE, .line = 0, .drop = true);
+	irq_get(f, 0, IRQF_TRIGGER_RISING);
+	/* More than are answered at once. */
+	fault(f, .type = EVENT, .line = 1, .count = 7, .with = WITH_STATUS,
+	      .status = VIRTIO_GPIO_IRQ_STATUS_INVALID);
+	gpio_model_level(f->g, 1, true);
+	user->in_handler = lower;
+	start = ktime_get();
+	KUNIT_ASSERT_EQ(test, irq_request(user, IRQF_TRIGGER_HIGH), 0);
+	assert_irqs(user, 1);
+	KUNIT_EXPECT_LT(test, ktime_ms_delta(ktime_get(), start), driver_patience() / 5);
+}
+
 /* C */
 
 static void c2_more_interrupts_than_the_ring_has_room_for(struct kunit *test)
@@ -963,6 +983,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b2_old_buffer_is_still_out),
 	KUNIT_CASE(b2_old_buffer_is_used_for_the_new_type),
 	KUNIT_CASE(b7_slow_line_does_not_keep_others),
+	KUNIT_CASE(b7_silent_line_does_not_delay_retries),
 	KUNIT_CASE(c2_more_interrupts_than_the_ring_has_room_for),
 	KUNIT_CASE(c2_more_than_a_page_of_buffers),
 	KUNIT_CASE(c2_no_edge_of_many_lines_is_lost),

@@ -354,19 +354,25 @@ impl VirtioGpio {
         }
     }
 
-    /// Sends what could not be sent, and hands over what could not be handed over. The work item.
+    /// Hands over what could not be handed over, and has sent what could not be sent. The work item,
+    /// which does not wait for the device: one line may take long to answer.
     pub(crate) fn retry_lines(self: &Arc<Self>) {
         if self.eventq.with(|_, events| events.ended) {
             return;
         }
         for line in 0..self.ngpio {
-            // A large device has many lines that were never used as interrupts.
-            if self.update(line, |state| state.irq != irq_line::Line::NEW) {
-                self.step(line, irq_line::Line::retry);
-                self.sync_line(line, Scope::Any);
-            }
+            let _ = (self.lines).with(|lines| lines.step(line, irq_line::Line::retry));
         }
         self.arm_lines();
+        // One that is pending has not started to send.
+        let _ = workqueue::system_long().enqueue_delayed::<_, 3>(self.clone(), 0);
+    }
+
+    /// Sends what could not be sent. The work item.
+    pub(crate) fn sync_lines(self: &Arc<Self>) {
+        for line in 0..self.ngpio {
+            self.sync_line(line, Scope::Any);
+        }
     }
 
     /// Has [`VirtioGpio::retry_lines`] called after a while. Any context.

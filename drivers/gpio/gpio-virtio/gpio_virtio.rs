@@ -96,12 +96,15 @@ pub(crate) struct VirtioGpio {
     /// Handles events, and hands out their buffers, for those who cannot.
     #[pin]
     event_work: DelayedWork<Self, 0>,
-    /// Sends messages for those who cannot.
+    /// Has lines try again what has failed.
     #[pin]
     retry_work: DelayedWork<Self, 1>,
     /// Resets the device.
     #[pin]
     reset_work: DelayedWork<Self, 2>,
+    /// Sends messages for those who cannot.
+    #[pin]
+    sync_work: DelayedWork<Self, 3>,
     #[pin]
     resets: Mutex<Resets>,
 }
@@ -110,6 +113,7 @@ impl_has_delayed_work! {
     impl HasDelayedWork<Self, 0> for VirtioGpio { self.event_work }
     impl HasDelayedWork<Self, 1> for VirtioGpio { self.retry_work }
     impl HasDelayedWork<Self, 2> for VirtioGpio { self.reset_work }
+    impl HasDelayedWork<Self, 3> for VirtioGpio { self.sync_work }
 }
 
 impl WorkItem<0> for VirtioGpio {
@@ -133,6 +137,14 @@ impl WorkItem<2> for VirtioGpio {
 
     fn run(this: Arc<Self>) {
         this.recover();
+    }
+}
+
+impl WorkItem<3> for VirtioGpio {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.sync_lines();
     }
 }
 
@@ -170,6 +182,7 @@ impl VirtioGpio {
                 event_work <- new_delayed_work!("VirtioGpio::event_work"),
                 retry_work <- new_delayed_work!("VirtioGpio::retry_work"),
                 reset_work <- new_delayed_work!("VirtioGpio::reset_work"),
+                sync_work <- new_delayed_work!("VirtioGpio::sync_work"),
                 resets <- new_mutex!(Resets::new(timeout_ms), "VirtioGpio::resets"),
             }? Error))
         })
@@ -254,6 +267,7 @@ impl Drop for Running {
         self.0.event_work.disable_sync();
         self.0.retry_work.disable_sync();
         self.0.reset_work.disable_sync();
+        self.0.sync_work.disable_sync();
     }
 }
 
