@@ -971,6 +971,18 @@ static void e4_output_is_one_round_trip(struct kunit *test)
 	EXPECT_LOG(f, "set 0 1", "direction 0 out");
 }
 
+static void e4_refused_value_makes_no_output(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_SET_VALUE, .line = 0, .error = true);
+	KUNIT_EXPECT_EQ(test, gpiod_direction_output(desc, 1), -EIO);
+	assert_soon(f, 2, "ok direction 0 in");
+	KUNIT_EXPECT_EQ(test, gpio_model_line(f->g, 0).direction, VIRTIO_GPIO_DIRECTION_IN);
+	KUNIT_EXPECT_EQ(test, gpiod_get_direction(desc), GPIO_LINE_DIRECTION_IN);
+}
+
 static struct kunit_case cases[] = {
 	KUNIT_CASE(b3_short_event),
 	KUNIT_CASE(b3_long_event),
@@ -1035,6 +1047,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(e1_directions_are_asked_for_in_parallel),
 	KUNIT_CASE(e3_no_indirect_descriptors),
 	KUNIT_CASE(e4_output_is_one_round_trip),
+	KUNIT_CASE(e4_refused_value_makes_no_output),
 	/* Some drivers do not survive it. */
 	KUNIT_CASE(b20_types_change_while_the_driver_is_unbound),
 	{ }

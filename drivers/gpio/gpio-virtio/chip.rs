@@ -103,15 +103,20 @@ impl GpioChip {
 
         if !is_used {
             // A consumer that has the line by then relies on its direction.
-            let request = || {
-                let unused = self.0.update(line, Line::deactivate);
-
-                unused.then(|| Request::set_direction(line, Direction::None))
-            };
-
-            // gpiolib takes no error.
-            let _ = self.0.requests.post(Scope::Any, request);
+            self.post_direction(line, Line::deactivate);
         }
+    }
+
+    /// Tells the device of a direction, if `change` sets one and returns `true`.
+    fn post_direction(&self, line: u16, change: impl FnOnce(&mut Line) -> bool + Send) {
+        let request = || {
+            self.0.update(line, |state| {
+                change(state).then(|| Request::set_direction(line, state.direction))
+            })
+        };
+
+        // The callers have no use for an error.
+        let _ = self.0.requests.post(Scope::Any, request);
     }
 }
 
@@ -140,6 +145,7 @@ impl gpio::Chip for GpioChip {
 
     fn direction_output(&self, offset: u32, value: bool) -> Result {
         let line = line(offset);
+        let before = self.0.update(line, |state| state.direction);
 
         // The value first, so that the line does not start with another one.
         let requests = [
@@ -147,7 +153,13 @@ impl gpio::Chip for GpioChip {
             Request::set_direction(line, Direction::Out),
         ];
 
-        self.request_all(requests.into_iter())
+        self.request_all(requests.into_iter()).inspect_err(|_| {
+            // The device may have refused the value only, and drive another one.
+            self.post_direction(line, |state| {
+                state.direction = before;
+                true
+            });
+        })
     }
 
     fn get(&self, offset: u32) -> Result<bool> {
