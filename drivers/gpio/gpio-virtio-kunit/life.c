@@ -546,6 +546,24 @@ static void d1_no_retries_after_a_failed_restore(struct kunit *test)
 	expect_idle_workers(f);
 }
 
+/* The host may have made it one, and a consumer need not set its value. */
+static void d1_output_keeps_the_value_of_the_device(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = 8);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_DIRECTION, .line = 3,
+	      .with = WITH_VALUE, .value = VIRTIO_GPIO_DIRECTION_OUT);
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 3,
+	      .with = WITH_VALUE, .value = 1);
+	plug_prepared(f);
+	line_get(f, 3, GPIOD_ASIS);
+	gpio_model_mark(f->g);
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	EXPECT_LOG(f, "set 3 1", "ok direction 3 out");
+	expect_count(f, 0, "set 3 0");
+}
+
 /* Values and directions that could not be sent are not lost. */
 static void d1_replay_cannot_be_mapped(struct kunit *test)
 {
@@ -714,6 +732,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d1_pending_message_ends_when_suspended),
 	KUNIT_CASE(d1_restore_fails),
 	KUNIT_CASE(d1_no_retries_after_a_failed_restore),
+	KUNIT_CASE(d1_output_keeps_the_value_of_the_device),
 	KUNIT_CASE(d1_replay_cannot_be_mapped),
 	KUNIT_CASE(d1_device_is_dead_when_restored),
 	KUNIT_CASE(d1_silent_device_delays_the_resume_once),

@@ -65,6 +65,7 @@ use crate::{
     lines::Lines,
     reset::Resets,
     wire::{
+        Direction,
         Request,
         Response, //
     }, //
@@ -188,14 +189,22 @@ impl VirtioGpio {
         })
     }
 
-    /// Asks the device for the directions of all lines. That it refuses is no error.
+    /// Asks the device for the directions of all lines, and for the values of outputs. That it
+    /// refuses is no error.
     fn fetch_directions(self: &Arc<Self>) -> Result {
-        let requests = (0..self.ngpio).map(Request::get_direction);
-
-        match self.request_all(Scope::Any, requests, |_, _| ()) {
+        let is_output = |line: &u16| self.update(*line, |state| state.direction == Direction::Out);
+        let note = |line, value| self.update(line, |state| state.value = value != 0);
+        let unless_refused = |ret| match ret {
             Err(err) if err == EIO || err == EPROTO => Ok(()),
             ret => ret,
-        }
+        };
+
+        let requests = (0..self.ngpio).map(Request::get_direction);
+        unless_refused(self.request_all(Scope::Any, requests, |_, _| ()))?;
+
+        // A consumer need not set the value of an output before it has to be restored.
+        let requests = (0..self.ngpio).filter(is_output).map(Request::get_value);
+        unless_refused(self.request_all(Scope::Any, requests, note))
     }
 
     /// Asks the device for the names of the lines, a block of `size` bytes. A chip can do without
