@@ -147,6 +147,24 @@ static void d4_no_output_while_it_is_an_interrupt(struct kunit *test)
 	expect_count(f, 0, "direction 0 out");
 }
 
+/* gpiolib emulates the open drain: the device sees an input or a low output. */
+static void d4_open_drain_is_an_output_or_an_interrupt(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_OUT_LOW_OPEN_DRAIN);
+	struct irq_user *user = irq_user(f, 0);
+
+	KUNIT_EXPECT_EQ(test, irq_request(user, IRQF_TRIGGER_RISING), -EBUSY);
+	KUNIT_EXPECT_EQ(test, gpio_model_line(f->g, 0).direction, VIRTIO_GPIO_DIRECTION_OUT);
+	KUNIT_EXPECT_EQ(test, gpiod_set_value_cansleep(desc, 1), 0);
+	KUNIT_EXPECT_EQ(test, irq_request(user, IRQF_TRIGGER_RISING), 0);
+	KUNIT_EXPECT_EQ(test, gpiod_set_value_cansleep(desc, 0), -EBUSY);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+	irq_put(user);
+	KUNIT_EXPECT_EQ(test, gpiod_set_value_cansleep(desc, 0), 0);
+}
+
 static void d5_type_none_when_the_interrupt_is_freed(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -443,6 +461,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d3_no_interrupts_without_the_feature),
 	KUNIT_CASE(d4_no_interrupt_of_an_output),
 	KUNIT_CASE(d4_no_output_while_it_is_an_interrupt),
+	KUNIT_CASE(d4_open_drain_is_an_output_or_an_interrupt),
 	KUNIT_CASE(d5_type_none_when_the_interrupt_is_freed),
 	KUNIT_CASE(d6_none_before_another_type),
 	KUNIT_CASE(d6_new_type_is_in_force),

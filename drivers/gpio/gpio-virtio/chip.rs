@@ -145,7 +145,13 @@ impl gpio::Chip for GpioChip {
 
     fn direction_output(&self, offset: u32, value: bool) -> Result {
         let line = line(offset);
-        let before = self.0.update(line, |state| state.direction);
+        let (before, irq_requested) =
+            (self.0).update(line, |state| (state.direction, state.irq_requested));
+
+        if irq_requested {
+            // An open drain, which gpiolib lets through, or an interrupt that is masked.
+            return Err(EBUSY);
+        }
 
         // The value first, so that the line does not start with another one.
         let requests = [
@@ -214,17 +220,19 @@ impl gpio::IrqChip for GpioChip {
     }
 
     fn irq_request_resources(&self, offset: u32) -> Result {
-        let direction = self.0.update(line(offset), |state| {
+        let (direction, requested) = self.0.update(line(offset), |state| {
             state.irq_requested = true;
-            state.direction
+            (state.direction, state.requested)
         });
 
         match direction {
             Direction::In => Ok(()),
-            // A consumer of nothing but the interrupt has not made it one.
-            _ => gpio::Chip::direction_input(self, offset)
-                .inspect_err(|_| self.irq_release_resources(offset)),
+            // An open drain, which gpiolib lets through. Its consumer drives it low.
+            Direction::Out if requested => Err(EBUSY),
+            // A consumer of nothing but the interrupt has not made it an input.
+            _ => gpio::Chip::direction_input(self, offset),
         }
+        .inspect_err(|_| self.irq_release_resources(offset))
     }
 
     fn irq_release_resources(&self, offset: u32) {
