@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Timers of the timer wheel.
+//!
+//! For timeouts, most of which are not reached. See [`hrtimer`](super::hrtimer) for precise ones.
+//!
+//! C header: [`include/linux/timer.h`](srctree/include/linux/timer.h)
+
+use super::Jiffies;
+use crate::{
+    bindings,
+    prelude::*,
+    sync::LockClassKey,
+    types::Opaque, //
+};
+use core::ops::Deref;
+
+/// Returns the current time in jiffies, which wraps around.
+#[inline]
+pub fn jiffies() -> Jiffies {
+    // SAFETY: The C side changes the variable at any time, in one piece.
+    unsafe { (&raw const bindings::jiffies).read_volatile() }
+}
+
+/// Returns how many jiffies have passed since `then`.
+#[inline]
+pub fn elapsed(then: Jiffies) -> Jiffies {
+    jiffies().wrapping_sub(then)
+}
+
+/// What a [`Timer`] is for.
+pub trait Expire: Sync + 'static {
+    /// Called when the timer expires. Returns after how many jiffies it expires again, if so.
+    ///
+    /// # Context
+    ///
+    /// Softirq; must not sleep.
+    fn expired(&self) -> Option<Jiffies>;
+}
+
+/// A timer of the timer wheel, and the value that it is for.
+///
+/// # Context
+///
+/// To be dropped in process or softirq context, and not by [`Expire::expired`], for the end of
+/// which the drop waits.
+#[pin_data(PinnedDrop)]
+pub struct Timer<T: Expire> {
+    #[pin]
+    timer: Opaque<bindings::timer_list>,
+    #[pin]
+    value: T,
+}
+
+// SAFETY: The C functions lock the timer, and may be called from any thread.
+unsafe impl<T: Expire + Send> Send for Timer<T> {}
+
+// SAFETY: As above; `T` is `Sync`.
+unsafe impl<T: Expire> Sync for Timer<T> {}
+
+impl<T: Expire> Timer<T> {
+    /// Constructs an initialiser for a timer that is not pending.
+    pub fn new(
+        value: impl PinInit<T>,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self> {
+        pin_init!(Self {
+            timer <- Opaque::ffi_init(|slot| {
+                // SAFETY: `slot` is valid for writes, and does not move; the rest is `'static`.
+                unsafe {
+                    bindings::timer_init_key(
+                        slot,
+                        Some(Self::callback),
+                        0,
+                        name.as_char_ptr(),
+                        key.as_ptr(),
+                    )
+                }
+            }),
+            value <- value,
+        })
+    }
+
+    /// Has the timer expire in `delay` jiffies, unless it is pending.
+    ///
+    /// # Context
+    ///
+    /// Any context but NMI.
+    #[inline]
+    pub fn start_unless_pending(&self, delay: Jiffies) {
+        let timer = self.timer.get();
+
+        // `timer_pending()`.
+        //
+        // SAFETY: The timer was initialised. The C side changes the pointer at any time, in one
+        // piece.
+        if unsafe { (&raw const (*timer).entry.pprev).read_volatile() }.is_null() {
+            // SAFETY: The timer was initialised.
+            unsafe { bindings::mod_timer(timer, jiffies().wrapping_add(delay)) };
+        }
+    }
+
+    unsafe extern "C" fn callback(timer: *mut bindings::timer_list) {
+        // SAFETY: The timer is that of a `Self`, the drop of which waits for this function. It is
+        // pinned, and `T` borrows nothing that could end before.
+        let this = unsafe { &*crate::container_of!(Opaque::cast_from(timer), Self, timer) };
+
+        if let Some(delay) = this.value.expired() {
+            this.start_unless_pending(delay);
+        }
+    }
+}
+
+impl<T: Expire> Deref for Timer<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+#[pinned_drop]
+impl<T: Expire> PinnedDrop for Timer<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: The timer was initialised. It cannot be started any more, and the callback has
+        // ended when this returns.
+        unsafe { bindings::timer_shutdown_sync(self.timer.get()) };
+    }
+}
