@@ -11,6 +11,7 @@ use super::{
 use crate::{
     error::to_result,
     prelude::*,
+    processor::cpu_relax,
     sync::{
         atomic::{
             Acquire,
@@ -22,7 +23,9 @@ use crate::{
     },
     time::{
         delay::fsleep,
-        Delta, //
+        Delta,
+        Instant,
+        Monotonic, //
     }, //
 };
 use core::{
@@ -57,6 +60,9 @@ pub trait Reclaim<B: Buffer>: Sized + Send + 'static {
     ///
     /// Process context; may sleep. The queue's lock is not held.
     fn reclaim(queue: &Queue<B, Self>, buffer: B);
+
+    /// Called under the lock of the queue when it is closed: there is no ring from here on.
+    fn closing(&mut self) {}
 
     /// Called after `queue` was closed and its buffers were reclaimed.
     ///
@@ -248,6 +254,25 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
         });
 
         (ret, notified)
+    }
+}
+
+impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
+    /// Runs `f` as [`Queue::with_kick`] does, again and again, until it returns `true` or `time` has
+    /// passed. Returns the last result of `f`.
+    ///
+    /// # Context
+    ///
+    /// Process context. Does not sleep.
+    pub fn poll(&self, time: Delta, f: impl Fn(&mut Access<'_, B>, &mut S) -> bool) -> bool {
+        let since = Instant::<Monotonic>::now();
+        let mut ret = false;
+
+        while !ret && since.elapsed() < time {
+            cpu_relax();
+            (ret, _) = self.with_kick(&f);
+        }
+        ret
     }
 }
 
@@ -521,8 +546,9 @@ unsafe impl<B: Buffer, S: Reclaim<B>> Operations for Queue<B, S> {
 
     fn close(&self) {
         // INVARIANT: NULL.
-        let started = self.locked.with(|(ring, _)| {
+        let started = self.locked.with(|(ring, state)| {
             ring.vq = ptr::null_mut();
+            state.closing();
             ring.notifications
         });
 

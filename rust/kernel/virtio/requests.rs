@@ -15,16 +15,18 @@ use super::{
 };
 use crate::{
     prelude::*,
-    processor::cpu_relax,
     sync::{
         Completion,
         LockClassKey, //
     },
     time::{
         msecs_to_jiffies,
+        timer::{
+            self,
+            Timer, //
+        },
         Delta,
-        Instant,
-        Monotonic,
+        Jiffies,
         Msecs, //
     }, //
 };
@@ -34,12 +36,15 @@ use core::{
     ptr::NonNull, //
 };
 
-/// How often a wait checks whether the queue is broken. A broken queue makes no callbacks.
-const BROKEN_CHECK_MS: Msecs = 250;
+/// How often the timer looks for waits that are to end: those that have taken too long, or all if
+/// the queue is broken, for which there are no callbacks.
+const CHECK_MS: Msecs = 100;
 
-/// The longest wait of [`Requests::post`], which is called when files are released, and of requests
-/// with [`Scope::Replay`], which are sent with the lock of the device held.
+/// The longest waits of [`Requests::post`], which is called when files are released, and of requests
+/// with [`Scope::Replay`], which are sent with the lock of the device held: without progress, and
+/// in total.
 const BOUNDED_MS: Msecs = 5000;
+const TOTAL_MS: Msecs = 30_000;
 
 /// After so many unsuccessful polls in a row, one request in so many is polled for.
 const POLL_MISSES: u32 = 8;
@@ -87,12 +92,9 @@ type Ring<'a, Out, In> = Access<'a, Buffer<Out, In>>;
 
 type Link<Out, In> = NonNull<Waiter<Out, In>>;
 
-/// A request with its payload.
-type Next<Out> = (Out, Option<Payload>);
-
 /// Takes the answer to a request, or returns what to send next. Called under the lock of the queue.
 type Step<'a, Out, In> =
-    dyn FnMut(Option<(Out, Result<Answer<In>>)>) -> Option<Next<Out>> + Send + 'a;
+    dyn FnMut(Option<(Out, Result<Answer<In>>)>) -> Option<(Out, Option<Payload>)> + Send + 'a;
 
 type StepPtr<'a, Out, In> = NonNull<Step<'a, Out, In>>;
 
@@ -116,14 +118,20 @@ struct Call<Out, In> {
     unanswered: usize,
     /// Nothing is left to be sent, because all was or because of the error.
     all_sent: Option<Result>,
-    /// Something was sent or answered since the caller last checked.
-    progress: bool,
-    behind: Option<Link<Out, In>>,
+    /// When it began, and when something was last sent or answered.
+    start: Jiffies,
+    progress: Jiffies,
+    next: Option<Link<Out, In>>,
 }
 
 impl<Out, In> Call<Out, In> {
-    fn is_finished(&self) -> bool {
-        self.all_sent.is_some() && self.unanswered == 0
+    /// Returns whether the wait is to end.
+    fn is_overdue(&self, timeout_ms: Msecs) -> bool {
+        let bounded = self.posted || self.scope == Scope::Replay;
+        let is_over = |since, ms| timer::elapsed(since) >= msecs_to_jiffies(ms).max(1);
+
+        timeout_ms > 0 && is_over(self.progress, timeout_ms)
+            || bounded && (is_over(self.progress, BOUNDED_MS) || is_over(self.start, TOTAL_MS))
     }
 }
 
@@ -138,44 +146,16 @@ unsafe fn call<'a, Out, In>(waiter: Link<Out, In>) -> &'a mut Call<Out, In> {
     unsafe { &mut *waiter.as_ref().call.get() }
 }
 
-/// Ends the wait if there is nothing to wait for. The waiter may be gone afterwards.
-///
-/// # Safety
-///
-/// As for [`call`], and the call must not have been finished before.
-unsafe fn finish<Out, In>(waiter: Link<Out, In>) {
-    // SAFETY: By the requirements of this function.
-    if unsafe { call(waiter) }.is_finished() {
-        // SAFETY: By the requirements of this function.
-        unsafe { waiter.as_ref() }.done.complete();
-    }
-}
-
-/// Hands an answer to the call that waits for it. The waiter may be gone afterwards.
-///
-/// # Safety
-///
-/// As for [`call`], and the answer must have been missing.
-unsafe fn answered<Out, In>(waiter: Link<Out, In>, request: Out, answer: Result<Answer<In>>) {
-    // SAFETY: By the requirements of this function.
-    let call = unsafe { call(waiter) };
-
-    call.unanswered -= 1;
-    call.progress = true;
-    // SAFETY: The closure lives as long as the call, and is only used under the lock.
-    unsafe { call.step.as_mut()(Some((request, answer))) };
-    // SAFETY: By the requirements of this function; as an answer was missing it is not finished.
-    unsafe { finish(waiter) };
-}
-
 /// What the message of a slot is about.
 #[derive(Clone, Copy)]
 enum Slot<Out, In> {
-    /// Nothing, or a request whose answer is dropped.
+    /// Nothing.
     Idle,
     /// A request, and who waits for the answer.
     Waited(Link<Out, In>, Out),
-    /// A request whose caller has given up.
+    /// A request whose answer is dropped, as its caller does not wait, ...
+    Posted,
+    /// ... or has given up.
     Abandoned,
 }
 
@@ -183,14 +163,16 @@ enum Slot<Out, In> {
 ///
 /// # Invariants
 ///
-/// Waiters in `slots`, and in the list that begins with `first`, are alive and pinned, and their
-/// calls are not finished. There are no references to their calls while the lock is not held.
+/// Waiters in the list that begins with `first` are alive and pinned, their calls are not finished,
+/// and there are no references to these while the lock is not held. Waiters in `slots` are in the
+/// list, too.
 struct Slots<Out, In> {
     blank: In,
+    options: Options,
     slots: KVec<Slot<Out, In>>,
     /// Messages that the device does not have, with room for those of all slots.
     free: KVec<Buffer<Out, In>>,
-    /// The first of the calls that have more to send, in the order in which they are served.
+    /// The first of all calls, in the order in which they are served.
     first: Option<Link<Out, In>>,
     /// Requests wait for [`Requests::start`], or fail.
     closed: Option<Closed>,
@@ -214,50 +196,70 @@ impl<Out: Part, In: Part> Slots<Out, In> {
 
         while let Some(next) = place.filter(|&next| waiter != Some(next)) {
             // SAFETY: By the type invariants; the lock is held, and each is in the list once.
-            place = &mut unsafe { call(next) }.behind;
+            place = &mut unsafe { call(next) }.next;
         }
         place
     }
 
-    /// Sends what waits for room, as far as there is some.
-    fn send_waiting(&mut self, ring: &mut Ring<'_, Out, In>) {
-        while let Some(waiter) = self.first {
-            // SAFETY: By the type invariants; the lock is held.
-            let call = unsafe { call(waiter) };
+    /// Ends the wait if there is nothing to wait for. The waiter may be gone afterwards.
+    ///
+    /// # Safety
+    ///
+    /// `waiter` must be in the list, and the lock held.
+    unsafe fn finish(&mut self, waiter: Link<Out, In>) {
+        // SAFETY: By the type invariants.
+        let call = unsafe { call(waiter) };
 
-            match (self.closed, call.scope) {
-                (Some(Closed::Ended), _) => call.all_sent = Some(Err(ENODEV)),
-                (None, _) | (_, Scope::Replay) => self.send(ring, waiter),
-                _ => break,
-            }
-            if call.all_sent.is_none() {
-                break;
-            }
+        if call.all_sent.is_some() && call.unanswered == 0 {
+            let next = call.next.take();
 
-            self.first = call.behind.take();
-            // SAFETY: By the type invariants; the lock is held.
-            unsafe { finish(waiter) };
+            *self.find(Some(waiter)) = next;
+            // SAFETY: As it was in the list it is alive.
+            unsafe { waiter.as_ref() }.done.complete();
         }
     }
 
-    /// Sends what there is room for of the call of `waiter`.
-    fn send(&mut self, ring: &mut Ring<'_, Out, In>, waiter: Link<Out, In>) {
-        // SAFETY: By the type invariants, as it is in the list; the lock is held.
-        let call = unsafe { call(waiter) };
+    /// Sends what waits for room, as far as there is some.
+    fn send_waiting(&mut self, ring: &mut Ring<'_, Out, In>) {
+        let mut next = self.first;
 
+        while let Some(waiter) = next {
+            // SAFETY: By the type invariants; the lock is held.
+            let call = unsafe { call(waiter) };
+
+            next = call.next;
+            if call.all_sent.is_none() {
+                call.all_sent = match (self.closed, call.scope) {
+                    (Some(Closed::Ended), _) => Some(Err(ENODEV)),
+                    (None, _) | (_, Scope::Replay) => self.send(ring, waiter, call),
+                    _ => None,
+                };
+                if call.all_sent.is_none() {
+                    break;
+                }
+                // SAFETY: It is in the list; the lock is held.
+                unsafe { self.finish(waiter) };
+            }
+        }
+    }
+
+    /// Sends what there is room for of the call of `waiter`. Returns [`None`] if there is more.
+    fn send(
+        &mut self,
+        ring: &mut Ring<'_, Out, In>,
+        waiter: Link<Out, In>,
+        call: &mut Call<Out, In>,
+    ) -> Option<Result> {
         loop {
             // A message in the ring makes room when it comes back.
             if self.in_flight() > 0 && ring.free_descriptors() < call.size {
-                return;
+                return None;
             }
-            let Some(mut message) = self.free.pop() else {
-                return;
-            };
+            let mut message = self.free.pop()?;
             // SAFETY: The closure lives as long as the call, and is only used under the lock.
             let Some((request, payload)) = (unsafe { call.step.as_mut()(None) }) else {
                 let _ = self.free.push_within_capacity(message);
-                call.all_sent = Some(Ok(()));
-                return;
+                return Some(Ok(()));
             };
             let number = usize::from(*message.private());
 
@@ -269,15 +271,15 @@ impl<Out: Part, In: Part> Slots<Out, In> {
                 message.set_payload(None);
                 let _ = self.free.push_within_capacity(message);
                 // Not to be taken for a refusal by the device.
-                call.all_sent = Some(Err(if err == EIO { ENODEV } else { err }));
-                return;
+                return Some(Err(if err == EIO { ENODEV } else { err }));
             }
 
-            if !call.posted {
-                self.slots[number] = Slot::Waited(waiter, request);
-                call.unanswered += 1;
-            }
-            call.progress = true;
+            call.progress = timer::jiffies();
+            call.unanswered += usize::from(!call.posted);
+            self.slots[number] = match call.posted {
+                true => Slot::Posted,
+                false => Slot::Waited(waiter, request),
+            };
         }
     }
 
@@ -311,40 +313,49 @@ impl<Out: Part, In: Part> Slots<Out, In> {
 
         if let Slot::Waited(waiter, request) = slot {
             // SAFETY: By the type invariants; the lock is held.
-            unsafe { answered(waiter, request, answer) };
-        }
-    }
-
-    /// Ends one call, or the wait of all calls for what the device has.
-    fn give_up(&mut self, only: Option<Link<Out, In>>, err: Error) {
-        let place = self.find(only);
-
-        if let Some(waiter) = *place {
-            // SAFETY: By the type invariants; the lock is held.
             let call = unsafe { call(waiter) };
 
-            *place = call.behind.take();
-            call.all_sent = Some(Err(err));
-            // SAFETY: As above; it was in the list, so it is not finished.
-            unsafe { finish(waiter) };
-        }
-
-        for slot in &mut self.slots {
-            match *slot {
-                Slot::Waited(waiter, request) if only.is_none_or(|only| only == waiter) => {
-                    *slot = Slot::Abandoned;
-                    // SAFETY: By the type invariants; the lock is held.
-                    unsafe { answered(waiter, request, Err(err)) };
-                }
-                _ => (),
-            }
+            call.unanswered -= 1;
+            call.progress = timer::jiffies();
+            // SAFETY: The closure lives as long as the call, and is only used under the lock.
+            unsafe { call.step.as_mut()(Some((request, answer))) };
+            // SAFETY: It is in the list; the lock is held.
+            unsafe { self.finish(waiter) };
         }
     }
 
-    /// Decides whether the task that has just sent something polls for the answer. There is one
+    /// Ends the calls for which `fate` returns an error. Returns whether there are others.
+    fn end(&mut self, fate: impl Fn(Link<Out, In>, &Call<Out, In>) -> Option<Error>) -> bool {
+        let mut place = &mut self.first;
+
+        while let Some(waiter) = *place {
+            // SAFETY: By the type invariants; the lock is held, and each is in the list once.
+            let call = unsafe { call(waiter) };
+            let Some(err) = fate(waiter, call) else {
+                place = &mut call.next;
+                continue;
+            };
+
+            for slot in &mut self.slots {
+                match *slot {
+                    Slot::Waited(other, _) if other == waiter => *slot = Slot::Abandoned,
+                    // It may be what the device holds back.
+                    Slot::Posted if err == ETIMEDOUT => *slot = Slot::Abandoned,
+                    _ => (),
+                }
+            }
+            *place = call.next.take();
+            call.all_sent = Some(Err(err));
+            // SAFETY: As it was in the list it is alive.
+            unsafe { waiter.as_ref() }.done.complete();
+        }
+        self.first.is_some()
+    }
+
+    /// Decides whether the task that has just sent something polls for the answers. There is one
     /// task at a time that does, and the device has nothing else then.
-    fn starts_to_poll(&mut self, ring: &mut Ring<'_, Out, In>) -> bool {
-        let may_poll = !self.polling && self.in_flight() == 1;
+    fn starts_to_poll(&mut self, ring: &mut Ring<'_, Out, In>, sent: usize) -> bool {
+        let may_poll = !self.polling && sent > 0 && self.in_flight() == sent;
         let polls = self.poll_misses < POLL_MISSES || self.poll_misses % POLL_MISSES == 0;
 
         if may_poll && polls {
@@ -361,12 +372,33 @@ impl<Out: Part, In: Part> Reclaim<Buffer<Out, In>> for Slots<Out, In> {
         queue.with(|_, slots| slots.returned(message, Err(ENODEV)));
     }
 
+    fn closing(&mut self) {
+        self.closed.get_or_insert(Closed::Held);
+    }
+
     fn closed(queue: &Queue<Buffer<Out, In>, Self>, why: Closed) {
         queue.with(|ring, slots| {
             slots.closed = Some(why);
             slots.send_waiting(ring);
-            slots.give_up(None, ENODEV);
+            // On shutdown the device keeps what it has.
+            slots.end(|_, call| (call.unanswered > 0).then_some(ENODEV));
         });
+    }
+}
+
+impl<Out: Part, In: Part> timer::Expire for Queue<Buffer<Out, In>, Slots<Out, In>> {
+    fn expired(&self) -> Option<Jiffies> {
+        let others = self.with(|ring, slots| {
+            let is_broken = slots.closed.is_none() && ring.is_broken();
+            let timeout_ms = slots.options.timeout_ms;
+
+            slots.end(|_, call| match is_broken {
+                true => Some(ENODEV),
+                false => call.is_overdue(timeout_ms).then_some(ETIMEDOUT),
+            })
+        });
+
+        others.then(|| msecs_to_jiffies(CHECK_MS))
     }
 }
 
@@ -381,7 +413,7 @@ impl<Out: Part, In: Part> Reclaim<Buffer<Out, In>> for Slots<Out, In> {
 /// A caller sleeps until all of its requests are answered. The wait ends early
 ///
 /// - when the caller is killed, with [`EINTR`],
-/// - when nothing was sent or answered for the timeout, with [`ETIMEDOUT`],
+/// - when nothing was sent or answered for the timeout, with [`ETIMEDOUT`], up to 100 ms later,
 /// - when the queue is broken, the device was reset, or after [`Requests::end`], with [`ENODEV`].
 ///
 /// What the device has is left with it then: no memory that it may write to is used for anything
@@ -471,8 +503,8 @@ impl<Out: Part, In: Part> Reclaim<Buffer<Out, In>> for Slots<Out, In> {
 #[pin_data]
 pub struct Requests<Out: Part, In: Part> {
     #[pin]
-    queue: Queue<Buffer<Out, In>, Slots<Out, In>>,
-    options: Options,
+    queue: Timer<Queue<Buffer<Out, In>, Slots<Out, In>>>,
+    poll: Delta,
 }
 
 impl<Out: Part, In: Part> Requests<Out, In> {
@@ -489,12 +521,17 @@ impl<Out: Part, In: Part> Requests<Out, In> {
         options: Options,
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self, Error> {
+        // Both are copied to the stack in interrupts.
+        const { assert!(size_of::<(Out, In)>() <= 512, "use a payload") }
+
         pin_init::pin_init_scope(move || {
+            let poll = options.poll;
             let count = options.slots.clamp(1, usize::from(u16::MAX));
             // CAST: `count` fits.
             let parts = |number| (Out::new_zeroed(), blank, number as u16);
             let slots = Slots {
                 blank,
+                options,
                 slots: KVec::from_elem(Slot::Idle, count, GFP_KERNEL)?,
                 free: Message::many(count, parts, GFP_KERNEL)?,
                 first: None,
@@ -502,10 +539,11 @@ impl<Out: Part, In: Part> Requests<Out, In> {
                 polling: false,
                 poll_misses: 0,
             };
+            let queue = Queue::new(name, slots, key);
 
             Ok(try_pin_init!(Self {
-                queue <- Queue::new(name, slots, key),
-                options,
+                queue <- Timer::new(queue, name, crate::static_lock_class!()),
+                poll,
             }? Error))
         })
     }
@@ -559,9 +597,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     ///
     /// Any context but NMI.
     pub fn hold(&self) {
-        self.queue.with(|_, slots| {
-            slots.closed.get_or_insert(Closed::Held);
-        });
+        self.queue.with(|_, slots| slots.closing());
     }
 
     /// Ends all waits, and lets requests fail with [`ENODEV`] until [`Requests::start`].
@@ -619,7 +655,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     /// Hands each answer to `each` as soon as it comes, in any order, with its request: the answer,
     /// or an error as [`Requests::call`] has it. Answers are handed over, and requests taken from
     /// the iterator, under the lock of the queue, in interrupt context. So they are ordered with
-    /// respect to a reset of the device, and neither may sleep.
+    /// respect to a reset of the device. Neither may sleep, nor use the same `Requests`.
     ///
     /// # Errors
     ///
@@ -664,100 +700,78 @@ impl<Out: Part, In: Part> Requests<Out, In> {
 
     /// Runs a call until it has ended.
     fn run(&self, scope: Scope, posted: bool, size: usize, step: &mut Step<'_, Out, In>) -> Result {
-        let first = UnsafeCell::new(Call {
-            // SAFETY: Only the bound on the lifetime changes. When this function returns, the call
-            // is finished: nothing refers to it.
-            step: unsafe { mem::transmute::<StepPtr<'_, _, _>, StepPtr<'_, _, _>>(step.into()) },
-            scope,
-            posted,
-            size,
-            unanswered: 0,
-            all_sent: None,
-            progress: false,
-            behind: None,
-        });
+        let now = timer::jiffies();
 
         pin_init::stack_pin_init!(let waiter = pin_init!(Waiter {
             done <- Completion::new(),
-            call: first,
+            call: UnsafeCell::new(Call {
+                // SAFETY: Only the bound on the lifetime changes. When this function returns, the
+                // call is finished: nothing refers to it.
+                step: unsafe {
+                    mem::transmute::<StepPtr<'_, _, _>, StepPtr<'_, _, _>>(step.into())
+                },
+                scope,
+                posted,
+                size,
+                unanswered: 0,
+                all_sent: None,
+                start: now,
+                progress: now,
+                next: None,
+            }),
         }));
         let waiter = NonNull::from(&*waiter);
 
         let (polls, notified) = self.queue.with_kick(|ring, slots| {
-            let next = (scope == Scope::Replay).then_some(slots.first).flatten();
+            let before = (scope == Scope::Replay).then_some(slots.first).flatten();
 
             // INVARIANT: The waiter is pinned on the stack until the call is finished, and then
             // neither in the list nor in slots.
             //
             // SAFETY: The waiter is new, and the lock is held.
-            unsafe { call(waiter) }.behind = slots.find(next).replace(waiter);
+            unsafe { call(waiter) }.next = slots.find(before).replace(waiter);
             slots.send_waiting(ring);
+            // Who polls may be preempted, and is alone with the device no more.
+            if mem::take(&mut slots.polling) {
+                slots.collect_and_listen(ring);
+            }
 
-            !posted && !self.options.poll.is_zero() && slots.starts_to_poll(ring)
+            // SAFETY: The waiter is on the stack of the caller, and the lock is held.
+            let sent = unsafe { call(waiter) }.unanswered;
+            !self.poll.is_zero() && slots.starts_to_poll(ring, sent)
         });
+        let end = |err| {
+            self.queue
+                .with(|_, slots| slots.end(|other, _| (other == waiter).then_some(err)))
+        };
 
         if notified == Err(EIO) {
-            // The queue is broken, which the wait would find out later.
-            self.queue
-                .with(|_, slots| slots.give_up(Some(waiter), ENODEV));
+            // The queue is broken, which the timer would find out later.
+            end(ENODEV);
         }
         if !polls || !self.poll(waiter) {
-            self.wait(waiter, posted || scope == Scope::Replay);
+            // SAFETY: The waiter is on the stack of the caller.
+            let done = unsafe { &waiter.as_ref().done };
+
+            self.queue.start_unless_pending(msecs_to_jiffies(CHECK_MS));
+            if done.wait_for_completion_killable().is_err() {
+                end(EINTR);
+            }
         }
 
         // SAFETY: The waiter is finished, so nothing else refers to its call.
         unsafe { call(waiter) }.all_sent.unwrap_or(Ok(()))
     }
 
-    /// Waits until a call has ended, or ends it.
-    fn wait(&self, waiter: Link<Out, In>, bounded: bool) {
-        let limit = if bounded { BOUNDED_MS } else { Msecs::MAX };
-        let timeout_ms = match self.options.timeout_ms {
-            0 => limit,
-            ms => ms.min(limit),
-        };
-        let timeout = msecs_to_jiffies(timeout_ms).max(1);
-        let slice = timeout.min(msecs_to_jiffies(BROKEN_CHECK_MS));
-        let mut left = timeout;
-
-        // SAFETY: The waiter is on the stack of the caller.
-        let done = unsafe { &waiter.as_ref().done };
-
-        while let Err(err) = done.wait_for_completion_killable_timeout(slice.min(left)) {
-            self.queue.with(|ring, slots| {
-                // SAFETY: The waiter is on the stack of the caller, and the lock is held.
-                let progress = mem::take(&mut unsafe { call(waiter) }.progress);
-
-                left = left.saturating_sub(slice);
-                if progress || timeout_ms == Msecs::MAX {
-                    left = timeout;
-                }
-
-                let err = match err {
-                    _ if slots.closed.is_none() && ring.is_broken() => ENODEV,
-                    ETIMEDOUT if left > 0 => return,
-                    err => err,
-                };
-
-                // Completes what the loop waits for.
-                slots.give_up(Some(waiter), err);
-            });
-        }
-    }
-
     /// Polls for the end of a call. Returns whether it has ended.
     fn poll(&self, waiter: Link<Out, In>) -> bool {
-        let since = Instant::<Monotonic>::now();
-        let mut finished = false;
+        let finished = self.queue.poll(self.poll, |ring, slots| {
+            slots.collect(ring);
+            // SAFETY: The waiter is on the stack of the caller, and the lock is held.
+            let call = unsafe { call(waiter) };
 
-        while !finished && since.elapsed() < self.options.poll {
-            cpu_relax();
-            (finished, _) = self.queue.with_kick(|ring, slots| {
-                slots.collect(ring);
-                // SAFETY: The waiter is on the stack of the caller, and the lock is held.
-                unsafe { call(waiter) }.is_finished()
-            });
-        }
+            call.all_sent.is_some() && call.unanswered == 0
+        });
 
         let _ = self.queue.with_kick(|ring, slots| {
             slots.polling = false;
@@ -771,7 +785,13 @@ impl<Out: Part, In: Part> Requests<Out, In> {
 #[kunit_tests(rust_virtio_requests)]
 mod tests {
     use super::*;
-    use crate::sync::Arc;
+    use crate::{
+        sync::Arc,
+        time::{
+            Instant,
+            Monotonic, //
+        }, //
+    };
 
     #[pin_data]
     struct Device {
