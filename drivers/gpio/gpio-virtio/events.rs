@@ -154,7 +154,7 @@ impl VirtioGpio {
                 }
                 break;
             };
-            let Some(line) = self.lines.with(Lines::next_armed) else {
+            let (Some(line), others) = self.lines.with(Lines::next_armed) else {
                 events.put(buffer);
                 break;
             };
@@ -172,6 +172,27 @@ impl VirtioGpio {
                 }
                 break;
             }
+            if !others {
+                break;
+            }
+        }
+    }
+
+    /// Notes whether events are handled, and hands buffers to the device for lines that wait for
+    /// one.
+    fn set_handling(
+        self: &Arc<Self>,
+        ring: &mut Access<'_, Buffer>,
+        events: &mut Events,
+        handling: bool,
+    ) {
+        let waiting = self.lines.with(|lines| {
+            lines.handling = handling;
+            lines.is_waiting()
+        });
+
+        if waiting {
+            self.arm(ring, events);
         }
     }
 
@@ -237,9 +258,8 @@ impl VirtioGpio {
     ) -> Option<u16> {
         while events.storm == in_work {
             ring.disable_callback();
-            self.lines.with(|lines| lines.handling = true);
             // For lines that were unmasked, and those that have waited for the last buffer.
-            self.arm(ring, events);
+            self.set_handling(ring, events, true);
 
             while events.budget > 0 {
                 let Some((buffer, used)) = ring.pop() else {
@@ -260,15 +280,14 @@ impl VirtioGpio {
             }
 
             // From here on, who unmasks a line has its buffer handed over by others.
-            self.lines.with(|lines| lines.handling = false);
-            self.arm(ring, events);
+            self.set_handling(ring, events, false);
             if ring.is_broken() && !events.held {
                 self.check_device(0);
             }
 
             events.storm = events.budget < if in_work { BUDGET } else { 1 };
             if events.storm && in_work {
-                self.poll_soon(1);
+                self.poll_soon(0);
             }
             if events.storm || ring.enable_callback() {
                 break;
@@ -337,7 +356,9 @@ impl VirtioGpio {
     /// to the last of them, or to the work item if that runs first. So a burst on many lines takes
     /// few notifications.
     pub(crate) fn bus_unlock(self: &Arc<Self>, line: u16) {
-        self.sync_line(line, Scope::Any);
+        if self.update(line, |state| state.irq.needs_sync()) {
+            self.sync_line(line, Scope::Any);
+        }
 
         let (last, needs_arming) = self.lines.with(|lines| {
             lines.get(line).bus_locked = false;

@@ -72,7 +72,7 @@ use crate::{
 };
 
 /// How many requests the device has at a time, at least and at most, if the ring has room for them.
-const MIN_SLOTS: usize = 32;
+const MIN_SLOTS: usize = 16;
 const MAX_SLOTS: usize = 256;
 
 /// The longest time in microseconds to poll for an answer.
@@ -161,8 +161,7 @@ impl VirtioGpio {
         let timeout_ms = *module_parameters::timeout_ms.value();
         let poll_us = *module_parameters::poll_us.value();
         let options = virtio::Options {
-            // A line that becomes an output takes two messages.
-            slots: (2 * usize::from(ngpio)).clamp(MIN_SLOTS, MAX_SLOTS),
+            slots: usize::from(ngpio).clamp(MIN_SLOTS, MAX_SLOTS),
             timeout_ms,
             poll: Delta::from_micros(poll_us.min(MAX_POLL_US).into()),
         };

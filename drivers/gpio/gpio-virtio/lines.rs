@@ -175,19 +175,24 @@ impl Lines {
         self.any_waiting
     }
 
-    /// Returns a line that waits for a buffer, and is armed now. The lines take turns.
-    pub(crate) fn next_armed(&mut self) -> Option<u16> {
+    /// Returns a line that waits for a buffer, and is armed now, and whether others may wait. The
+    /// lines take turns.
+    pub(crate) fn next_armed(&mut self) -> (Option<u16>, bool) {
         while self.is_waiting() {
-            let index = (self.waiting.next_bit(self.turn)).or_else(|| self.waiting.next_bit(0))?;
+            let Some(index) =
+                (self.waiting.next_bit(self.turn)).or_else(|| self.waiting.next_bit(0))
+            else {
+                break;
+            };
 
             self.waiting.clear_bit(index);
             self.turn = index + 1;
             if self.lines[index].irq.arm_waiting() == Action::Arm {
                 // CAST: Lines number from 0 to 65534.
-                return Some(index as u16);
+                return (Some(index as u16), self.is_waiting());
             }
         }
-        None
+        (None, false)
     }
 
     /// Notes that the handlers of a line's interrupt are done. Returns whether those of all other
