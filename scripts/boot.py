@@ -11,6 +11,7 @@ guest and devices when it exits.
 import argparse
 import contextlib
 import os
+import platform
 import selectors
 import shlex
 import shutil
@@ -29,6 +30,10 @@ import monitor
 VIRTIO_ID_GPIO = 41
 PROBE_SECONDS = 30
 POWER_OFF_SECONDS = 20
+
+
+# What is known of the architectures of guests, see machine_of().
+ARCHES = Path(__file__).parent / "arch"
 
 
 class Failure(Exception):
@@ -186,29 +191,35 @@ class Channel:
         return self.device.request(words)
 
 
-def qemu(args, device, accel):
+def machine_of(arch):
+    """The file of an architecture, lines of NAME=VALUE, as a dictionary."""
+    lines = (ARCHES / arch).read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+def qemu(args, device, known, accel):
     """The command line of a QEMU guest; the channel is to be its descriptor 3, the monitor 4."""
     memory = f"{args.memory}M"
-    # Without ACPI, as with it microvm has no timer that a kernel under TCG can calibrate by.
-    machine = {"pci": "q35", "mmio": "microvm,acpi=off,rtc=on"}[args.transport]
     command = [
-        "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-accel", "tcg,thread=multi" if accel == "tcg" else accel,
-        "-M", f"{machine},memory-backend=memory", "-m", memory,
+        known["qemu"], "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-M", known[args.transport], "-m", memory, "-smp", str(args.smp),
+    ]  # fmt: skip
+    cpu = "host" if accel == "kvm" else known.get("cpu")
+    if cpu:
+        command += ["-cpu", cpu]
+    command += [
+        "-accel", "tcg,thread=multi" if accel == "tcg" else accel, "-machine", "memory-backend=memory",
         # vhost-user: the device reads and writes the guest's memory.
         "-object", f"memory-backend-memfd,id=memory,size={memory},share=on",
-        "-smp", str(args.smp),
-        "-kernel", f"{args.build}/arch/x86/boot/bzImage", "-initrd", str(args.initrd),
+        "-kernel", f"{args.build}/{known['image']}", "-initrd", str(args.initrd),
         "-chardev", "socket,id=channel,fd=3",
         "-chardev", "socket,id=monitor,fd=4", "-mon", "chardev=monitor,mode=control",
     ]  # fmt: skip
-    if accel == "kvm":
-        command += ["-cpu", "host"]
     command += ["-chardev", f"stdio,id=console,signal=off,mux={'on' if args.interactive else 'off'}"]
     if args.interactive:
         command += ["-mon", "chardev=console,mode=readline"]
-    # microvm has one serial port of its own, for the console.
-    command += ["-serial", "chardev:console", "-device", "isa-serial,chardev=channel,index=1"]
+    command += ["-serial", "chardev:console"]
+    command += f"-device {known['channel-device']},chardev=channel".split()
     # An IOMMU has to come before the devices behind it.
     command += args.emulator
     for n, path in enumerate(device.sockets):
@@ -224,17 +235,14 @@ def qemu(args, device, accel):
         command += ["-device", gpio]
     if args.transport == "mmio":
         command += ["-global", "virtio-mmio.force-legacy=false"]
-    # On a loaded host the timer's self-test fails for no reason.
-    append = ["console=ttyS0", "panic=-1", "no_timer_check"]
-    if args.transport == "mmio":
-        # Only a triple fault makes microvm reset, which is what ends QEMU.
-        append += ["acpi=off", "reboot=t"]
+    append = [f"console={known['console']}", "panic=-1", f"CHANNEL={known['channel']}"]
+    append += [known[name] for name in ("append", f"append-{args.transport}") if name in known]
     return [*command, "-append", " ".join([*append, *args.append])]
 
 
-def uml(args, device, run):
-    command = [f"{args.build}/linux", f"mem={args.memory}M", f"initrd={args.initrd}", f"uml_dir={run}/"]
-    command += ["umid=guest", "panic=-1", "ssl1=fd:3", "con=null", "con0=fd:0,fd:1"]
+def uml(args, device, known, run):
+    command = [f"{args.build}/{known['image']}", f"mem={args.memory}M", f"initrd={args.initrd}", f"uml_dir={run}/"]
+    command += ["umid=guest", "panic=-1", f"CHANNEL={known['channel']}", "ssl1=fd:3", "con=null", "con0=fd:0,fd:1"]
     for path in device.sockets:
         command.append(f"virtio_uml.device={path}:{VIRTIO_ID_GPIO}")
     return [*command, *args.append]
@@ -244,7 +252,7 @@ def accelerator(args):
     """`kvm` where it really boots this kernel, else `tcg`; found out once per host boot."""
     if args.accel != "auto":
         return args.accel
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if args.arch != platform.machine() or not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     known = args.cache / f"accel-{boot_id}"
@@ -315,10 +323,11 @@ def boot(args, run):
     else:
         machine = monitor.Qemu(steering, ours)
     device = Device(args.vgpio, run, control, args.gpio, machine)
+    known = machine_of(args.arch)
     if args.arch == "um":
-        command = uml(args, device, run)
+        command = uml(args, device, known, run)
     else:
-        command = qemu(args, device, accelerator(args))
+        command = qemu(args, device, known, accelerator(args))
     try:
         if args.gpio:
             device.start()
@@ -365,7 +374,7 @@ os.execvp(sys.argv[3], sys.argv[3:])
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
-    parser.add_argument("--arch", choices=["x86_64", "um"], default="x86_64")
+    parser.add_argument("--arch", choices=[file.name for file in ARCHES.iterdir()], default="x86_64")
     parser.add_argument("--transport", choices=["pci", "mmio"], default="pci")
     parser.add_argument("--build", type=Path, required=True, help="kernel build directory")
     parser.add_argument("--initrd", type=Path, required=True)

@@ -44,6 +44,23 @@ one_of() { # NAME VALUE CHOICE...
 	die "$1=$2: must be ${choices% or }"
 }
 
+# Fills `machine` with what scripts/arch has of an architecture, lines of NAME=VALUE.
+# shellcheck disable=SC2034 # for those that source this
+declare -A machine
+# shellcheck disable=SC2034 # for those that source this
+machine_of() { # ARCH
+	local file name value known=()
+
+	for file in "$repo"/scripts/arch/*; do
+		known+=("$(basename "$file")")
+	done
+	one_of ARCH "$1" "${known[@]}"
+	machine=()
+	while IFS='=' read -r name value; do
+		[[ $name == '#'* ]] || machine[$name]=$value
+	done <"$repo/scripts/arch/$1"
+}
+
 as_root() { # COMMAND...
 	if ((EUID == 0)); then "$@"; else sudo "$@"; fi
 }
@@ -53,6 +70,11 @@ as_root() { # COMMAND...
 need_root() { # COMMAND_LINE
 	((EUID == 0)) || { command -v sudo >/dev/null && sudo true; } ||
 		die "this host must be prepared: run '$1' as root, then try again"
+}
+
+# A root made in a user namespace can only be removed from within it.
+remove_root() { # DIRECTORY
+	rm -rf "$1" 2>/dev/null || mmdebstrap --unshare-helper rm -rf "$1"
 }
 
 # Fails early, while nothing is half-done, unless DIRECTORY has room for MIB mebibytes.

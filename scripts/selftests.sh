@@ -24,12 +24,14 @@ devices=(
 # be built for this kernel, and the kernel's shell functions for KTAP. A shell of its own, for the
 # lock.
 install_tests() ( # BUILD
-	local build=$1 to=$1/selftests tree program
+	local build=$1 to=$1/selftests tree program userland
 
+	machine_of "$ARCH"
+	userland=$("$repo/scripts/userland")
 	lock "$(basename "$own")-$(basename "$build")-image"
 	tree=$(realpath "$build/source")
 	run_logged "test module" "$own/log/test-module" 0 \
-		"$repo/scripts/enter" make -C "$tree" O="$build" ARCH="$ARCH" LLVM=1 CC="ccache clang" \
+		"$repo/scripts/enter" make -C "$tree" O="$build" ARCH="${machine[kernel]}" LLVM=1 CC="ccache clang" \
 		M="$tests/test_modules" MO="$build/test_modules" modules
 	rm -rf "$to"
 	mkdir -p "$to/kselftest" "$to/gpio-virtio/test_modules"
@@ -37,8 +39,8 @@ install_tests() ( # BUILD
 	cp -r "$tests"/*.sh "$tests/hard" "$to/gpio-virtio/"
 	cp "$build/test_modules/"*.ko "$to/gpio-virtio/test_modules/"
 	for program in "$tests"/*.c; do
-		"$repo/scripts/enter" clang -static -O2 -Wall -o "$to/gpio-virtio/$(basename "$program" .c)" \
-			"$program"
+		"$repo/scripts/enter" clang --target="${machine[triplet]}" --sysroot="$userland" -fuse-ld=lld \
+			-static -O2 -Wall -o "$to/gpio-virtio/$(basename "$program" .c)" "$program"
 	done
 )
 

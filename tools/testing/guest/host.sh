@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh
 #
-# Requests from the guest to the host, for test scripts to source. A second serial port
-# carries requests, one line each; the host answers with lines that begin with `| `, then
+# Requests from the guest to the host, for test scripts to source. A second serial port, the
+# kernel parameter CHANNEL, carries requests, one line each; the host answers with lines that begin with `| `, then
 # with `= STATUS`.
 
 # Kept open: input that arrives while it is closed is lost.
-exec 7<>/dev/ttyS1
+exec 7<>"/dev/$CHANNEL"
 stty raw -echo <&7 2>/dev/null
 
 # Lets the host run a request, prints its output, and returns its status. Requests:

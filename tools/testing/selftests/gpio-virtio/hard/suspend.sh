@@ -25,8 +25,8 @@ test_hibernation() {
 
 # Sleeps until the host wakes us.
 sleep_soundly() {
-	[ ! -e /sys/class/tty/ttyS1/power/wakeup ] ||
-		echo enabled >/sys/class/tty/ttyS1/power/wakeup
+	[ ! -e "/sys/class/tty/$CHANNEL/power/wakeup" ] ||
+		echo enabled >"/sys/class/tty/$CHANNEL/power/wakeup"
 	host wake 700
 	echo freeze >/sys/power/state
 }
