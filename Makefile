@@ -24,7 +24,7 @@ help:
 #: MODULE 1 builds the driver as a module
 #: SAN 1 builds with KASAN, UBSAN, lockdep and kmemleak
 #: CONFIGS preempt-rt, kcsan or both build such kernels
-#: GUEST threadirqs, swiotlb or iommu: sets up the QEMU guest with it
+#: GUEST threadirqs, swiotlb, iommu or devicetree: sets up the QEMU guest with it
 #: SMP number of processors of a QEMU guest that runs KUnit
 #: KDIR a kernel tree of your own
 #: COPY 1 grafts copies in place of links

@@ -197,7 +197,20 @@ def machine_of(arch):
     return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
-def qemu(args, device, known, accel):
+def device_tree(machine, overlays, run):
+    """The device tree of a machine of QEMU, with overlays applied."""
+    steps = [
+        [*machine, "-machine", f"dumpdtb={run}/machine.dtb"],
+        ["fdtoverlay", "-i", run / "machine.dtb", "-o", run / "guest.dtb", *overlays],
+    ]
+    for step in steps:
+        done = subprocess.run(step, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Failure(f"no device tree: {done.stderr.strip()}")
+    return run / "guest.dtb"
+
+
+def qemu(args, device, known, accel, run):
     """The command line of a QEMU guest; the channel is to be its descriptor 3, the monitor 4."""
     memory = f"{args.memory}M"
     command = [
@@ -207,6 +220,8 @@ def qemu(args, device, known, accel):
     cpu = "host" if accel == "kvm" else known.get("cpu")
     if cpu:
         command += ["-cpu", cpu]
+    if args.overlay:
+        command += ["-dtb", device_tree(command, args.overlay, run)]
     command += [
         "-accel", "tcg,thread=multi" if accel == "tcg" else accel, "-machine", "memory-backend=memory",
         # vhost-user: the device reads and writes the guest's memory.
@@ -327,7 +342,7 @@ def boot(args, run):
     if args.arch == "um":
         command = uml(args, device, known, run)
     else:
-        command = qemu(args, device, known, accelerator(args))
+        command = qemu(args, device, known, accelerator(args), run)
     try:
         if args.gpio:
             device.start()
@@ -390,6 +405,8 @@ def parse():
     parser.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto")
     parser.add_argument("--emulator", action="append", default=[], metavar="ARG",
                         help="argument of QEMU, given as --emulator=ARG; repeatable")  # fmt: skip
+    parser.add_argument("--overlay", action="append", default=[], metavar="DTBO",
+                        help="overlay for the device tree of a QEMU machine; repeatable")  # fmt: skip
     parser.add_argument("--append", action="append", default=[], help="kernel parameter; repeatable")
     parser.add_argument("--timeout", type=float, default=0, help="timeout in seconds; none by default")
     parser.add_argument("--log", type=Path, default=os.devnull, help="file for the kernel's log")

@@ -19,6 +19,11 @@ devices=(
 	--gpio "lines=1,label=one,names=only"
 	--gpio "lines=512,label=many,names=${names%:}"
 )
+# The one with the consumers in tools/testing/devicetree.
+# shellcheck disable=SC2034 # for those that source this
+if [[ " ${GUEST:-} " == *" devicetree "* ]]; then
+	devices=(--gpio "lines=32,label=board,names=first:second")
+fi
 
 # Puts together what the guest gets, laid out as kselftest installs it: the tests, what has to
 # be built for this kernel, and the kernel's shell functions for KTAP. A shell of its own, for the
