@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The operations of `struct gpio_chip` and `struct irq_chip`, and the wait for an answer.
+//! The operations of `struct gpio_chip` and `struct irq_chip`, and the requests that they send.
 
 use kernel::{
     bitmap::Bitmap,
@@ -268,6 +268,6 @@ impl gpio::IrqChip for GpioChip {
     }
 
     fn irq_bus_sync_unlock(&self, offset: u32) {
-        self.0.bus_unlock(line(offset));
+        self.0.bus_sync_unlock(line(offset));
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an event does: the eventq, which brings the interrupts of the lines.
+//! What an event does: the eventq, which brings the interrupts of the lines. And what the end of an
+//! operation of genirq on a line sends.
 //!
 //! The state machine of a line decides what happens to it. This module takes event buffers from the
 //! ring, has the machines step, delivers interrupts, and hands buffers to the device for the lines
@@ -301,7 +302,7 @@ impl VirtioGpio {
     /// Tells the device what genirq wants of the interrupt of a line. The caller need not have the
     /// bus lock: the state machine of the line keeps messages in order.
     ///
-    /// Returns whether the device knows it now.
+    /// Returns `false` if a message was not answered, which is retried.
     ///
     /// # Context
     ///
@@ -355,7 +356,7 @@ impl VirtioGpio {
     /// While interrupts of other lines are being handled, which need buffers in turn, that is left
     /// to the last of them, or to the work item if that runs first. So a burst on many lines takes
     /// few notifications.
-    pub(crate) fn bus_unlock(self: &Arc<Self>, line: u16) {
+    pub(crate) fn bus_sync_unlock(self: &Arc<Self>, line: u16) {
         if self.update(line, |state| state.irq.needs_sync()) {
             self.sync_line(line, Scope::Any);
         }
@@ -375,8 +376,8 @@ impl VirtioGpio {
         }
     }
 
-    /// Hands over what could not be handed over, and has sent what could not be sent. The work item,
-    /// which does not wait for the device: one line may take long to answer.
+    /// Hands over what could not be handed over, and has another work item send what could not be
+    /// sent: this one does not wait for the device, which may be slow at one line.
     pub(crate) fn retry_lines(self: &Arc<Self>) {
         if self.eventq.with(|_, events| events.ended) {
             return;

@@ -3,8 +3,8 @@
 //! Driver for virtio GPIO controllers: probe and unbind.
 //!
 //! - This file: probe, module parameters, work items, and what happens on unbind ([`Running`]).
-//! - [`chip`]: the operations of `struct gpio_chip` and `struct irq_chip`, and the wait for an
-//!   answer.
+//! - [`chip`]: the operations of `struct gpio_chip` and `struct irq_chip`, and the requests that
+//!   they send. The wait for an answer is in [`Requests`].
 //! - [`events`]: what an event does, and what `irq_bus_sync_unlock()` sends.
 //! - [`irq_line`]: the state machine of a line's interrupt; [`lines`]: all that is known of lines.
 //! - [`reset`]: what resume does, and the recovery of a device that needs a reset. What suspend
@@ -71,8 +71,10 @@ use crate::{
     }, //
 };
 
-/// How many requests the device has at a time, at least and at most, if the ring has room for them.
+/// The least number of requests that the device has at a time, if the ring has room for them.
 const MIN_SLOTS: usize = 16;
+
+/// The largest number of requests that the device has at a time.
 const MAX_SLOTS: usize = 256;
 
 /// The longest time in microseconds to poll for an answer.

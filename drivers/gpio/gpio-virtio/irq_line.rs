@@ -76,7 +76,7 @@ enum Held {
 enum Buffer {
     /// With the driver.
     Home,
-    /// With the driver, which had no room for it in the queue, until [`Line::arm_waiting`].
+    /// With the driver, to be added to the queue when there is room: [`Line::arm_waiting`].
     Waiting,
     /// With the driver, because of spurious returns, until [`Line::retry`].
     Resting,
@@ -93,8 +93,8 @@ enum Buffer {
 pub(crate) enum Action {
     /// Nothing.
     None,
-    /// Hand the buffer to the device. The line counts on it: if there is no room for the buffer,
-    /// then [`Line::wait_for_room`] has to say so before any other input.
+    /// Hand the buffer to the device. The line counts on it: if that is not done at once, then
+    /// [`Line::wait_for_room`] has to say so before any other input.
     Arm,
     /// Call the flow handler. It leaves the line masked, or unmasks it.
     Deliver,
@@ -113,8 +113,9 @@ pub(crate) enum Action {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     trigger: TriggerType,
-    /// genirq uses the interrupt, and does not want it just now.
+    /// genirq uses the interrupt.
     started: bool,
+    /// genirq does not want the interrupt for now.
     masked: bool,
     held: Held,
     buffer: Buffer,
@@ -222,7 +223,7 @@ impl Line {
         }
     }
 
-    /// There was no room for the buffer that [`Action::Arm`] was about.
+    /// The buffer that [`Action::Arm`] was about is not handed over yet.
     ///
     /// [`Line::arm_waiting`] has to be called when there may be room.
     pub(crate) fn wait_for_room(&mut self) {
@@ -279,7 +280,7 @@ impl Line {
     /// What genirq demands remains. Messages have to be sent for the device to learn of it.
     pub(crate) fn reset(&mut self) {
         self.held = match self.held {
-            // The reset has made the message, whatever its outcome, one that sets NONE.
+            // The message sets nothing any more. Its sender still reports an outcome.
             Held::Sent(_) => Held::Sent(TriggerType::None),
             _ => Held::Type(TriggerType::None),
         };

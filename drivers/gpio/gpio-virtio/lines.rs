@@ -25,11 +25,13 @@ use crate::{
 
 /// The state of one line.
 pub(crate) struct Line {
-    /// The direction that the device has, and the value that was set last.
+    /// The direction that the device has.
     pub(crate) direction: Direction,
+    /// The value that was set last.
     pub(crate) value: bool,
-    /// A consumer has the line as a GPIO, or as an interrupt.
+    /// A consumer has the line as a GPIO.
     pub(crate) requested: bool,
+    /// A consumer has the line as an interrupt.
     pub(crate) irq_requested: bool,
     pub(crate) irq: irq_line::Line,
     /// The bus lock of the line is held. Its unlocking hands buffers to the device.
@@ -95,9 +97,11 @@ impl Line {
 /// The state of all lines.
 pub(crate) struct Lines {
     lines: KVVec<Line>,
-    /// Lines that wait for an event buffer, where to look for the next, and whether to look.
+    /// Lines that wait for an event buffer.
     waiting: BitmapVec,
+    /// Where to look for the next of them.
     turn: usize,
+    /// There may be one.
     any_waiting: bool,
     /// Events are handled. The end of that hands buffers to the device.
     pub(crate) handling: bool,
@@ -125,7 +129,7 @@ impl Lines {
         })
     }
 
-    /// Returns the state of a line, one that gpiolib or an own buffer names.
+    /// Returns the state of a line. Its number comes from gpiolib or from a buffer's private part.
     pub(crate) fn get(&mut self, line: u16) -> &mut Line {
         &mut self.lines[usize::from(line)]
     }
@@ -195,8 +199,8 @@ impl Lines {
         (None, false)
     }
 
-    /// Notes that the handlers of a line's interrupt are done. Returns whether those of all other
-    /// lines are, too.
+    /// Notes that a line was unmasked, or that its handlers are done. Returns whether no other line
+    /// was delivered and is still masked: one whose handlers run, or that genirq has disabled.
     pub(crate) fn end_delivery(&mut self, line: u16) -> bool {
         let delivered = core::mem::take(&mut self.get(line).delivered);
 

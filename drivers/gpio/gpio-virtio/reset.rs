@@ -49,8 +49,9 @@ const BUSY_MS: Msecs = 20;
 /// The resets of a device so far.
 pub(crate) struct Resets {
     backoff_ms: i64,
-    /// How many there were in this row, and when the last was.
+    /// How many there were in this row.
     row: u32,
+    /// When the last one was.
     last: Option<Instant<Monotonic>>,
     /// The row has ended without success, and that was logged.
     given_up: bool,
