@@ -582,7 +582,6 @@ impl<T: Chip> Registration<T> {
 
         let inner = Devres::new(
             parent,
-            // If a step fails, the fields before it are dropped in reverse order.
             try_pin_init!(Inner {
                 _label: label,
                 _names: names,
@@ -638,9 +637,7 @@ impl<T: IrqChip> Registration<T> {
         info: ChipInfo<'_>,
         classes: LockClasses,
     ) -> Result<Self> {
-        // SAFETY: The lines are dropped before the reference to the chip: in `Inner`, and in
-        // `register()` and this function on failure.
-        let irq = unsafe { IrqLines::new(chip.irq_domain(), info.ngpio.into())? };
+        let irq = IrqLines::new(&chip, info.ngpio.into())?;
         let mut template = ChipVTable::<T>::TEMPLATE;
 
         template.irq = IrqChipVTable::<T>::template();
@@ -662,7 +659,6 @@ enum IrqLines {}
 #[pin_data(PinnedDrop)]
 pub(super) struct Inner<T: Chip> {
     gc: Opaque<gpio_chip>,
-    /// Refers to a part of `chip`, hence is dropped first.
     pub(super) irq: Option<Pin<KBox<IrqLines>>>,
     pub(super) chip: Arc<T>,
     _names: Option<LineNames>,

@@ -35,6 +35,7 @@ use crate::{
         },
         new_raw_spinlock,
         rcu,
+        Arc,
         LockClassKey,
         RawSpinLock, //
     }, //
@@ -646,12 +647,13 @@ impl IrqDomain {
 ///
 /// # Invariants
 ///
-/// - `slot` is valid as long as the value lives.
+/// - `_chip` keeps `slot` alive and at its address.
 /// - `domain` is null, or the chip's IRQ domain, which lives until [`Self::withdraw`] has returned.
 #[pin_data(PinnedDrop)]
 pub(super) struct IrqLines {
     /// The driver's handle.
     slot: NonNull<IrqDomain>,
+    _chip: Arc<dyn Send + Sync>,
     domain: Atomic<*mut bindings::irq_domain>,
     /// Lines whose interrupt was raised while there was no domain.
     #[pin]
@@ -673,22 +675,34 @@ unsafe impl Send for IrqLines {}
 unsafe impl Sync for IrqLines {}
 
 impl IrqLines {
-    /// Creates the state of `lines` lines, and connects `slot` to it. May sleep.
+    /// Creates the state of `lines` lines, and connects the [`IrqDomain`] of `chip` to it. May
+    /// sleep.
     ///
     /// # Errors
     ///
-    /// - [`EBUSY`] if `slot` is connected to another chip.
+    /// - [`EBUSY`] if it is connected to another chip.
     /// - [`ENOMEM`] if an allocation fails.
+    pub(super) fn new<T: IrqChip>(chip: &Arc<T>, lines: usize) -> Result<Pin<KBox<Self>>> {
+        // SAFETY: The domain is borrowed from the chip.
+        unsafe { Self::connect(chip.irq_domain(), chip.clone(), lines) }
+    }
+
+    /// The part of [`Self::new`] that is not generic: lockdep wants one name for the lock.
     ///
     /// # Safety
     ///
-    /// `slot` must stay valid as long as the returned value lives.
-    pub(super) unsafe fn new(slot: &IrqDomain, lines: usize) -> Result<Pin<KBox<Self>>> {
+    /// `slot` must be valid as long as `chip` exists.
+    unsafe fn connect(
+        slot: &IrqDomain,
+        chip: Arc<dyn Send + Sync>,
+        lines: usize,
+    ) -> Result<Pin<KBox<Self>>> {
         let early = BitmapVec::new(lines, GFP_KERNEL)?;
         let lines = KBox::pin_init(
-            // INVARIANT: `slot` is valid by the safety requirements, and there is no domain yet.
+            // INVARIANT: `chip` keeps `slot` valid, and there is no domain yet.
             try_pin_init!(Self {
                 slot: NonNull::from(slot),
+                _chip: chip,
                 domain: Atomic::new(ptr::null_mut()),
                 early <- new_raw_spinlock!(early),
                 locks: BitmapVec::new(lines, GFP_KERNEL)?,

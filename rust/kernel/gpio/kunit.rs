@@ -437,6 +437,12 @@ struct Bare {
     domain: IrqDomain,
 }
 
+impl Bare {
+    fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(pin_init!(Self { domain <- IrqDomain::new() }), GFP_KERNEL)
+    }
+}
+
 #[vtable]
 impl Chip for Bare {
     fn get_direction(&self, _offset: u32) -> Result<LineDirection> {
@@ -1194,21 +1200,20 @@ mod tests {
         let consumer = consume(parent.device(), irq, Flags::TRIGGER_RISING, &count, false)?;
 
         // The lines of another chip that is being registered.
-        let other = KBox::pin_init(IrqDomain::new(), GFP_KERNEL)?;
-        // SAFETY: `other` outlives `lines`.
-        let lines = unsafe { irqchip::IrqLines::new(&other, LINES.into())? };
-        let early = other.handle_irq(66);
-        let out_of_range = other.handle_irq(LINES.into());
+        let other = Bare::new()?;
+        let lines = irqchip::IrqLines::new(&other, LINES.into())?;
+        let early = other.domain.handle_irq(66);
+        let out_of_range = other.domain.handle_irq(LINES.into());
         let before = count.load(Relaxed);
         // SAFETY: The chip of the domain is removed after `lines` are dropped.
         unsafe {
             lines.open((*bindings::gpio_device_get_chip(line.device)).irq.domain);
         }
         let after = count.load(Relaxed);
-        let now = other.handle_irq(66);
+        let now = other.domain.handle_irq(66);
         let last = count.load(Relaxed);
         drop(lines);
-        let gone = other.handle_irq(66);
+        let gone = other.domain.handle_irq(66);
         drop(consumer);
         drop(line);
         drop(chip_of_lines);
@@ -1435,12 +1440,7 @@ mod tests {
     #[test]
     fn edges_need_no_acknowledgement() -> Result {
         let parent = Parent::new()?;
-        let chip = Arc::pin_init(
-            pin_init!(Bare {
-                domain <- IrqDomain::new(),
-            }),
-            GFP_KERNEL,
-        )?;
+        let chip = Bare::new()?;
         let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
         let chip_of_lines =
             Registration::with_irq(parent.device(), chip.clone(), info(), lock_classes!())?;
@@ -1509,7 +1509,22 @@ mod tests {
         Ok(())
     }
 
-    /// The lines that it refers to are in the chip.
+    /// The domain that they disconnect on drop is in the chip.
+    #[test]
+    fn lines_keep_their_chip() -> Result {
+        let chip = Edge::new(false)?;
+        let lines = irqchip::IrqLines::new(&chip, LINES.into())?;
+
+        LAST_RAISED.store(1, Relaxed);
+        drop(chip);
+        let kept = LAST_RAISED.load(Relaxed);
+        drop(lines);
+
+        assert_eq!(kept, 1);
+        assert_eq!(LAST_RAISED.load(Relaxed), ENODEV.to_errno());
+        Ok(())
+    }
+
     #[test]
     fn a_failing_registration_drops_the_chip_last() -> Result {
         let parent = Parent::new()?;
