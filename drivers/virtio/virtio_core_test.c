@@ -8,9 +8,11 @@
 #include <linux/jiffies.h>
 #include <linux/module.h>
 #include <linux/panic.h>
+#include <linux/scatterlist.h>
 #include <linux/slab.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
 #include <linux/workqueue.h>
 
 #include <kunit/device.h>
@@ -21,6 +23,10 @@
 
 /* Time limit for an unbind that does not wait. */
 #define CORE_TEST_MS	50
+
+/* Descriptors of a ring, and alignment of its parts. */
+#define CORE_TEST_NUM	4
+#define CORE_TEST_ALIGN	64
 
 /**
  * struct core_test - a device, and the calls of its driver
@@ -322,6 +328,53 @@ static void remains_after_reset(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_taint(TAINT_WARN), warned);
 }
 
+static bool core_test_notify(struct virtqueue *vq)
+{
+	return true;
+}
+
+/* Adds a buffer of a byte to read and one to write. */
+static int core_test_add(struct virtqueue *vq, u8 *bytes)
+{
+	struct scatterlist out, in;
+	struct scatterlist *sgs[] = { &out, &in };
+
+	sg_init_one(&out, &bytes[0], 1);
+	sg_init_one(&in, &bytes[1], 1);
+	return virtqueue_add_sgs(vq, sgs, 1, 1, bytes, GFP_KERNEL);
+}
+
+/* The device chains a buffer that it returns to one that it keeps. */
+static void chained_by_the_device(struct kunit *test)
+{
+	struct core_test *core = test->priv;
+	struct virtqueue *vq;
+	struct vring vring;
+	unsigned int len;
+	void *ring;
+	u8 *bytes;
+
+	ring = kunit_kzalloc(test, vring_size(CORE_TEST_NUM, CORE_TEST_ALIGN), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, ring);
+	bytes = kunit_kzalloc(test, 4, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, bytes);
+	vq = vring_new_virtqueue(0, CORE_TEST_NUM, CORE_TEST_ALIGN, &core->vdev, true, false,
+				 ring, core_test_notify, NULL, "virtio_core_test");
+	KUNIT_ASSERT_NOT_NULL(test, vq);
+	vring_init(&vring, CORE_TEST_NUM, ring, CORE_TEST_ALIGN);
+
+	KUNIT_EXPECT_EQ(test, core_test_add(vq, &bytes[0]), 0);
+	KUNIT_EXPECT_EQ(test, core_test_add(vq, &bytes[2]), 0);
+	KUNIT_EXPECT_EQ(test, vq->num_free, 0);
+	/* The device writes, and uses the first buffer, in descriptors 0 and 1. */
+	vring.desc[1].flags |= cpu_to_virtio16(&core->vdev, VRING_DESC_F_NEXT);
+	vring.used->idx = cpu_to_virtio16(&core->vdev, 1);
+
+	KUNIT_EXPECT_PTR_EQ(test, virtqueue_get_buf(vq, &len), (void *)&bytes[0]);
+	KUNIT_EXPECT_EQ(test, vq->num_free, 2);
+	vring_del_virtqueue(vq);
+}
+
 static int core_test_init(struct kunit *test)
 {
 	struct core_test *core;
@@ -377,6 +430,7 @@ static struct kunit_case core_test_cases[] = {
 	KUNIT_CASE_PARAM(unbind_before_config_change, core_test_pair_gen_params),
 	KUNIT_CASE_PARAM(rebind_while_quiesced, core_test_pair_gen_params),
 	KUNIT_CASE(remains_after_reset),
+	KUNIT_CASE(chained_by_the_device),
 	{}
 };
 
