@@ -34,6 +34,7 @@
  * @released: the device was released
  * @status: its status
  * @stuck: its status remains after a reset
+ * @refuses: it refuses its features
  * @stop: the next get_status() waits for @resume
  * @stop_late: the first one after the restore of the driver waits, too
  * @stopped: get_status() waits
@@ -42,6 +43,7 @@
  * @quiesced: it is suspended, or prepared for a reset
  * @unbound_calls: calls of the driver while it was not bound
  * @unprepared: restore and reset_done calls without freeze or reset_prepare
+ * @failures: calls of restore_failed()
  * @config_changes: calls of config_changed()
  * @call: the call of the transport
  * @transport_work: runs @call
@@ -54,6 +56,7 @@ struct core_test {
 
 	u8 status;
 	bool stuck;
+	bool refuses;
 	bool stop;
 	bool stop_late;
 	struct completion stopped;
@@ -63,6 +66,7 @@ struct core_test {
 	bool quiesced;
 	unsigned int unbound_calls;
 	unsigned int unprepared;
+	unsigned int failures;
 	unsigned int config_changes;
 
 	int (*call)(struct virtio_device *vdev);
@@ -110,7 +114,7 @@ static u64 core_test_get_features(struct virtio_device *vdev)
 
 static int core_test_finalize_features(struct virtio_device *vdev)
 {
-	return 0;
+	return to_core_test(vdev)->refuses ? -ENODEV : 0;
 }
 
 static void core_test_del_vqs(struct virtio_device *vdev) { }
@@ -169,6 +173,15 @@ static int core_test_continue(struct virtio_device *vdev)
 	return 0;
 }
 
+static void core_test_restore_failed(struct virtio_device *vdev)
+{
+	struct core_test *core = to_core_test(vdev);
+
+	if (!core->bound)
+		core->unbound_calls++;
+	core->failures++;
+}
+
 static void core_test_config_changed(struct virtio_device *vdev)
 {
 	struct core_test *core = to_core_test(vdev);
@@ -193,6 +206,7 @@ static struct virtio_driver core_test_driver = {
 	.restore = core_test_continue,
 	.reset_prepare = core_test_quiesce,
 	.reset_done = core_test_continue,
+	.restore_failed = core_test_restore_failed,
 };
 
 /* Tests */
@@ -312,6 +326,28 @@ static void rebind_while_quiesced(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, core->unprepared, 0);
 }
 
+static void cannot_be_restored(struct kunit *test)
+{
+	const struct core_test_pair *pair = test->param_value;
+	struct core_test *core = test->priv;
+
+	KUNIT_ASSERT_EQ(test, pair->quiesce(&core->vdev), 0);
+	core->refuses = true;
+	KUNIT_EXPECT_EQ(test, pair->resume(&core->vdev), -ENODEV);
+	KUNIT_EXPECT_TRUE(test, core->quiesced);
+	KUNIT_EXPECT_EQ(test, core->failures, 1);
+	/* The transport fails before it calls the core. */
+	virtio_device_restore_failed(&core->vdev);
+	KUNIT_EXPECT_EQ(test, core->failures, 2);
+
+	core->refuses = false;
+	KUNIT_EXPECT_EQ(test, pair->resume(&core->vdev), 0);
+	KUNIT_EXPECT_FALSE(test, core->quiesced);
+	virtio_device_restore_failed(&core->vdev);
+	KUNIT_EXPECT_EQ(test, core->failures, 2);
+	KUNIT_EXPECT_EQ(test, core->unbound_calls, 0);
+}
+
 /*
  * Of a device that says so, a message is enough. Once a kernel has warned of
  * something else, a WARN shows only with panic_on_warn.
@@ -429,6 +465,7 @@ static struct kunit_case core_test_cases[] = {
 	KUNIT_CASE_PARAM(unbind_while_resumed, core_test_pair_gen_params),
 	KUNIT_CASE_PARAM(unbind_before_config_change, core_test_pair_gen_params),
 	KUNIT_CASE_PARAM(rebind_while_quiesced, core_test_pair_gen_params),
+	KUNIT_CASE_PARAM(cannot_be_restored, core_test_pair_gen_params),
 	KUNIT_CASE(remains_after_reset),
 	KUNIT_CASE(chained_by_the_device),
 	{}

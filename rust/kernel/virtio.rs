@@ -201,6 +201,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
                 (*vdrv.get()).restore = Some(Self::resume_callback);
                 (*vdrv.get()).reset_prepare = Some(Self::suspend_callback);
                 (*vdrv.get()).reset_done = Some(Self::resume_callback);
+                (*vdrv.get()).restore_failed = Some(Self::restore_failed_callback);
             }
         }
 
@@ -344,15 +345,26 @@ impl<T: Driver> Adapter<T> {
 
             // SAFETY: As in `suspend_callback()`; the core has reset the device and negotiated its
             // features.
-            unsafe { Binding::get(vdev).resume() }.inspect_err(|_| {
-                // The core reports no changes after an error.
-                if T::HAS_CONFIG_CHANGED {
-                    T::config_changed(dev, data);
-                }
-            })?;
+            unsafe { Binding::get(vdev).resume() }?;
 
             T::restore(dev, data).map(|()| 0)
         })
+    }
+
+    extern "C" fn restore_failed_callback(vdev: *mut bindings::virtio_device) {
+        // SAFETY: As in `suspend_callback()`.
+        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+
+        // SAFETY: As in `suspend_callback()`.
+        let is_closed = unsafe { Binding::get(vdev).resume_failed() };
+
+        // The core reports no changes after an error.
+        if T::HAS_CONFIG_CHANGED && is_closed {
+            // SAFETY: As in `resume_callback()`.
+            if let Ok(data) = unsafe { Self::data(dev) } {
+                T::config_changed(dev, data);
+            }
+        }
     }
 }
 

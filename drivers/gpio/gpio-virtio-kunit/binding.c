@@ -646,7 +646,38 @@ static void s10_features_are_refused_when_it_resumes(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
 	kunit_virtio_refuse_features(f->g->dev, 0, 1);
 	KUNIT_EXPECT_EQ(test, pause->end(f), -ENODEV);
-	KUNIT_EXPECT_LT(test, use_line(f), 0);
+	expect_works(f);
+}
+
+/* The core fails before it calls the driver. */
+static void k12_recovers_from_a_resume_that_fails_early(struct kunit *test)
+{
+	const struct pause *pause = test->param_value;
+	struct fixture *f;
+
+	skip_without_sleep(test, pause);
+	f = plug_two_tidy(test);
+	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
+	kunit_virtio_refuse_features(f->g->dev, 0, 1);
+	KUNIT_EXPECT_EQ(test, pause->end(f), -ENODEV);
+	KUNIT_EXPECT_TRUE(test, works_soon(f));
+}
+
+static void k12_callers_do_not_wait_for_a_resume_that_failed(struct kunit *test)
+{
+	const struct pause *pause = test->param_value;
+	struct gpio_desc *desc;
+	struct fixture *f;
+
+	skip_without_sleep(test, pause);
+	f = plug_two_tidy(test);
+	desc = line_get(f, 0, GPIOD_IN);
+	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
+	kunit_virtio_refuse_features(f->g->dev, 0, UINT_MAX);
+	KUNIT_EXPECT_EQ(test, pause->end(f), -ENODEV);
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), -ENODEV);
+	line_put(f, desc);
+	kunit_virtio_refuse_features(f->g->dev, 0, 0);
 	expect_works(f);
 }
 
@@ -879,6 +910,8 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(s10_features_are_not_taken_when_it_is_reset),
 	KUNIT_CASE(s10_features_are_refused_from_now_on),
 	KUNIT_CASE_PARAM(s10_features_are_refused_when_it_resumes, pause_gen_params),
+	KUNIT_CASE_PARAM(k12_recovers_from_a_resume_that_fails_early, pause_gen_params),
+	KUNIT_CASE_PARAM(k12_callers_do_not_wait_for_a_resume_that_failed, pause_gen_params),
 	KUNIT_CASE_PARAM(k9_asks_for_a_reset_after_a_failed_resume, pause_gen_params),
 	KUNIT_CASE(pulled_device_is_let_go_of),
 	KUNIT_CASE(s8_unbinds_while_a_callback_runs),

@@ -69,7 +69,8 @@ enum State {
     Open,
     /// The queues are closed for a suspend or a reset by the transport.
     Suspended,
-    /// Opening the queues failed. The driver may try a reset.
+    /// Opening the queues failed, or the core could not restore the device. The driver may try a
+    /// reset.
     Failed,
     /// The queues are closed: the driver is unbound, or the system shuts down.
     Ended,
@@ -244,7 +245,7 @@ impl Binding {
     ///
     /// - [`EAGAIN`] if the lock is taken: the device is being bound, unbound, suspended, resumed or
     ///   reset. The caller may try again later.
-    /// - [`EBUSY`] if the device is suspended, until [`Driver::restore`](super::Driver::restore).
+    /// - [`EBUSY`] if the device is suspended, until it was restored or that has failed.
     /// - [`ENODEV`] if the driver is unbound, or the device shut down.
     ///
     /// # Context
@@ -391,15 +392,28 @@ impl Binding {
         }
 
         // SAFETY: By the requirements of this function; there are no queues.
-        unsafe { self.find() }.inspect_err(|_| {
-            // The core does not try again.
-            //
-            // SAFETY: By the requirements of this function.
-            unsafe { self.tell_owner(Closed::Ended) };
-        })?;
+        unsafe { self.find() }?;
         // SAFETY: As above.
         unsafe { self.set_ready() };
         Ok(())
+    }
+
+    /// Tells the queues that they will not be opened after [`Binding::suspend`], whether or not
+    /// [`Binding::resume`] was called. Returns whether that is so.
+    ///
+    /// # Safety
+    ///
+    /// The lock of the device must be held.
+    pub(super) unsafe fn resume_failed(&self) -> bool {
+        match self.state.get() {
+            State::Suspended | State::Failed => self.state.set(State::Failed),
+            // The queues are open, or were told already.
+            _ => return false,
+        }
+
+        // SAFETY: By the requirements of this function.
+        unsafe { self.tell_owner(Closed::Ended) };
+        true
     }
 
     /// Stops the device when the system shuts down.
