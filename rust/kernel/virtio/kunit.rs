@@ -431,6 +431,109 @@ impl Drop for Ring {
     }
 }
 
+/// A packed virtqueue of a device to which no memory can be mapped.
+struct Unmappable(ptr::NonNull<bindings::virtqueue>);
+
+impl Unmappable {
+    fn new(device: &Plugged) -> Result<Self> {
+        // SAFETY: The device is registered, and has no driver and no other virtqueue.
+        let vq = unsafe {
+            (*device.0).map = &MAP_OPS;
+            (*device.0).__bindgen_anon_1.features |=
+                1 << bindings::VIRTIO_F_ACCESS_PLATFORM | 1 << bindings::VIRTIO_F_RING_PACKED;
+            bindings::vring_create_virtqueue(
+                0,
+                Ring::DESCRIPTORS,
+                PAGE_SIZE as c_uint,
+                device.0,
+                true,
+                false,
+                true,
+                Some(Ring::notify),
+                None,
+                c"rust-kunit".as_char_ptr(),
+            )
+        };
+
+        ptr::NonNull::new(vq).map(Self).ok_or(ENOMEM)
+    }
+
+    /// # Safety
+    ///
+    /// Only for the virtio core.
+    unsafe extern "C" fn alloc(
+        _map: bindings::virtio_map,
+        _size: usize,
+        handle: *mut bindings::dma_addr_t,
+        _gfp: bindings::gfp_t,
+    ) -> *mut c_void {
+        let flags = (GFP_KERNEL | __GFP_ZERO).as_raw();
+        // SAFETY: There are no requirements. Each part of the ring fits into a page.
+        let page = unsafe { bindings::get_free_pages_noprof(flags, 0) };
+
+        // SAFETY: The core passes a valid pointer.
+        unsafe { *handle = page as bindings::dma_addr_t };
+        page as *mut c_void
+    }
+
+    /// # Safety
+    ///
+    /// Only for the virtio core, with what [`Self::alloc`] has returned.
+    unsafe extern "C" fn free(
+        _map: bindings::virtio_map,
+        _size: usize,
+        page: *mut c_void,
+        _handle: bindings::dma_addr_t,
+        _attrs: c_ulong,
+    ) {
+        // SAFETY: By the requirements.
+        unsafe { bindings::free_pages(page as usize, 0) };
+    }
+
+    /// # Safety
+    ///
+    /// Only for the virtio core.
+    unsafe extern "C" fn map_page(
+        _map: bindings::virtio_map,
+        _page: *mut bindings::page,
+        _offset: c_ulong,
+        _size: usize,
+        _dir: bindings::dma_data_direction,
+        _attrs: c_ulong,
+    ) -> bindings::dma_addr_t {
+        0
+    }
+
+    /// # Safety
+    ///
+    /// Only for the virtio core.
+    unsafe extern "C" fn mapping_error(
+        _map: bindings::virtio_map,
+        handle: bindings::dma_addr_t,
+    ) -> c_int {
+        if handle == 0 {
+            ENOMEM.to_errno()
+        } else {
+            0
+        }
+    }
+}
+
+impl Drop for Unmappable {
+    fn drop(&mut self) {
+        // SAFETY: No queue has the virtqueue open any more, and there is no device behind it.
+        unsafe { bindings::vring_del_virtqueue(self.0.as_ptr()) };
+    }
+}
+
+static MAP_OPS: bindings::virtio_map_ops = bindings::virtio_map_ops {
+    alloc: Some(Unmappable::alloc),
+    free: Some(Unmappable::free),
+    map_page: Some(Unmappable::map_page),
+    mapping_error: Some(Unmappable::mapping_error),
+    ..pin_init::zeroed()
+};
+
 /// Registers a driver, which probes the device if there is one, until the value is dropped.
 fn register<T: Driver + 'static>(
     name: &'static CStr,
@@ -583,6 +686,24 @@ mod tests {
         unsafe { queue.reclaim(ring.vq) };
         assert_eq!(rets, [Ok(()), Ok(()), Err(ENOSPC)]);
         assert_eq!(NOTIFIED.load(Relaxed), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn failing_to_map_is_a_lack_of_memory() -> Result {
+        let device = Fake::plug(0)?;
+        let ring = Unmappable::new(&device)?;
+        let queue: Pin<KBox<Queue<Byte>>> =
+            KBox::pin_init(new_virtqueue!(c"rust-kunit"), GFP_KERNEL)?;
+        let message = Byte::new(0, 0, (), GFP_KERNEL)?;
+
+        // SAFETY: The virtqueue is new, and nothing else uses it until `reclaim()`.
+        unsafe { queue.open(ring.0) }?;
+        let ret = queue.with(|access, ()| access.add(message).map_err(|(err, _)| err));
+        queue.close();
+        // SAFETY: As above; there is no device.
+        unsafe { queue.reclaim(ring.0) };
+        assert_eq!(ret, Err(ENOMEM));
         Ok(())
     }
 }

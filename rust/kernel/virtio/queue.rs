@@ -314,6 +314,11 @@ impl Ring {
                 token.as_ptr(),
                 (GFP_ATOMIC | __GFP_NOWARN).as_raw(),
             )
+        })
+        // Packed rings report a mapping that failed as `EIO`.
+        .map_err(|err| match err {
+            EIO if !self.is_broken() => ENOMEM,
+            _ => err,
         })?;
         self.pending = true;
         Ok(())
