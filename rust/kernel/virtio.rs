@@ -281,7 +281,9 @@ impl<T: Driver> Adapter<T> {
                 })?;
 
             // The core would mark the device as ready, but not the queues.
-            dev.ready();
+            //
+            // SAFETY: `vdev` was attached above, and is in probe, with its lock held.
+            unsafe { Binding::get(vdev).probed() };
 
             Ok(0)
         })
@@ -629,11 +631,13 @@ impl Device<device::Core<'_>> {
     ///
     /// # Errors
     ///
-    /// - [`EBUSY`] if this was called before, or `owner` returns a queue that is open already,
+    /// - [`EBUSY`] if this was called before, `probe` has returned, or `owner` returns a queue that
+    ///   is open already,
     /// - [`ENODEV`] if the device lacks one of the queues,
     /// - errors of the transport.
     ///
-    /// An error resets the device, which loses its features: `probe` has to fail, too.
+    /// After an error `probe` has to fail, too: the device may have been reset, and so have lost
+    /// its features.
     ///
     /// # Context
     ///

@@ -548,6 +548,21 @@ impl Binding {
         })
     }
 
+    /// Ends the time in which queues can be found, and marks the device as ready.
+    ///
+    /// # Safety
+    ///
+    /// The device must be in probe, and its lock be held.
+    pub(super) unsafe fn probed(&self) {
+        if self.state.get() == State::New {
+            // There are none.
+            self.state.set(State::Open);
+        }
+
+        // SAFETY: By the requirements of this function.
+        unsafe { self.set_ready() };
+    }
+
     /// Marks the device, unless it is marked, and the queues as ready, if the queues are open.
     ///
     /// # Safety

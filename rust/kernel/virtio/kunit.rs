@@ -139,6 +139,32 @@ impl Driver for Insistent {
     }
 }
 
+/// A driver that looks for queues too late.
+struct Late;
+
+#[vtable]
+impl Driver for Late {
+    type IdInfo = ();
+    type Data<'bound> = Self;
+
+    const ID_TABLE: IdTable<Self::IdInfo> = &TABLE;
+    const FEATURES: &'static [Feature] = &[];
+
+    fn probe<'bound>(
+        _dev: &'bound Device<Core<'_>>,
+        _info: &'bound Self::IdInfo,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
+        Ok(Self)
+    }
+
+    fn unbind<'bound>(dev: &'bound Device<Core<'_>>, _this: Pin<&Self::Data<'bound>>) {
+        note(
+            Arc::new(NoQueues, GFP_KERNEL)
+                .map_or_else(|err| Err(err.into()), |owner| dev.find_vqs(owner)),
+        );
+    }
+}
+
 /// A driver that reads two fields of the configuration space.
 struct Reader;
 
@@ -636,6 +662,17 @@ mod tests {
     fn queues_are_found_once() -> Result {
         let device = Fake::plug(0)?;
         let driver = register::<Insistent>(c"rust-kunit-insistent")?;
+
+        drop(driver);
+        drop(device);
+        assert_eq!(NOTED.load(Relaxed), EBUSY.to_errno());
+        Ok(())
+    }
+
+    #[test]
+    fn queues_are_found_in_probe_only() -> Result {
+        let device = Fake::plug(0)?;
+        let driver = register::<Late>(c"rust-kunit-late")?;
 
         drop(driver);
         drop(device);
