@@ -145,7 +145,7 @@ impl VirtioGpio {
     fn arm(self: &Arc<Self>, ring: &mut Access<'_, Buffer>, events: &mut Events) {
         while !events.held {
             let Some(mut buffer) = events.spare.pop() else {
-                if self.lines.with(Lines::is_waiting) {
+                if self.lines.with(|lines| lines.is_waiting()) {
                     kernel::do_once_lite! {
                         dev_warn!(
                             self.vdev.as_ref(),
@@ -176,24 +176,6 @@ impl VirtioGpio {
             if !others {
                 break;
             }
-        }
-    }
-
-    /// Notes whether events are handled, and hands buffers to the device for lines that wait for
-    /// one.
-    fn set_handling(
-        self: &Arc<Self>,
-        ring: &mut Access<'_, Buffer>,
-        events: &mut Events,
-        handling: bool,
-    ) {
-        let waiting = self.lines.with(|lines| {
-            lines.handling = handling;
-            lines.is_waiting()
-        });
-
-        if waiting {
-            self.arm(ring, events);
         }
     }
 
@@ -259,9 +241,6 @@ impl VirtioGpio {
     ) -> Option<u16> {
         while events.storm == in_work {
             ring.disable_callback();
-            // For lines that were unmasked, and those that have waited for the last buffer.
-            self.set_handling(ring, events, true);
-
             while events.budget > 0 {
                 let Some((buffer, used)) = ring.pop() else {
                     break;
@@ -281,7 +260,15 @@ impl VirtioGpio {
             }
 
             // From here on, who unmasks a line has its buffer handed over by others.
-            self.set_handling(ring, events, false);
+            let waiting = self.lines.with(|lines| {
+                lines.handling = false;
+                lines.is_waiting()
+            });
+
+            // For lines that were unmasked, and those that have waited for the last buffer.
+            if waiting {
+                self.arm(ring, events);
+            }
             if ring.is_broken() && !events.held {
                 self.check_device(0);
             }
@@ -357,16 +344,21 @@ impl VirtioGpio {
     /// to the last of them, or to the work item if that runs first. So a burst on many lines takes
     /// few notifications.
     pub(crate) fn bus_sync_unlock(self: &Arc<Self>, line: u16) {
-        if self.update(line, |state| state.irq.needs_sync()) {
-            self.sync_line(line, Scope::Any);
-        }
-
-        let (last, needs_arming) = self.lines.with(|lines| {
+        let unlock = |lines: &mut Lines| {
             lines.get(line).bus_locked = false;
             (
                 lines.end_delivery(line),
                 lines.is_waiting() && !lines.handling,
             )
+        };
+        let unlocked = self.lines.with(|lines| {
+            let needs_sync = lines.get(line).irq.needs_sync();
+
+            (!needs_sync).then(|| unlock(lines))
+        });
+        let (last, needs_arming) = unlocked.unwrap_or_else(|| {
+            self.sync_line(line, Scope::Any);
+            self.lines.with(unlock)
         });
 
         if needs_arming && last {

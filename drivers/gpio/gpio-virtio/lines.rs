@@ -38,6 +38,8 @@ pub(crate) struct Line {
     pub(crate) bus_locked: bool,
     /// An interrupt was delivered, and the line was not unmasked since.
     delivered: bool,
+    /// The line is among those that wait for an event buffer.
+    waiting: bool,
 }
 
 impl Line {
@@ -49,6 +51,7 @@ impl Line {
         irq: irq_line::Line::NEW,
         bus_locked: false,
         delivered: false,
+        waiting: false,
     };
 
     /// Returns whether a consumer has the line.
@@ -99,11 +102,11 @@ pub(crate) struct Lines {
     lines: KVVec<Line>,
     /// Lines that wait for an event buffer.
     waiting: BitmapVec,
+    /// Their number.
+    waiting_count: usize,
     /// Where to look for the next of them.
     turn: usize,
-    /// There may be one.
-    any_waiting: bool,
-    /// Events are handled. The end of that hands buffers to the device.
+    /// A callback has delivered an event. Its end hands buffers to the device.
     pub(crate) handling: bool,
     /// How many lines are `delivered`.
     delivered: usize,
@@ -122,8 +125,8 @@ impl Lines {
             lines,
             // One more, for `turn` to be in it after the last line.
             waiting: BitmapVec::new(usize::from(ngpio) + 1, GFP_KERNEL)?,
+            waiting_count: 0,
             turn: 0,
-            any_waiting: false,
             handling: false,
             delivered: 0,
         })
@@ -157,6 +160,7 @@ impl Lines {
                 let first = !core::mem::replace(&mut state.delivered, true);
 
                 self.delivered += usize::from(first);
+                self.handling = true;
                 Action::Deliver
             }
             // genirq mostly starts and ends interrupts under the bus lock, but need not where it
@@ -168,15 +172,18 @@ impl Lines {
 
     /// Has a line, which is to be armed, wait for a buffer.
     pub(crate) fn wait_for_buffer(&mut self, line: u16) {
-        self.get(line).irq.wait_for_room();
-        self.waiting.set_bit(line.into());
-        self.any_waiting = true;
+        let state = self.get(line);
+
+        state.irq.wait_for_room();
+        if !core::mem::replace(&mut state.waiting, true) {
+            self.waiting.set_bit(line.into());
+            self.waiting_count += 1;
+        }
     }
 
     /// Returns whether lines may wait for a buffer.
-    pub(crate) fn is_waiting(&mut self) -> bool {
-        self.any_waiting = self.any_waiting && self.waiting.next_bit(0).is_some();
-        self.any_waiting
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting_count > 0
     }
 
     /// Returns a line that waits for a buffer, and is armed now, and whether others may wait. The
@@ -190,6 +197,8 @@ impl Lines {
             };
 
             self.waiting.clear_bit(index);
+            self.waiting_count -= 1;
+            self.lines[index].waiting = false;
             self.turn = index + 1;
             if self.lines[index].irq.arm_waiting() == Action::Arm {
                 // CAST: Lines number from 0 to 65534.
