@@ -166,7 +166,7 @@ impl VirtioGpio {
 
     /// Has the device looked at if a request may have failed because it needs a reset.
     pub(crate) fn check_queue(self: &Arc<Self>) {
-        if self.requests.is_broken() || self.requests.is_stuck() {
+        if self.requests.needs_reset() {
             self.check_device(0);
         }
     }
@@ -202,7 +202,7 @@ impl VirtioGpio {
 
         loop {
             let is_dead = resets.unrestored || vdev.needs_reset();
-            let next = if is_dead || self.requests.is_stuck() {
+            let next = if is_dead || self.requests.needs_reset() {
                 resets.next(Instant::now())
             } else {
                 None

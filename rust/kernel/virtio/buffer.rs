@@ -382,7 +382,7 @@ impl<Out, In> Layout<Out, In> {
 struct Inner<P> {
     private: P,
     payload: Option<Payload>,
-    offset: usize,
+    offset: u32,
     pages: Arc<DmaPages>,
 }
 
@@ -513,7 +513,8 @@ where
                 Inner {
                     private,
                     payload: None,
-                    offset: index * Layout::<Out, In>::STRIDE,
+                    // CAST: It is less than 1 MiB and a page.
+                    offset: (index * Layout::<Out, In>::STRIDE) as u32,
                     pages,
                 },
                 flags,
@@ -533,12 +534,16 @@ where
 
     fn output(&self) -> NonNull<Out> {
         // SAFETY: By the type invariant of `Inner` the request is within the pages.
-        unsafe { self.0.pages.at(self.0.offset) }
+        unsafe { self.0.pages.at(self.0.offset as usize) }
     }
 
     fn input(&self) -> NonNull<In> {
         // SAFETY: By the type invariant of `Inner` the response is within the pages.
-        unsafe { self.0.pages.at(self.0.offset + Layout::<Out, In>::INPUT) }
+        unsafe {
+            self.0
+                .pages
+                .at(self.0.offset as usize + Layout::<Out, In>::INPUT)
+        }
     }
 
     /// Sets the request.
@@ -612,11 +617,12 @@ where
         // It is no part of a segment, so the device does not write to it, and there is no other
         // access as no `Message` exists.
         let inner = unsafe { raw.cast::<Inner<P>>().as_ref() };
+        let offset = inner.offset as usize;
         // SAFETY: By the type invariant of `Inner` both parts are within the pages.
         let (output, input) = unsafe {
             (
-                inner.pages.at(inner.offset),
-                inner.pages.at(inner.offset + Layout::<Out, In>::INPUT),
+                inner.pages.at(offset),
+                inner.pages.at(offset + Layout::<Out, In>::INPUT),
             )
         };
 

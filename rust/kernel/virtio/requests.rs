@@ -21,10 +21,7 @@ use crate::{
     },
     time::{
         msecs_to_jiffies,
-        timer::{
-            self,
-            Timer, //
-        },
+        timer,
         Delta,
         Jiffies,
         Msecs, //
@@ -47,7 +44,7 @@ const BOUNDED_MS: Msecs = 5000;
 const TOTAL_MS: Msecs = 30_000;
 
 /// After so many unsuccessful polls in a row, one request in so many is polled for.
-const POLL_MISSES: u32 = 8;
+const MISSES: u32 = 8;
 
 /// Parameters of [`Requests`].
 pub struct Options {
@@ -85,8 +82,9 @@ pub trait Part: FromBytes + IntoBytes + Copy + Send + 'static {}
 
 impl<T: FromBytes + IntoBytes + Copy + Send + 'static> Part for T {}
 
-/// The message of a slot, with the number of the slot.
-type Buffer<Out, In> = Message<Out, In, u16>;
+/// The message of a slot, with the number of the slot, and a copy of the request that the device
+/// cannot change.
+type Buffer<Out, In> = Message<Out, In, (u16, Out)>;
 
 type Ring<'a, Out, In> = Access<'a, Buffer<Out, In>>;
 
@@ -112,6 +110,7 @@ struct Call<Out, In> {
     step: StepPtr<'static, Out, In>,
     scope: Scope,
     posted: bool,
+    timeout_ms: Msecs,
     /// How many segments a request has, with its payload and response.
     size: usize,
     /// How many requests the device has not answered.
@@ -126,11 +125,11 @@ struct Call<Out, In> {
 
 impl<Out, In> Call<Out, In> {
     /// Returns whether the wait is to end.
-    fn is_overdue(&self, timeout_ms: Msecs) -> bool {
+    fn is_overdue(&self) -> bool {
         let bounded = self.posted || self.scope == Scope::Replay;
         let is_over = |since, ms| timer::elapsed(since) >= msecs_to_jiffies(ms).max(1);
 
-        timeout_ms > 0 && is_over(self.progress, timeout_ms)
+        self.timeout_ms > 0 && is_over(self.progress, self.timeout_ms)
             || bounded && (is_over(self.progress, BOUNDED_MS) || is_over(self.start, TOTAL_MS))
     }
 }
@@ -151,11 +150,9 @@ unsafe fn call<'a, Out, In>(waiter: Link<Out, In>) -> &'a mut Call<Out, In> {
 enum Slot<Out, In> {
     /// Nothing.
     Idle,
-    /// A request, and who waits for the answer.
-    Waited(Link<Out, In>, Out),
-    /// A request whose answer is dropped, as its caller does not wait, ...
-    Posted,
-    /// ... or has given up.
+    /// A request, and who waits for the answer. That of a posted request is dropped.
+    Sent(Option<Link<Out, In>>),
+    /// A request whose caller has given up.
     Abandoned,
 }
 
@@ -168,7 +165,6 @@ enum Slot<Out, In> {
 /// list, too.
 struct Slots<Out, In> {
     blank: In,
-    options: Options,
     slots: KVec<Slot<Out, In>>,
     /// Messages that the device does not have, with room for those of all slots.
     free: KVec<Buffer<Out, In>>,
@@ -178,7 +174,7 @@ struct Slots<Out, In> {
     closed: Option<Closed>,
     /// A task polls. Callbacks are off.
     polling: bool,
-    poll_misses: u32,
+    misses: u32,
 }
 
 // SAFETY: Waiters may be used from any thread under the lock: what calls refer to is `Send`.
@@ -225,31 +221,34 @@ impl<Out: Part, In: Part> Slots<Out, In> {
 
         while let Some(waiter) = next {
             // SAFETY: By the type invariants; the lock is held.
+            let Call {
+                scope, all_sent, ..
+            } = *unsafe { call(waiter) };
+            let all_sent = match (self.closed, scope) {
+                _ if all_sent.is_some() => all_sent,
+                (Some(Closed::Ended), _) => Some(Err(ENODEV)),
+                (None, _) | (_, Scope::Replay) => self.send(ring, waiter),
+                _ => None,
+            };
+            if all_sent.is_none() {
+                break;
+            }
+
+            // SAFETY: As above.
             let call = unsafe { call(waiter) };
 
+            call.all_sent = all_sent;
             next = call.next;
-            if call.all_sent.is_none() {
-                call.all_sent = match (self.closed, call.scope) {
-                    (Some(Closed::Ended), _) => Some(Err(ENODEV)),
-                    (None, _) | (_, Scope::Replay) => self.send(ring, waiter, call),
-                    _ => None,
-                };
-                if call.all_sent.is_none() {
-                    break;
-                }
-                // SAFETY: It is in the list; the lock is held.
-                unsafe { self.finish(waiter) };
-            }
+            // SAFETY: It is in the list; the lock is held.
+            unsafe { self.finish(waiter) };
         }
     }
 
-    /// Sends what there is room for of the call of `waiter`. Returns [`None`] if there is more.
-    fn send(
-        &mut self,
-        ring: &mut Ring<'_, Out, In>,
-        waiter: Link<Out, In>,
-        call: &mut Call<Out, In>,
-    ) -> Option<Result> {
+    /// Sends what there is room for of a call. Returns [`None`] if there is more.
+    fn send(&mut self, ring: &mut Ring<'_, Out, In>, waiter: Link<Out, In>) -> Option<Result> {
+        // SAFETY: By the type invariants, as it is in the list; the lock is held.
+        let call = unsafe { call(waiter) };
+
         loop {
             // A message in the ring makes room when it comes back.
             if self.in_flight() > 0 && ring.free_descriptors() < call.size {
@@ -261,8 +260,9 @@ impl<Out: Part, In: Part> Slots<Out, In> {
                 let _ = self.free.push_within_capacity(message);
                 return Some(Ok(()));
             };
-            let number = usize::from(*message.private());
+            let number = usize::from(message.private().0);
 
+            message.private_mut().1 = request;
             message.set_request(request);
             message.set_response(self.blank);
             message.set_payload(payload);
@@ -276,10 +276,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
 
             call.progress = timer::jiffies();
             call.unanswered += usize::from(!call.posted);
-            self.slots[number] = match call.posted {
-                true => Slot::Posted,
-                false => Slot::Waited(waiter, request),
-            };
+            self.slots[number] = Slot::Sent((!call.posted).then_some(waiter));
         }
     }
 
@@ -301,7 +298,8 @@ impl<Out: Part, In: Part> Slots<Out, In> {
 
     /// Takes back a message that the device does not have any more.
     fn returned(&mut self, mut message: Buffer<Out, In>, written: Result<u32>) {
-        let slot = mem::replace(&mut self.slots[usize::from(*message.private())], Slot::Idle);
+        let (number, request) = *message.private();
+        let slot = mem::replace(&mut self.slots[usize::from(number)], Slot::Idle);
         let payload = message.set_payload(None);
         let answer = written.map(|written| Answer {
             response: message.response(),
@@ -311,7 +309,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
 
         let _ = self.free.push_within_capacity(message);
 
-        if let Slot::Waited(waiter, request) = slot {
+        if let Slot::Sent(Some(waiter)) = slot {
             // SAFETY: By the type invariants; the lock is held.
             let call = unsafe { call(waiter) };
 
@@ -337,11 +335,11 @@ impl<Out: Part, In: Part> Slots<Out, In> {
             };
 
             for slot in &mut self.slots {
-                match *slot {
-                    Slot::Waited(other, _) if other == waiter => *slot = Slot::Abandoned,
-                    // It may be what the device holds back.
-                    Slot::Posted if err == ETIMEDOUT => *slot = Slot::Abandoned,
-                    _ => (),
+                // A posted one may be what the device holds back.
+                let is_lost = |other: Option<_>| other.map_or(err == ETIMEDOUT, |w| w == waiter);
+
+                if matches!(*slot, Slot::Sent(other) if is_lost(other)) {
+                    *slot = Slot::Abandoned;
                 }
             }
             *place = call.next.take();
@@ -355,15 +353,14 @@ impl<Out: Part, In: Part> Slots<Out, In> {
     /// Decides whether the task that has just sent something polls for the answers. There is one
     /// task at a time that does, and the device has nothing else then.
     fn starts_to_poll(&mut self, ring: &mut Ring<'_, Out, In>, sent: usize) -> bool {
-        let may_poll = !self.polling && sent > 0 && self.in_flight() == sent;
-        let polls = self.poll_misses < POLL_MISSES || self.poll_misses % POLL_MISSES == 0;
+        let may_poll = sent > 0 && self.in_flight() == sent;
 
-        if may_poll && polls {
-            self.polling = true;
+        self.polling = may_poll && (self.misses < MISSES || self.misses % MISSES == 0);
+        if self.polling {
             ring.disable_callback();
         }
-        self.poll_misses = self.poll_misses.wrapping_add(may_poll.into());
-        may_poll && polls
+        self.misses = self.misses.wrapping_add(may_poll.into());
+        self.polling
     }
 }
 
@@ -388,17 +385,13 @@ impl<Out: Part, In: Part> Reclaim<Buffer<Out, In>> for Slots<Out, In> {
 
 impl<Out: Part, In: Part> timer::Expire for Queue<Buffer<Out, In>, Slots<Out, In>> {
     fn expired(&self) -> Option<Jiffies> {
-        let others = self.with(|ring, slots| {
-            let is_broken = slots.closed.is_none() && ring.is_broken();
-            let timeout_ms = slots.options.timeout_ms;
+        self.with(|ring, slots| {
+            let broken = (slots.closed.is_none() && ring.is_broken()).then_some(ENODEV);
+            let others =
+                slots.end(|_, call| broken.or_else(|| call.is_overdue().then_some(ETIMEDOUT)));
 
-            slots.end(|_, call| match is_broken {
-                true => Some(ENODEV),
-                false => call.is_overdue(timeout_ms).then_some(ETIMEDOUT),
-            })
-        });
-
-        others.then(|| msecs_to_jiffies(CHECK_MS))
+            others.then(|| msecs_to_jiffies(CHECK_MS))
+        })
     }
 }
 
@@ -417,7 +410,7 @@ impl<Out: Part, In: Part> timer::Expire for Queue<Buffer<Out, In>, Slots<Out, In
 /// - when the queue is broken, the device was reset, or after [`Requests::end`], with [`ENODEV`].
 ///
 /// What the device has is left with it then: no memory that it may write to is used for anything
-/// else. A late answer is dropped, and its slot used again. [`Requests::is_stuck`] tells when the
+/// else. A late answer is dropped, and its slot used again. [`Requests::needs_reset`] tells when the
 /// device holds too many that way.
 ///
 /// # Resets
@@ -503,8 +496,8 @@ impl<Out: Part, In: Part> timer::Expire for Queue<Buffer<Out, In>, Slots<Out, In
 #[pin_data]
 pub struct Requests<Out: Part, In: Part> {
     #[pin]
-    queue: Timer<Queue<Buffer<Out, In>, Slots<Out, In>>>,
-    poll: Delta,
+    queue: timer::Timer<Queue<Buffer<Out, In>, Slots<Out, In>>>,
+    options: Options,
 }
 
 impl<Out: Part, In: Part> Requests<Out, In> {
@@ -525,25 +518,23 @@ impl<Out: Part, In: Part> Requests<Out, In> {
         const { assert!(size_of::<(Out, In)>() <= 512, "use a payload") }
 
         pin_init::pin_init_scope(move || {
-            let poll = options.poll;
             let count = options.slots.clamp(1, usize::from(u16::MAX));
             // CAST: `count` fits.
-            let parts = |number| (Out::new_zeroed(), blank, number as u16);
+            let parts = |number| (Out::new_zeroed(), blank, (number as u16, Out::new_zeroed()));
             let slots = Slots {
                 blank,
-                options,
                 slots: KVec::from_elem(Slot::Idle, count, GFP_KERNEL)?,
                 free: Message::many(count, parts, GFP_KERNEL)?,
                 first: None,
                 closed: Some(Closed::Held),
                 polling: false,
-                poll_misses: 0,
+                misses: 0,
             };
             let queue = Queue::new(name, slots, key);
 
             Ok(try_pin_init!(Self {
-                queue <- Timer::new(queue, name, crate::static_lock_class!()),
-                poll,
+                queue <- timer::Timer::new(queue, name, crate::static_lock_class!()),
+                options,
             }? Error))
         })
     }
@@ -609,20 +600,15 @@ impl<Out: Part, In: Part> Requests<Out, In> {
         Slots::closed(&self.queue, Closed::Ended);
     }
 
-    /// Tells whether only a reset of the device can help, as the queue is broken.
-    pub fn is_broken(&self) -> bool {
-        self.queue
-            .with(|ring, slots| slots.closed.is_none() && ring.is_broken())
-    }
-
-    /// Tells whether the device has not answered so many requests that it holds half of the slots
-    /// for callers who have given up. Only a reset gets them back, if it does not answer any more.
-    pub fn is_stuck(&self) -> bool {
+    /// Tells whether only a reset of the device can help: the queue is broken, or the device holds
+    /// half of the slots for callers who have given up.
+    pub fn needs_reset(&self) -> bool {
         self.queue.with(|ring, slots| {
             let is_abandoned = |slot: &&Slot<_, _>| matches!(slot, Slot::Abandoned);
             let abandoned = slots.slots.iter().filter(is_abandoned).count();
+            let stuck = abandoned >= slots.slots.len().min(ring.capacity(2)) / 2 && abandoned > 0;
 
-            abandoned > 0 && abandoned >= slots.slots.len().min(ring.capacity(2)) / 2
+            stuck || slots.closed.is_none() && ring.is_broken()
         })
     }
 
@@ -700,8 +686,6 @@ impl<Out: Part, In: Part> Requests<Out, In> {
 
     /// Runs a call until it has ended.
     fn run(&self, scope: Scope, posted: bool, size: usize, step: &mut Step<'_, Out, In>) -> Result {
-        let now = timer::jiffies();
-
         pin_init::stack_pin_init!(let waiter = pin_init!(Waiter {
             done <- Completion::new(),
             call: UnsafeCell::new(Call {
@@ -712,11 +696,12 @@ impl<Out: Part, In: Part> Requests<Out, In> {
                 },
                 scope,
                 posted,
+                timeout_ms: self.options.timeout_ms,
                 size,
                 unanswered: 0,
                 all_sent: None,
-                start: now,
-                progress: now,
+                start: timer::jiffies(),
+                progress: timer::jiffies(),
                 next: None,
             }),
         }));
@@ -738,11 +723,11 @@ impl<Out: Part, In: Part> Requests<Out, In> {
 
             // SAFETY: The waiter is on the stack of the caller, and the lock is held.
             let sent = unsafe { call(waiter) }.unanswered;
-            !self.poll.is_zero() && slots.starts_to_poll(ring, sent)
+            !self.options.poll.is_zero() && slots.starts_to_poll(ring, sent)
         });
         let end = |err| {
             self.queue
-                .with(|_, slots| slots.end(|other, _| (other == waiter).then_some(err)))
+                .with(|_, s| s.end(|w, _| (w == waiter).then_some(err)))
         };
 
         if notified == Err(EIO) {
@@ -765,7 +750,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
 
     /// Polls for the end of a call. Returns whether it has ended.
     fn poll(&self, waiter: Link<Out, In>) -> bool {
-        let finished = self.queue.poll(self.poll, |ring, slots| {
+        let finished = self.queue.poll(self.options.poll, |ring, slots| {
             slots.collect(ring);
             // SAFETY: The waiter is on the stack of the caller, and the lock is held.
             let call = unsafe { call(waiter) };
@@ -775,7 +760,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
 
         let _ = self.queue.with_kick(|ring, slots| {
             slots.polling = false;
-            slots.poll_misses *= u32::from(!finished);
+            slots.misses *= u32::from(!finished);
             slots.collect_and_listen(ring);
         });
         finished
@@ -886,8 +871,7 @@ mod tests {
     fn nothing_is_broken_before_it_is_opened() -> Result {
         let device = device(0)?;
 
-        assert!(!device.requests.is_broken());
-        assert!(!device.requests.is_stuck());
+        assert!(!device.requests.needs_reset());
         Ok(())
     }
 }
