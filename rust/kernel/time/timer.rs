@@ -101,8 +101,11 @@ impl<T: Expire> Timer<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// `timer` must be that of a `Self`, which lives until the callback has returned.
     unsafe extern "C" fn callback(timer: *mut bindings::timer_list) {
-        // SAFETY: The timer is that of a `Self`, the drop of which waits for this function. It is
+        // SAFETY: By the requirements of this function. The drop of the value waits for it; it is
         // pinned, and `T` borrows nothing that could end before.
         let this = unsafe { &*crate::container_of!(Opaque::cast_from(timer), Self, timer) };
 

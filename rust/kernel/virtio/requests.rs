@@ -221,9 +221,8 @@ impl<Out: Part, In: Part> Slots<Out, In> {
 
         while let Some(waiter) = next {
             // SAFETY: By the type invariants; the lock is held.
-            let Call {
-                scope, all_sent, ..
-            } = *unsafe { call(waiter) };
+            let call = unsafe { call(waiter) };
+            let (scope, all_sent) = (call.scope, call.all_sent);
             let all_sent = match (self.closed, scope) {
                 _ if all_sent.is_some() => all_sent,
                 (Some(Closed::Ended), _) => Some(Err(ENODEV)),
@@ -235,7 +234,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
             }
 
             // SAFETY: As above.
-            let call = unsafe { call(waiter) };
+            let call = unsafe { self::call(waiter) };
 
             call.all_sent = all_sent;
             next = call.next;
@@ -554,7 +553,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     ///
     /// [`Queues::callback`]: super::Queues::callback
     pub fn callback(&self) {
-        // A notification that fails breaks the queue, which the waits find out.
+        // A notification that fails breaks the queue, which the timer finds out.
         let _ = self.queue.with_kick(|ring, slots| {
             ring.disable_callback();
             slots.collect_and_listen(ring);
@@ -572,7 +571,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     ///
     /// Any context but NMI.
     pub fn start(&self) -> Result {
-        // A notification that fails breaks the queue, which the waits find out.
+        // A notification that fails breaks the queue, which the timer finds out.
         let (capacity, _) = self.queue.with_kick(|ring, slots| {
             slots.closed = None;
             slots.send_waiting(ring);
@@ -707,7 +706,8 @@ impl<Out: Part, In: Part> Requests<Out, In> {
         }));
         let waiter = NonNull::from(&*waiter);
 
-        let (polls, notified) = self.queue.with_kick(|ring, slots| {
+        // A notification that fails breaks the queue, which the timer finds out.
+        let (polls, _) = self.queue.with_kick(|ring, slots| {
             let before = (scope == Scope::Replay).then_some(slots.first).flatten();
 
             // INVARIANT: The waiter is pinned on the stack until the call is finished, and then
@@ -725,22 +725,15 @@ impl<Out: Part, In: Part> Requests<Out, In> {
             let sent = unsafe { call(waiter) }.unanswered;
             !self.options.poll.is_zero() && slots.starts_to_poll(ring, sent)
         });
-        let end = |err| {
-            self.queue
-                .with(|_, s| s.end(|w, _| (w == waiter).then_some(err)))
-        };
 
-        if notified == Err(EIO) {
-            // The queue is broken, which the timer would find out later.
-            end(ENODEV);
-        }
         if !polls || !self.poll(waiter) {
             // SAFETY: The waiter is on the stack of the caller.
             let done = unsafe { &waiter.as_ref().done };
 
             self.queue.start_unless_pending(msecs_to_jiffies(CHECK_MS));
             if done.wait_for_completion_killable().is_err() {
-                end(EINTR);
+                self.queue
+                    .with(|_, slots| slots.end(|other, _| (other == waiter).then_some(EINTR)));
             }
         }
 
