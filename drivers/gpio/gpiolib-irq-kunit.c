@@ -18,6 +18,7 @@
 #include <linux/irq.h>
 #include <linux/irqdesc.h>
 #include <linux/irqdomain.h>
+#include <linux/kobject.h>
 #include <linux/kthread.h>
 #include <linux/mman.h>
 #include <linux/mutex.h>
@@ -187,7 +188,7 @@ static const struct irq_chip test_irq_chip = {
 	GPIOCHIP_IRQ_RESOURCE_HELPERS,
 };
 
-static struct test_chip *add_chip(struct kunit *test)
+static struct test_chip *new_chip(struct kunit *test)
 {
 	struct test_chip *chip;
 	struct device *dev;
@@ -224,6 +225,13 @@ static struct test_chip *add_chip(struct kunit *test)
 	gpio_irq_chip_set_chip(&chip->gc.irq, &test_irq_chip);
 	chip->gc.irq.handler = handle_level_irq;
 	chip->gc.irq.default_type = IRQ_TYPE_NONE;
+	return chip;
+}
+
+static struct test_chip *add_chip(struct kunit *test)
+{
+	struct test_chip *chip = new_chip(test);
+
 	KUNIT_ASSERT_EQ(test, gpiochip_add_data(&chip->gc, chip), 0);
 
 	chip->gdev = gpio_device_get(chip->gc.gpiodev);
@@ -661,6 +669,32 @@ static void reading_does_not_keep_the_chip(struct kunit *test)
 }
 #endif /* CONFIG_GPIO_CDEV */
 
+#ifdef CONFIG_GPIO_SYSFS
+static int look_up_line(struct test_chip *chip)
+{
+	chip->gdev = gpio_device_get(chip->gc.gpiodev);
+	chip->desc = gpio_device_get_desc(chip->gdev, LINE);
+	return 0;
+}
+
+static void failed_registration_leaves_no_chip(struct kunit *test)
+{
+	struct test_chip *chip = new_chip(test);
+	struct kobject *kobj;
+
+	/* The class in sysfs wants a directory of that name. */
+	kobj = kobject_create_and_add("gpio", &chip->gc.parent->kobj);
+	KUNIT_ASSERT_NOT_NULL(test, kobj);
+	chip->meanwhile = look_up_line;
+	KUNIT_EXPECT_EQ(test, gpiochip_add_data(&chip->gc, chip), -EEXIST);
+	kobject_put(kobj);
+
+	KUNIT_ASSERT_NOT_NULL(test, chip->gdev);
+	KUNIT_EXPECT_EQ(test, gpiod_get_direction(chip->desc), -ENODEV);
+	free_chip(chip);
+}
+#endif /* CONFIG_GPIO_SYSFS */
+
 static struct kunit_case gpiolib_irq_cases[] = {
 	KUNIT_CASE(flags_survive_get_direction),
 	KUNIT_CASE(flags_survive_free),
@@ -676,6 +710,9 @@ static struct kunit_case gpiolib_irq_cases[] = {
 	KUNIT_CASE(requests_may_end_during_removal),
 	KUNIT_CASE(requests_free_their_interrupts),
 	KUNIT_CASE(reading_does_not_keep_the_chip),
+#endif
+#ifdef CONFIG_GPIO_SYSFS
+	KUNIT_CASE(failed_registration_leaves_no_chip),
 #endif
 	{}
 };
