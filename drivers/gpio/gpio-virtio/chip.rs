@@ -69,8 +69,18 @@ impl VirtioGpio {
     pub(crate) fn request_all(
         self: &Arc<Self>,
         scope: Scope,
-        requests: impl Iterator<Item = Request> + Send,
+        mut requests: impl Iterator<Item = Request> + Send,
         mut each: impl FnMut(u16, u8) + Send,
+    ) -> Result {
+        self.request_dyn(scope, &mut requests, &mut each)
+    }
+
+    /// [`VirtioGpio::request_all`], not once more for each kind of iterator.
+    fn request_dyn(
+        self: &Arc<Self>,
+        scope: Scope,
+        requests: &mut (dyn Iterator<Item = Request> + Send),
+        each: &mut (dyn FnMut(u16, u8) + Send),
     ) -> Result {
         let mut ret = Ok(());
         let sent = (self.requests).call_all(scope, requests, |request, answer| {
