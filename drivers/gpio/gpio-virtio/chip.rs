@@ -72,23 +72,26 @@ impl VirtioGpio {
         mut requests: impl Iterator<Item = Request> + Send,
         mut each: impl FnMut(u16, u8) + Send,
     ) -> Result {
-        self.request_dyn(scope, &mut requests, &mut each)
+        self.request_dyn(scope, &mut || requests.next(), &mut each)
     }
 
-    /// [`VirtioGpio::request_all`], not once more for each kind of iterator.
+    /// [`VirtioGpio::request_all`], built once, not for each kind of iterator.
     fn request_dyn(
         self: &Arc<Self>,
         scope: Scope,
-        requests: &mut (dyn Iterator<Item = Request> + Send),
+        next: &mut (dyn FnMut() -> Option<Request> + Send),
         each: &mut (dyn FnMut(u16, u8) + Send),
     ) -> Result {
         let mut ret = Ok(());
-        let sent = (self.requests).call_all(scope, requests, |request, answer| {
-            match self.answered(&request, answer) {
-                Ok(value) => each(request.line(), value),
-                Err(err) => ret = ret.and(Err(err)),
-            }
-        });
+        let sent =
+            (self.requests).call_all(
+                scope,
+                core::iter::from_fn(next),
+                |request, answer| match self.answered(&request, answer) {
+                    Ok(value) => each(request.line(), value),
+                    Err(err) => ret = ret.and(Err(err)),
+                },
+            );
 
         // It may have failed because the device needs a reset.
         sent.and(ret).inspect_err(|_| self.check_queue())

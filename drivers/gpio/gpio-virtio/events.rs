@@ -129,9 +129,9 @@ impl VirtioGpio {
     pub(crate) fn step(
         self: &Arc<Self>,
         line: u16,
-        step: impl FnOnce(&mut irq_line::Line) -> Action,
+        mut step: impl FnMut(&mut irq_line::Line) -> Action,
     ) -> bool {
-        let action = self.lines.with(|lines| lines.step(line, step));
+        let action = self.lines.with(|lines| lines.step(line, &mut step));
 
         match action {
             Action::Retry => self.retry_soon(),
@@ -375,7 +375,7 @@ impl VirtioGpio {
             return;
         }
         for line in 0..self.ngpio {
-            let _ = (self.lines).with(|lines| lines.step(line, irq_line::Line::retry));
+            let _ = (self.lines).with(|lines| lines.step(line, &mut irq_line::Line::retry));
         }
         self.arm_lines();
         // One that is pending has not started to send.

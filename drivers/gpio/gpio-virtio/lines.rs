@@ -142,7 +142,7 @@ impl Lines {
     pub(crate) fn step(
         &mut self,
         line: u16,
-        step: impl FnOnce(&mut irq_line::Line) -> Action,
+        step: &mut dyn FnMut(&mut irq_line::Line) -> Action,
     ) -> Action {
         let state = self.get(line);
         let bus_locked = state.bus_locked;

@@ -10,7 +10,7 @@ use super::Jiffies;
 use crate::{
     bindings,
     prelude::*,
-    sync::LockClassKey,
+    static_lock_class,
     types::Opaque, //
 };
 use core::ops::Deref;
@@ -26,6 +26,21 @@ pub fn jiffies() -> Jiffies {
 #[inline]
 pub fn elapsed(then: Jiffies) -> Jiffies {
     jiffies().wrapping_sub(then)
+}
+
+/// Initialises a timer. Not generic, as all timers have one lock class, with one name.
+///
+/// # Safety
+///
+/// `slot` must be valid for writes, and the timer must not be moved afterwards.
+unsafe fn timer_setup(
+    slot: *mut bindings::timer_list,
+    callback: unsafe extern "C" fn(*mut bindings::timer_list),
+) {
+    let (name, key) = (c"Timer".as_char_ptr(), static_lock_class!().as_ptr());
+
+    // SAFETY: By the requirements of this function; `name` and `key` are `'static`.
+    unsafe { bindings::timer_init_key(slot, Some(callback), 0, name, key) }
 }
 
 /// What a [`Timer`] is for.
@@ -60,23 +75,11 @@ unsafe impl<T: Expire> Sync for Timer<T> {}
 
 impl<T: Expire> Timer<T> {
     /// Constructs an initialiser for a timer that is not pending.
-    pub fn new(
-        value: impl PinInit<T>,
-        name: &'static CStr,
-        key: Pin<&'static LockClassKey>,
-    ) -> impl PinInit<Self> {
+    pub fn new(value: impl PinInit<T>) -> impl PinInit<Self> {
         pin_init!(Self {
             timer <- Opaque::ffi_init(|slot| {
-                // SAFETY: `slot` is valid for writes, and does not move; the rest is `'static`.
-                unsafe {
-                    bindings::timer_init_key(
-                        slot,
-                        Some(Self::callback),
-                        0,
-                        name.as_char_ptr(),
-                        key.as_ptr(),
-                    )
-                }
+                // SAFETY: `slot` is valid for writes, and does not move.
+                unsafe { timer_setup(slot, Self::callback) }
             }),
             value <- value,
         })

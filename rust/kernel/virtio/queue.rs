@@ -258,8 +258,8 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
 }
 
 impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
-    /// Runs `f` as [`Queue::with_kick`] does, again and again, until it returns `true` or `time` has
-    /// passed. Returns the last result of `f`.
+    /// Runs `f` as [`Queue::with_kick`] does, until it returns `true` or `time` has passed. Returns
+    /// what it has returned last.
     ///
     /// # Context
     ///

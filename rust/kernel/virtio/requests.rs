@@ -33,13 +33,13 @@ use core::{
     ptr::NonNull, //
 };
 
-/// How often the timer looks for waits that are to end: those that have taken too long, or all if
-/// the queue is broken, for which there are no callbacks.
+/// The longest time until the timer looks for waits that are to end: those that have taken too
+/// long, or all if the queue is broken, for which there are no callbacks.
 const CHECK_MS: Msecs = 100;
 
-/// The longest waits of [`Requests::post`], which is called when files are released, and of requests
-/// with [`Scope::Replay`], which are sent with the lock of the device held: without progress, and
-/// in total.
+/// The longest waits of [`Requests::post`], which is called when files are released, and of
+/// requests with [`Scope::Replay`], which are sent with the lock of the device held: without
+/// progress, and in total.
 const BOUNDED_MS: Msecs = 5000;
 const TOTAL_MS: Msecs = 30_000;
 
@@ -172,6 +172,8 @@ struct Slots<Out, In> {
     first: Option<Link<Out, In>>,
     /// Requests wait for [`Requests::start`], or fail.
     closed: Option<Closed>,
+    /// The period of the timer.
+    period: Jiffies,
     /// A task polls. Callbacks are off.
     polling: bool,
     misses: u32,
@@ -389,7 +391,7 @@ impl<Out: Part, In: Part> timer::Expire for Queue<Buffer<Out, In>, Slots<Out, In
             let others =
                 slots.end(|_, call| broken.or_else(|| call.is_overdue().then_some(ETIMEDOUT)));
 
-            others.then(|| msecs_to_jiffies(CHECK_MS))
+            others.then_some(slots.period)
         })
     }
 }
@@ -526,13 +528,12 @@ impl<Out: Part, In: Part> Requests<Out, In> {
                 free: Message::many(count, parts, GFP_KERNEL)?,
                 first: None,
                 closed: Some(Closed::Held),
+                period: msecs_to_jiffies((options.timeout_ms / 8).clamp(1, CHECK_MS)),
                 polling: false,
                 misses: 0,
             };
-            let queue = Queue::new(name, slots, key);
-
             Ok(try_pin_init!(Self {
-                queue <- timer::Timer::new(queue, name, crate::static_lock_class!()),
+                queue <- timer::Timer::new(Queue::new(name, slots, key)),
                 options,
             }? Error))
         })
@@ -707,7 +708,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
         let waiter = NonNull::from(&*waiter);
 
         // A notification that fails breaks the queue, which the timer finds out.
-        let (polls, _) = self.queue.with_kick(|ring, slots| {
+        let ((polls, period), _) = self.queue.with_kick(|ring, slots| {
             let before = (scope == Scope::Replay).then_some(slots.first).flatten();
 
             // INVARIANT: The waiter is pinned on the stack until the call is finished, and then
@@ -723,14 +724,16 @@ impl<Out: Part, In: Part> Requests<Out, In> {
 
             // SAFETY: The waiter is on the stack of the caller, and the lock is held.
             let sent = unsafe { call(waiter) }.unanswered;
-            !self.options.poll.is_zero() && slots.starts_to_poll(ring, sent)
+            let polls = !self.options.poll.is_zero() && slots.starts_to_poll(ring, sent);
+
+            (polls, slots.period)
         });
 
         if !polls || !self.poll(waiter) {
             // SAFETY: The waiter is on the stack of the caller.
             let done = unsafe { &waiter.as_ref().done };
 
-            self.queue.start_unless_pending(msecs_to_jiffies(CHECK_MS));
+            self.queue.start_unless_pending(period);
             if done.wait_for_completion_killable().is_err() {
                 self.queue
                     .with(|_, slots| slots.end(|other, _| (other == waiter).then_some(EINTR)));

@@ -11,10 +11,9 @@ use super::{
     Work,
     WorkItem, //
 };
-use crate::{
-    prelude::*,
-    sync::Arc, //
-};
+#[cfg(CONFIG_RUST_WORKQUEUE_KUNIT_TEST)]
+use crate::prelude::*;
+use crate::sync::Arc;
 
 impl<T, const ID: u64> Work<T, ID>
 where
