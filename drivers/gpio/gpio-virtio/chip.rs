@@ -83,15 +83,13 @@ impl VirtioGpio {
         each: &mut (dyn FnMut(u16, u8) + Send),
     ) -> Result {
         let mut ret = Ok(());
-        let sent =
-            (self.requests).call_all(
-                scope,
-                core::iter::from_fn(next),
-                |request, answer| match self.answered(&request, answer) {
-                    Ok(value) => each(request.line(), value),
-                    Err(err) => ret = ret.and(Err(err)),
-                },
-            );
+        let requests = core::iter::from_fn(next);
+        let sent = (self.requests).call_all(scope, requests, |request, answer| {
+            match self.answered(&request, answer) {
+                Ok(value) => each(request.line(), value),
+                Err(err) => ret = ret.and(Err(err)),
+            }
+        });
 
         // It may have failed because the device needs a reset.
         sent.and(ret).inspect_err(|_| self.check_queue())
