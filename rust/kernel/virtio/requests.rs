@@ -528,7 +528,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
                 free: Message::many(count, parts, GFP_KERNEL)?,
                 first: None,
                 closed: Some(Closed::Held),
-                period: msecs_to_jiffies((options.timeout_ms / 8).clamp(1, CHECK_MS)),
+                period: msecs_to_jiffies((options.timeout_ms / 16).clamp(1, CHECK_MS)),
                 polling: false,
                 misses: 0,
             };
