@@ -18,7 +18,7 @@ help:
 	@echo "Variables:"
 	@sed -n 's/^#: \([A-Z|_]*\) \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-#: ARCH x86_64, arm64, riscv64 or um (User-Mode Linux)
+#: ARCH x86_64, arm64, riscv64, s390x or um (User-Mode Linux)
 #: DRIVER rust, or c for the driver in C
 #: TRANSPORT pci or mmio (QEMU)
 #: MODULE 1 builds the driver as a module

@@ -240,9 +240,11 @@ def qemu(args, device, known, accel, run):
     for n, path in enumerate(device.sockets):
         command += ["-chardev", f"socket,id=gpio{n},path={path}"]
         if args.transport == "pci":
-            # Behind a port of its own each can be unplugged.
-            command += ["-device", f"pcie-root-port,id=port{n},chassis={n + 1}"]
-            gpio = f"vhost-user-gpio-pci,id=gpio{n},chardev=gpio{n},bus=port{n}"
+            gpio = f"vhost-user-gpio-pci,id=gpio{n},chardev=gpio{n}"
+            if "port" in known:
+                # Behind a port of its own each can be unplugged.
+                command += ["-device", f"{known['port']},id=port{n},chassis={n + 1}"]
+                gpio += f",bus=port{n}"
         else:
             gpio = f"vhost-user-gpio-device,id=gpio{n},chardev=gpio{n}"
         if "access-platform" in args.gpio[n]:
