@@ -382,13 +382,22 @@ static void b1_line_recovers_from_unused_buffers(struct kunit *test)
 
 #define LONG_LEVEL	150
 
-/* Events that were handled in hard interrupts, one after another. */
+/* Events that were handled in hard interrupts before a task got to run. */
 static unsigned int in_a_row;
 static unsigned int most_in_a_row;
+static struct task_struct *interrupted;
+static unsigned long switches;
 
 static void lower_after_a_long_time(struct irq_user *user)
 {
-	in_a_row = in_hardirq() ? in_a_row + 1 : 0;
+	unsigned long now = current->nvcsw + current->nivcsw;
+
+	/* Between two interrupts another task may have run. */
+	if (!in_hardirq() || interrupted != current || switches != now)
+		in_a_row = 0;
+	in_a_row++;
+	interrupted = current;
+	switches = now;
 	most_in_a_row = max(most_in_a_row, in_a_row);
 	if (atomic_read(&user->count) >= LONG_LEVEL)
 		lower(user);

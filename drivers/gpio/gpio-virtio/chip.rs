@@ -13,6 +13,7 @@ use kernel::{
     irq::TriggerType,
     prelude::*,
     sync::Arc,
+    uapi,
     virtio::{
         Answer,
         Scope, //
@@ -53,7 +54,10 @@ impl VirtioGpio {
         let answer = answer?;
         let value = request.answer(&answer.response, answer.written)?;
 
-        self.update(request.line(), |state| state.note(request, value));
+        // Not for the one that is sent most.
+        if request.kind() != uapi::VIRTIO_GPIO_MSG_GET_VALUE {
+            self.update(request.line(), |state| state.note(request, value));
+        }
         Ok(value)
     }
 

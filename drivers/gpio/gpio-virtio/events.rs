@@ -21,7 +21,7 @@
 //! A device may have another event at any time: because a level stays, because edges come without
 //! end, or because it is hostile. Callbacks have a budget, which a work item on the same processor
 //! fills up. If it is spent before the work item got to run, then callbacks are turned off, and the
-//! work item handles events, once per jiffy, until it finds none.
+//! work item handles events, as often as the scheduler lets it, until it finds none.
 
 use kernel::{
     irq::TriggerType,

@@ -252,15 +252,17 @@ impl<Out: Part, In: Part> Slots<Out, In> {
 
         loop {
             // A message in the ring makes room when it comes back.
-            if self.in_flight() > 0 && ring.free_descriptors() < call.size {
+            let is_full = self.in_flight() > 0 && ring.free_descriptors() < call.size;
+
+            if is_full || self.free.is_empty() {
                 return None;
             }
-            let mut message = self.free.pop()?;
             // SAFETY: The closure lives as long as the call, and is only used under the lock.
             let Some((request, payload)) = (unsafe { call.step.as_mut()(None) }) else {
-                let _ = self.free.push_within_capacity(message);
                 return Some(Ok(()));
             };
+            // There is one: see above.
+            let mut message = self.free.pop()?;
             let number = usize::from(message.private().0);
 
             message.private_mut().1 = request;
@@ -289,10 +291,10 @@ impl<Out: Part, In: Part> Slots<Out, In> {
         self.send_waiting(ring);
     }
 
-    /// Takes all answers that have come, and enables callbacks for the others, unless a task polls.
+    /// Takes all answers that have come, and enables callbacks for the others, as no task polls.
     fn collect_and_listen(&mut self, ring: &mut Ring<'_, Out, In>) {
         self.collect(ring);
-        while !self.polling && !ring.enable_callback() {
+        while !ring.enable_callback() {
             self.collect(ring);
         }
     }
@@ -555,10 +557,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     /// [`Queues::callback`]: super::Queues::callback
     pub fn callback(&self) {
         // A notification that fails breaks the queue, which the timer finds out.
-        let _ = self.queue.with_kick(|ring, slots| {
-            ring.disable_callback();
-            slots.collect_and_listen(ring);
-        });
+        let _ = self.queue.with_kick(|ring, slots| slots.collect(ring));
     }
 
     /// Has requests sent. To be called after the queues were found, and after each suspend or reset
