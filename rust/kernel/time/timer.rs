@@ -134,3 +134,148 @@ impl<T: Expire> PinnedDrop for Timer<T> {
         unsafe { bindings::timer_shutdown_sync(self.timer.get()) };
     }
 }
+
+#[kunit_tests(rust_kernel_timer)]
+mod tests {
+    use super::*;
+    use crate::{
+        sync::atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        time::{
+            delay::fsleep,
+            msecs_to_jiffies,
+            Delta,
+            Msecs, //
+        }, //
+    };
+
+    /// What the timer of a test has done. Outlives the timer.
+    struct Expired {
+        times: Atomic<i32>,
+        last: Atomic<usize>,
+    }
+
+    impl Expired {
+        const fn never() -> Self {
+            Self {
+                times: Atomic::new(0),
+                last: Atomic::new(0),
+            }
+        }
+
+        fn times(&self) -> i32 {
+            self.times.load(Relaxed)
+        }
+
+        /// Waits until the timer has expired so many times, or for ten seconds.
+        fn wait(&self, times: i32) {
+            for _ in 0..1000 {
+                if self.times() >= times {
+                    break;
+                }
+                fsleep(Delta::from_millis(10));
+            }
+        }
+    }
+
+    /// Expires so many times.
+    struct Count {
+        expired: &'static Expired,
+        left: Atomic<i32>,
+    }
+
+    impl Expire for Count {
+        fn expired(&self) -> Option<Jiffies> {
+            self.expired.last.store(jiffies(), Relaxed);
+            self.expired.times.fetch_add(1, Relaxed);
+            (self.left.fetch_sub(1, Relaxed) > 1).then_some(1)
+        }
+    }
+
+    fn timer(expired: &'static Expired, times: i32) -> Result<Pin<KBox<Timer<Count>>>> {
+        let count = Count {
+            expired,
+            left: Atomic::new(times),
+        };
+
+        expired.times.store(0, Relaxed);
+        KBox::pin_init(Timer::new(count), GFP_KERNEL)
+    }
+
+    fn ms(ms: Msecs) -> Jiffies {
+        msecs_to_jiffies(ms)
+    }
+
+    #[test]
+    fn expires_after_its_delay() -> Result {
+        static EXPIRED: Expired = Expired::never();
+        let timer = timer(&EXPIRED, 1)?;
+        let since = jiffies();
+
+        timer.start_unless_pending(ms(50));
+        EXPIRED.wait(1);
+        drop(timer);
+        assert_eq!(EXPIRED.times(), 1);
+        assert!(EXPIRED.last.load(Relaxed).wrapping_sub(since) >= ms(50));
+        Ok(())
+    }
+
+    #[test]
+    fn expires_again_when_told_to() -> Result {
+        static EXPIRED: Expired = Expired::never();
+        let timer = timer(&EXPIRED, 3)?;
+
+        timer.start_unless_pending(1);
+        EXPIRED.wait(3);
+        fsleep(Delta::from_millis(50));
+        drop(timer);
+        assert_eq!(EXPIRED.times(), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn can_be_started_again() -> Result {
+        static EXPIRED: Expired = Expired::never();
+        let timer = timer(&EXPIRED, 1)?;
+
+        for times in 1..=2 {
+            timer.start_unless_pending(1);
+            EXPIRED.wait(times);
+        }
+        drop(timer);
+        assert_eq!(EXPIRED.times(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn starts_once_while_pending() -> Result {
+        static EXPIRED: Expired = Expired::never();
+        let timer = timer(&EXPIRED, 1)?;
+
+        timer.start_unless_pending(ms(100));
+        // It neither expires later nor twice.
+        timer.start_unless_pending(ms(60_000));
+        EXPIRED.wait(1);
+        fsleep(Delta::from_millis(50));
+        drop(timer);
+        assert_eq!(EXPIRED.times(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn does_not_expire_after_the_drop() -> Result {
+        static EXPIRED: Expired = Expired::never();
+        let timer = timer(&EXPIRED, 1)?;
+
+        timer.start_unless_pending(ms(200));
+        drop(timer);
+
+        let before = EXPIRED.times();
+
+        fsleep(Delta::from_millis(300));
+        assert_eq!(EXPIRED.times(), before);
+        Ok(())
+    }
+}
