@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Tests of the bus abstraction: several drivers are bound to a device without queues, and a queue
-//! is open without a driver.
+//! is open without a driver, also one of requests that are answered while the device is notified.
 
 use super::{
     queue::Operations,
@@ -18,6 +18,7 @@ use crate::{
         Full,
         Relaxed, //
     },
+    time::Delta, //
 };
 use core::{
     pin::Pin,
@@ -404,7 +405,12 @@ impl Ring {
     /// The ring needs two pages, as the part of the device is on one of its own.
     const ORDER: c_uint = 1;
 
-    fn new(device: &Plugged) -> Result<Self> {
+    /// Constructs a virtqueue with the operation that notifies the device, and with a callback.
+    fn new(
+        device: &Plugged,
+        notify: unsafe extern "C" fn(*mut bindings::virtqueue) -> bool,
+        callback: bindings::vq_callback_t,
+    ) -> Result<Self> {
         let flags = (GFP_KERNEL | __GFP_ZERO).as_raw();
         // SAFETY: There are no requirements.
         let pages = unsafe { bindings::get_free_pages_noprof(flags, Self::ORDER) };
@@ -423,8 +429,8 @@ impl Ring {
                 true,
                 true,
                 pages as *mut c_void,
-                Some(Self::notify),
-                None,
+                Some(notify),
+                callback,
                 c"rust-kunit".as_char_ptr(),
             )
         };
@@ -454,6 +460,140 @@ impl Drop for Ring {
             bindings::vring_del_virtqueue(self.vq.as_ptr());
             bindings::free_pages(self.pages, Self::ORDER);
         }
+    }
+}
+
+/// Requests, and a device that answers them while it is notified.
+#[pin_data(PinnedDrop)]
+struct Oracle {
+    #[pin]
+    requests: Requests<u8, u8>,
+    ring: Ring,
+    /// How many requests the device was notified of.
+    seen: Atomic<i32>,
+    /// The next notification sends a request, before it answers what it is for.
+    asks: Atomic<i32>,
+    /// The result of that.
+    asked: Atomic<i32>,
+    interrupts: Atomic<i32>,
+}
+
+// The device has no features, so the ring has the byte order of the processor.
+impl Oracle {
+    fn new(device: &Plugged, poll: Delta) -> Result<Pin<KBox<Self>>> {
+        let options = Options {
+            slots: 2,
+            timeout_ms: 1000,
+            poll,
+        };
+        let this = KBox::try_pin_init(
+            try_pin_init!(Self {
+                requests <- Requests::new(c"rust-kunit", 0, options, crate::static_lock_class!()),
+                ring: Ring::new(device, Self::notify, Some(Self::callback))?,
+                seen: Atomic::new(0),
+                asks: Atomic::new(0),
+                asked: Atomic::new(0),
+                interrupts: Atomic::new(0),
+            }? Error),
+            GFP_KERNEL,
+        )?;
+
+        // SAFETY: The virtqueue is new, and nothing else uses it until `reclaim()`.
+        unsafe {
+            (*this.ring.vq.as_ptr()).priv_ = ptr::from_ref(&*this).cast_mut().cast();
+            this.requests.as_any().0.open(this.ring.vq)?;
+        }
+        this.requests.as_any().0.set_ready();
+        this.requests.start()?;
+        Ok(this)
+    }
+
+    /// # Safety
+    ///
+    /// `vq` must be that of an `Oracle`, which lives during `'a`.
+    unsafe fn from_vq<'a>(vq: *mut bindings::virtqueue) -> &'a Self {
+        // SAFETY: `new()` has set the field.
+        unsafe { &*(*vq).priv_.cast() }
+    }
+
+    /// # Safety
+    ///
+    /// Only for the virtio core.
+    unsafe extern "C" fn callback(vq: *mut bindings::virtqueue) {
+        // SAFETY: By the requirements: it is called by `answer()`.
+        unsafe { Self::from_vq(vq) }.requests.callback();
+    }
+
+    /// # Safety
+    ///
+    /// Only for the virtio core.
+    unsafe extern "C" fn notify(vq: *mut bindings::virtqueue) -> bool {
+        // SAFETY: By the requirements: it is called for a request.
+        let this = unsafe { Self::from_vq(vq) };
+        let available = this.available(1);
+        let seen = this.seen.xchg(available.into(), Relaxed);
+
+        if this.asks.xchg(0, Relaxed) != 0 {
+            let ret = this.requests.call(0, None);
+
+            this.asked
+                .store(ret.map_or_else(Error::to_errno, |_| 1), Relaxed);
+        }
+        // CAST: It was stored above.
+        this.answer(seen as u16..available);
+        true
+    }
+
+    /// Returns a field of the available ring: its flags, its index, and its entries.
+    fn available(&self, field: usize) -> u16 {
+        let ring = self.ring.pages + Ring::DESCRIPTORS as usize * size_of::<bindings::vring_desc>();
+
+        // SAFETY: There are so many fields behind the descriptors.
+        unsafe { (ring as *const u16).add(field).read_volatile() }
+    }
+
+    fn wants_interrupts(&self) -> bool {
+        u32::from(self.available(0)) & bindings::VRING_AVAIL_F_NO_INTERRUPT == 0
+    }
+
+    /// Answers requests, and interrupts the driver if it wants that.
+    fn answer(&self, requests: core::ops::Range<u16>) {
+        // It is the part of the device, on a page of its own.
+        let index = (self.ring.pages + PAGE_SIZE) as *mut u16;
+        let entries = (self.ring.pages + PAGE_SIZE + 4) as *mut u32;
+        let place = |number: u16| usize::from(number) % Ring::DESCRIPTORS as usize;
+
+        for number in requests {
+            let head = self.available(2 + place(number));
+
+            // SAFETY: The page has room for the index, and for two fields of each entry.
+            unsafe {
+                let used = index.add(1).read_volatile();
+                let entry = entries.add(2 * place(used));
+
+                entry.write_volatile(head.into());
+                entry.add(1).write_volatile(1);
+                index.add(1).write_volatile(used.wrapping_add(1));
+            }
+        }
+
+        if self.wants_interrupts() {
+            self.interrupts.fetch_add(1, Relaxed);
+            // SAFETY: It is the virtqueue that the ring was made for.
+            unsafe { bindings::vring_interrupt(0, self.ring.vq.as_ptr().cast()) };
+        }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Oracle {
+    fn drop(self: Pin<&mut Self>) {
+        let queue = self.requests.as_any().0;
+
+        queue.close();
+        // SAFETY: `new()` has opened the queue with it; the device answers no more.
+        unsafe { queue.reclaim(self.ring.vq) };
+        queue.closed(Closed::Ended);
     }
 }
 
@@ -706,7 +846,7 @@ mod tests {
     #[test]
     fn full_ring_is_not_notified_under_the_lock() -> Result {
         let device = Fake::plug(0)?;
-        let ring = Ring::new(&device)?;
+        let ring = Ring::new(&device, Ring::notify, None)?;
         let queue: Pin<KBox<Queue<Byte>>> =
             KBox::pin_init(new_virtqueue!(c"rust-kunit"), GFP_KERNEL)?;
         let mut rets = [Ok(()); 3];
@@ -741,6 +881,45 @@ mod tests {
         // SAFETY: As above; there is no device.
         unsafe { queue.reclaim(ring.0) };
         assert_eq!(ret, Err(ENOMEM));
+        Ok(())
+    }
+
+    #[test]
+    fn batch_is_polled_for_without_interrupts() -> Result {
+        let device = Fake::plug(0)?;
+        let oracle = Oracle::new(&device, Delta::from_millis(100))?;
+        let mut answers = 0;
+        let each = |_, answer: Result<Answer<u8>>| answers += i32::from(answer.is_ok());
+        let polled = (oracle.requests).call_all(Scope::Any, [1, 2].into_iter(), each);
+        let interrupts = oracle.interrupts.load(Relaxed);
+        let afterwards = oracle.wants_interrupts();
+
+        drop(oracle);
+        drop(device);
+        assert_eq!(polled, Ok(()));
+        assert_eq!(answers, 2);
+        assert_eq!(interrupts, 0);
+        assert!(afterwards);
+        Ok(())
+    }
+
+    #[test]
+    fn task_that_polls_may_be_preempted() -> Result {
+        let device = Fake::plug(0)?;
+        let oracle = Oracle::new(&device, Delta::from_millis(100))?;
+
+        // Another call while the one that is going to poll notifies the device.
+        oracle.asks.store(1, Relaxed);
+
+        let ret = oracle.requests.call(1, None);
+        let asked = oracle.asked.load(Relaxed);
+        let interrupts = oracle.interrupts.load(Relaxed);
+
+        drop(oracle);
+        drop(device);
+        assert_eq!(asked, 1);
+        assert!(ret.is_ok());
+        assert!(interrupts > 0);
         Ok(())
     }
 }

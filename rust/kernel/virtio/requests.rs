@@ -862,6 +862,40 @@ mod tests {
         Ok(())
     }
 
+    /// A call that was made, and got on, so many milliseconds ago. It has no timeout.
+    fn call_since(scope: Scope, posted: bool, start_ms: Msecs, progress_ms: Msecs) -> Call<u8, u8> {
+        let step: &mut Step<'static, u8, u8> = &mut |_| None;
+        let ago = |ms| timer::jiffies().wrapping_sub(msecs_to_jiffies(ms));
+
+        Call {
+            step: step.into(),
+            scope,
+            posted,
+            timeout_ms: 0,
+            size: 2,
+            unanswered: 1,
+            all_sent: None,
+            start: ago(start_ms),
+            progress: ago(progress_ms),
+            next: None,
+        }
+    }
+
+    #[test]
+    fn replay_does_not_take_long_without_progress() {
+        assert!(!call_since(Scope::Replay, false, 1000, 1000).is_overdue());
+        assert!(call_since(Scope::Replay, false, 5000, 5000).is_overdue());
+        assert!(!call_since(Scope::Any, false, 5000, 5000).is_overdue());
+        assert!(call_since(Scope::Any, true, 5000, 5000).is_overdue());
+    }
+
+    #[test]
+    fn replay_ends_though_there_is_progress() {
+        assert!(!call_since(Scope::Replay, false, 25_000, 0).is_overdue());
+        assert!(call_since(Scope::Replay, false, 30_000, 0).is_overdue());
+        assert!(!call_since(Scope::Any, false, 30_000, 0).is_overdue());
+    }
+
     #[test]
     fn nothing_is_broken_before_it_is_opened() -> Result {
         let device = device(0)?;
