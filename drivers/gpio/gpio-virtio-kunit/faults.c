@@ -281,6 +281,24 @@ static void b5_lost_messages_do_not_stop_the_chip(struct kunit *test)
 		expect_value_soon(f, descs[i]);
 }
 
+/* The driver need not wait for the answer to the message that deactivates a line. */
+static void b5_lost_releases_do_not_stop_the_chip(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 5, .request_ring = 8);
+	struct gpio_desc *desc = line_get(f, 4, GPIOD_IN);
+	struct gpio_desc *descs[4];
+
+	for (int i = 0; i < 4; i++)
+		descs[i] = line_get(f, i, GPIOD_IN);
+	fault(f, .type = VIRTIO_GPIO_MSG_SET_DIRECTION, .line = ANY_LINE, .count = 4,
+	      .drop = true);
+	for (int i = 0; i < 4; i++)
+		line_put(f, descs[i]);
+	assert_soon(f, 4, "direction ? none");
+	/* There is no room in the ring. */
+	expect_value_soon(f, desc);
+}
+
 static void b5_silent_device_is_used_when_it_answers_again(struct kunit *test)
 {
 	struct fixture *f = plug_with(test, .ngpio = 4, .request_ring = 8);
@@ -1001,6 +1019,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b5_unanswered_message_keeps_its_buffer),
 	KUNIT_CASE(b5_buffers_of_late_answers_are_used_again),
 	KUNIT_CASE_SLOW(b5_lost_messages_do_not_stop_the_chip),
+	KUNIT_CASE_SLOW(b5_lost_releases_do_not_stop_the_chip),
 	KUNIT_CASE_SLOW(b5_silent_device_is_used_when_it_answers_again),
 	KUNIT_CASE(b6_wrong_id_in_the_used_ring),
 	KUNIT_CASE(b6_id_of_another_buffer_in_the_used_ring),

@@ -639,6 +639,66 @@ static int reset_function(struct job *job)
 	       virtio_device_reset_done(job->f->vdev);
 }
 
+/* The reset of the transport stops after the driver was told, and its queues are closed. */
+static struct job *stop_in_reset(struct fixture *f)
+{
+	struct job *job;
+
+	kunit_virtio_stop_at(f->g->dev, KUNIT_VIRTIO_OP_RESET, 1);
+	job = job_start(f, reset_function, NULL);
+	KUNIT_ASSERT_TRUE(f->test, kunit_virtio_wait_stopped(f->g->dev, KUNIT_VIRTIO_OP_RESET,
+							     driver_patience()));
+	return job;
+}
+
+static void end_reset(struct fixture *f, struct job *job)
+{
+	kunit_virtio_release(f->g->dev, KUNIT_VIRTIO_OP_RESET);
+	KUNIT_EXPECT_TRUE(f->test, job_wait(job, driver_patience()));
+	KUNIT_EXPECT_EQ(f->test, job->ret, 0);
+}
+
+static void d2_message_during_a_reset_waits(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+	struct job *reset, *get;
+
+	reset = stop_in_reset(f);
+	get = job_start(f, get_value, desc);
+	KUNIT_EXPECT_FALSE(test, job_wait(get, 20));
+	end_reset(f, reset);
+	KUNIT_EXPECT_TRUE(test, job_wait(get, driver_patience()));
+	/* It may have timed out on a busy host. */
+	KUNIT_EXPECT_TRUE_MSG(test, get->ret == 0 || get->ret == -ETIMEDOUT, "%d", get->ret);
+	EXPECT_LOG(f, "reset", "ok direction 0 in");
+	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+}
+
+static void d2_message_without_room_waits_for_the_reset(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .request_ring = 2);
+	struct gpio_desc *descs[2];
+	struct job *reset, *gets[2];
+
+	for (int i = 0; i < 2; i++)
+		descs[i] = line_get(f, i, GPIOD_IN);
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .count = 1, .hold = true);
+	gets[0] = job_start(f, get_value, descs[0]);
+	assert_soon(f, 1, "get 0");
+	reset = stop_in_reset(f);
+	gets[1] = job_start(f, get_value, descs[1]);
+	/* The driver may look after waits from time to time. */
+	msleep(50);
+	end_reset(f, reset);
+	for (int i = 0; i < 2; i++)
+		KUNIT_EXPECT_TRUE(test, job_wait(gets[i], driver_patience()));
+	KUNIT_EXPECT_TRUE_MSG(test, gets[1]->ret == 0 || gets[1]->ret == -ETIMEDOUT, "%d",
+			      gets[1]->ret);
+	for (int i = 0; i < 2; i++)
+		KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(descs[i]), 0);
+}
+
 static void d2_task_that_resets_it_is_killed(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -738,6 +798,8 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d1_silent_device_delays_the_resume_once),
 	KUNIT_CASE(d1_unbinds_while_suspended),
 	KUNIT_CASE(d2_is_as_before_after_reset),
+	KUNIT_CASE(d2_message_during_a_reset_waits),
+	KUNIT_CASE(d2_message_without_room_waits_for_the_reset),
 	KUNIT_CASE(d2_task_that_resets_it_is_killed),
 	KUNIT_CASE(d2_is_reset_again_and_again),
 	KUNIT_CASE(d2_pending_message_ends_at_reset),
