@@ -199,49 +199,45 @@ impl VirtioGpio {
     /// Resets the device if it needs that. Returns after what time it has to be looked at again.
     fn try_reset(self: &Arc<Self>, vdev: &virtio::Locked<'_>) -> Option<Delta> {
         let mut resets = self.resets.lock();
+        let is_dead = resets.unrestored || vdev.needs_reset();
+        let needed = is_dead || self.requests.needs_reset();
+        let next = needed.then(|| resets.next(Instant::now()));
 
-        loop {
-            let is_dead = resets.unrestored || vdev.needs_reset();
-            let next = if is_dead || self.requests.needs_reset() {
-                resets.next(Instant::now())
+        let Some(delay) = next.flatten() else {
+            if !is_dead {
+                // One that is stuck may still answer in the other slots.
+                let _ = self.requests.start();
+                self.resume_events();
             } else {
-                None
-            };
-
-            let Some(delay) = next else {
-                if !is_dead {
-                    // One that is stuck may still answer in the other slots.
-                    let _ = self.requests.start();
-                    self.resume_events();
-                } else {
-                    self.requests.end();
-                    self.end_events();
-                    if !core::mem::replace(&mut resets.given_up, true) {
-                        dev_err!(
-                            vdev.as_ref(),
-                            "the device still needs a reset: unbind and bind the driver\n"
-                        );
-                    }
+                self.requests.end();
+                self.end_events();
+                if !core::mem::replace(&mut resets.given_up, true) {
+                    dev_err!(
+                        vdev.as_ref(),
+                        "the device still needs a reset: unbind and bind the driver\n"
+                    );
                 }
-                return None;
+            }
+            return None;
+        };
+
+        self.hold();
+        if !delay.is_zero() {
+            return Some(delay);
+        }
+        if resets.row == 1 {
+            let why = if is_dead {
+                "needs a reset"
+            } else {
+                "does not answer"
             };
 
-            self.hold();
-            if !delay.is_zero() {
-                return Some(delay);
-            }
-            if resets.row == 1 {
-                let why = if is_dead {
-                    "needs a reset"
-                } else {
-                    "does not answer"
-                };
-
-                dev_warn!(vdev.as_ref(), "resetting the device: it {}\n", why);
-            }
-            // If it fails, then the device needs another reset, or is gone.
-            let _ = vdev.reset().and_then(|()| self.replay(&mut resets));
+            dev_warn!(vdev.as_ref(), "resetting the device: it {}\n", why);
         }
+        // If it fails, then the device needs another reset, or is gone. Others who wait for the
+        // lock of the device come first.
+        let _ = vdev.reset().and_then(|()| self.replay(&mut resets));
+        Some(Delta::ZERO)
     }
 }
 
