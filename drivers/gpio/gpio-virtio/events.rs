@@ -21,7 +21,8 @@
 //! A device may have another event at any time: because a level stays, because edges come without
 //! end, or because it is hostile. Callbacks have a budget, which a work item on the same processor
 //! fills up. If it is spent before the work item got to run, then callbacks are turned off, and the
-//! work item handles events, as often as the scheduler lets it, until it finds none.
+//! work item handles events, with a pause of a jiffy after each [`STORM_BUDGET`], until it finds
+//! none.
 
 use kernel::{
     irq::TriggerType,
@@ -58,8 +59,11 @@ use crate::{
 /// An event buffer; the private part is the line that it is for.
 pub(crate) type Buffer = virtio::Message<EventRequest, EventResponse, u16>;
 
-/// How many events callbacks handle before the work item has run, and the work item in a row.
+/// How many events callbacks handle before the work item has run.
 const BUDGET: u32 = 64;
+
+/// How many events the work item handles before it pauses for a jiffy.
+const STORM_BUDGET: u32 = 256;
 
 /// Time in milliseconds after which a line is tried again.
 const RETRY_MS: Msecs = 10;
@@ -72,9 +76,12 @@ pub(crate) struct Events {
     held: bool,
     /// The device does not work, and is restored if it ever does again: nothing is retried.
     ended: bool,
-    /// What is left of the budget, and whether the work item handles events.
+    /// What is left of the budget.
     budget: u32,
+    /// The work item handles events.
     storm: bool,
+    /// There was an event since the work item began to run.
+    handled: bool,
 }
 
 impl virtio::Reclaim<Buffer> for Events {
@@ -97,6 +104,7 @@ impl Events {
         ended: false,
         budget: BUDGET,
         storm: false,
+        handled: false,
     };
 
     fn put(&mut self, buffer: Buffer) {
@@ -206,7 +214,12 @@ impl VirtioGpio {
     /// Fills the budget of callbacks up, and handles events if they have spent it. The work item.
     pub(crate) fn poll_events(self: &Arc<Self>) {
         let storm = self.eventq.with(|_, events| {
-            events.budget = BUDGET;
+            events.handled = false;
+            if !events.storm {
+                events.budget = BUDGET;
+            } else if events.budget == 0 {
+                events.budget = STORM_BUDGET;
+            }
             events.storm
         });
 
@@ -250,6 +263,7 @@ impl VirtioGpio {
 
                 events.put(buffer);
                 events.budget -= 1;
+                events.handled = true;
                 if events.budget == BUDGET / 2 && !in_work {
                     self.poll_soon(0);
                 }
@@ -273,9 +287,11 @@ impl VirtioGpio {
                 self.check_device(0);
             }
 
-            events.storm = events.budget < if in_work { BUDGET } else { 1 };
+            events.storm = events.handled && (in_work || events.budget == 0);
             if events.storm && in_work {
-                self.poll_soon(0);
+                self.poll_soon(Jiffies::from(events.budget == 0));
+            } else if in_work {
+                events.budget = BUDGET;
             }
             if events.storm || ring.enable_callback() {
                 break;

@@ -190,11 +190,8 @@ impl Lines {
     /// lines take turns.
     pub(crate) fn next_armed(&mut self) -> (Option<u16>, bool) {
         while self.is_waiting() {
-            let Some(index) =
-                (self.waiting.next_bit(self.turn)).or_else(|| self.waiting.next_bit(0))
-            else {
-                break;
-            };
+            let next = (self.waiting.next_bit(self.turn)).or_else(|| self.waiting.next_bit(0));
+            let Some(index) = next else { break };
 
             self.waiting.clear_bit(index);
             self.waiting_count -= 1;

@@ -291,10 +291,10 @@ impl<Out: Part, In: Part> Slots<Out, In> {
         self.send_waiting(ring);
     }
 
-    /// Takes all answers that have come, and enables callbacks for the others, as no task polls.
+    /// Takes all answers that have come, and enables callbacks for the others, unless a task polls.
     fn collect_and_listen(&mut self, ring: &mut Ring<'_, Out, In>) {
         self.collect(ring);
-        while !ring.enable_callback() {
+        while !self.polling && !ring.enable_callback() {
             self.collect(ring);
         }
     }
@@ -413,8 +413,8 @@ impl<Out: Part, In: Part> timer::Expire for Queue<Buffer<Out, In>, Slots<Out, In
 /// - when the queue is broken, the device was reset, or after [`Requests::end`], with [`ENODEV`].
 ///
 /// What the device has is left with it then: no memory that it may write to is used for anything
-/// else. A late answer is dropped, and its slot used again. [`Requests::needs_reset`] tells when the
-/// device holds too many that way.
+/// else. A late answer is dropped, and its slot used again. [`Requests::needs_reset`] tells when
+/// the device holds too many that way.
 ///
 /// # Resets
 ///
@@ -557,7 +557,10 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     /// [`Queues::callback`]: super::Queues::callback
     pub fn callback(&self) {
         // A notification that fails breaks the queue, which the timer finds out.
-        let _ = self.queue.with_kick(|ring, slots| slots.collect(ring));
+        let _ = self.queue.with_kick(|ring, slots| {
+            ring.disable_callback();
+            slots.collect_and_listen(ring);
+        });
     }
 
     /// Has requests sent. To be called after the queues were found, and after each suspend or reset
