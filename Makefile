@@ -14,9 +14,9 @@ export SLOW SMP SHUFFLE REPEAT CONFIGS GUEST COMPARE PAIRS OPERATIONS KEEP RAW O
 
 help:
 	@echo "Targets:"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo "Variables:"
-	@sed -n 's/^#: \([A-Z|_]*\) \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^#: \([A-Z|_]*\) \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 #: ARCH x86_64, arm64, riscv64, s390x or um (User-Mode Linux)
 #: DRIVER rust, or c for the driver in C
@@ -61,6 +61,9 @@ test-all: ## run all tests, and some of them again in other guests and with othe
 smoke: ## boot guests and test the driver with libgpiod (STRESS=<seconds>)
 	@scripts/smoke
 
+architectures: ## run the KUnit suites and the smoke tests for each architecture, and print a table (hours)
+	@scripts/architectures
+
 samples: ## boot a guest and test the sample drivers on devices that QEMU emulates
 	@scripts/samples
 
@@ -103,4 +106,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio run test test-all smoke samples kunit compare fuzz bench mutants fuzz-vgpio check-hard soak lint weight series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio run test test-all smoke architectures samples kunit compare fuzz bench mutants fuzz-vgpio check-hard soak lint weight series clean distclean

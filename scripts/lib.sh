@@ -185,3 +185,18 @@ kunit_args() { # TIMEOUT_MS PATIENCE_MS
 		# value it is left to its default.
 	} | awk -F= '{ value[$1] = $2 } END { for (name in value) if (value[name] != "") print name "=" value[name] }'
 }
+
+# Prints the numbers of passed and of failed tests in a log that ends with `N passed, N failed`, or
+# that is kunit.py's.
+count_totals() { # LOG
+	awk '
+		/^[0-9]+ passed, [0-9]+ failed$/ { good = $1; bad = $3 }
+		/Testing complete\. Ran [0-9]+ tests/ {
+			good = bad = 0
+			for (i = 1; i < NF; i++) {
+				if ($i == "passed:") good = $(i + 1) + 0
+				if ($i ~ /^(failed|crashed|errors):$/) bad += $(i + 1)
+			}
+		}
+		END { print good + 0, bad + 0 }' "$1"
+}
