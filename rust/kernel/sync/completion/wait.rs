@@ -5,10 +5,7 @@
 //! C source: [`kernel/sched/completion.c`](srctree/kernel/sched/completion.c)
 
 use super::Completion;
-use crate::{
-    prelude::*,
-    time::Jiffies, //
-};
+use crate::prelude::*;
 
 impl Completion {
     /// Wakes the task that has waited longest, or lets the next wait succeed if there is none.
@@ -37,26 +34,6 @@ impl Completion {
         match unsafe { bindings::wait_for_completion_killable(self.as_raw()) } {
             0 => Ok(()),
             _ => Err(EINTR),
-        }
-    }
-
-    /// Waits for the completion, for a fatal signal, or for `timeout` jiffies.
-    ///
-    /// # Errors
-    ///
-    /// - [`ETIMEDOUT`] on the timeout,
-    /// - [`EINTR`] on a fatal signal.
-    ///
-    /// # Context
-    ///
-    /// Process context; sleeps.
-    #[inline]
-    pub fn wait_for_completion_killable_timeout(&self, timeout: Jiffies) -> Result {
-        // SAFETY: `self.as_raw()` is a pointer to a valid `struct completion`.
-        match unsafe { bindings::wait_for_completion_killable_timeout(self.as_raw(), timeout) } {
-            0 => Err(ETIMEDOUT),
-            ret if ret < 0 => Err(EINTR),
-            _ => Ok(()),
         }
     }
 }
