@@ -255,9 +255,7 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
 
         (ret, notified)
     }
-}
 
-impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
     /// Runs `f` as [`Queue::with_kick`] does, until it returns `true` or `time` has passed. Returns
     /// what it has returned last.
     ///
