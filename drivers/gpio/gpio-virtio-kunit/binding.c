@@ -636,45 +636,40 @@ static void s10_features_are_refused_from_now_on(struct kunit *test)
 	expect_works(f);
 }
 
+/* Suspends the device, or prepares its reset; the resume fails before the driver is called. */
+static void resume_refused(struct fixture *f, unsigned int times)
+{
+	const struct pause *pause = f->test->param_value;
+
+	skip_without_sleep(f->test, pause);
+	KUNIT_ASSERT_EQ(f->test, pause->begin(f), 0);
+	kunit_virtio_refuse_features(f->g->dev, 0, times);
+	KUNIT_EXPECT_EQ(f->test, pause->end(f), -ENODEV);
+}
+
 static void s10_features_are_refused_when_it_resumes(struct kunit *test)
 {
-	const struct pause *pause = test->param_value;
-	struct fixture *f;
+	struct fixture *f = plug_two_tidy(test);
 
-	skip_without_sleep(test, pause);
-	f = plug_two_tidy(test);
-	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
-	kunit_virtio_refuse_features(f->g->dev, 0, 1);
-	KUNIT_EXPECT_EQ(test, pause->end(f), -ENODEV);
+	resume_refused(f, 1);
 	expect_works(f);
 }
 
 /* The core fails before it calls the driver. */
 static void k12_recovers_from_a_resume_that_fails_early(struct kunit *test)
 {
-	const struct pause *pause = test->param_value;
-	struct fixture *f;
+	struct fixture *f = plug_two_tidy(test);
 
-	skip_without_sleep(test, pause);
-	f = plug_two_tidy(test);
-	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
-	kunit_virtio_refuse_features(f->g->dev, 0, 1);
-	KUNIT_EXPECT_EQ(test, pause->end(f), -ENODEV);
+	resume_refused(f, 1);
 	KUNIT_EXPECT_TRUE(test, works_soon(f));
 }
 
 static void k12_callers_do_not_wait_for_a_resume_that_failed(struct kunit *test)
 {
-	const struct pause *pause = test->param_value;
-	struct gpio_desc *desc;
-	struct fixture *f;
+	struct fixture *f = plug_two_tidy(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
 
-	skip_without_sleep(test, pause);
-	f = plug_two_tidy(test);
-	desc = line_get(f, 0, GPIOD_IN);
-	KUNIT_ASSERT_EQ(test, pause->begin(f), 0);
-	kunit_virtio_refuse_features(f->g->dev, 0, UINT_MAX);
-	KUNIT_EXPECT_EQ(test, pause->end(f), -ENODEV);
+	resume_refused(f, UINT_MAX);
 	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), -ENODEV);
 	line_put(f, desc);
 	kunit_virtio_refuse_features(f->g->dev, 0, 0);
