@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an event does: the eventq, which brings the interrupts of the lines. And what the end of an
-//! operation of genirq on a line sends.
+//! What an event does: the eventq, which brings the interrupts of the lines; and what is sent at the
+//! end of an operation of genirq on a line.
 //!
 //! The state machine of a line decides what happens to it. This module takes event buffers from the
 //! ring, has the machines step, delivers interrupts, and hands buffers to the device for the lines
