@@ -14,6 +14,9 @@ export LC_ALL=C.UTF-8
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/gpio-virtio-rust
+# Debian's, of the toolchain, the kernel and the guests.
+# shellcheck disable=SC2034 # for those that source this
+release=trixie
 
 # What depends on the checkout (grafted tree, builds) is kept apart from what does not.
 # shellcheck disable=SC2034 # for those that source this
