@@ -12,7 +12,7 @@ use crate::{
 /// The trigger of an interrupt line: one of the sense values of `IRQ_TYPE_*`.
 ///
 /// genirq passes it to the controller's driver when a consumer requests an interrupt, or calls
-/// `irq_set_irq_type()`.
+/// `irq_set_irq_type()`. It takes a byte, as drivers keep it for each line.
 ///
 /// # Examples
 ///
@@ -27,25 +27,25 @@ use crate::{
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u8)]
 pub enum TriggerType {
     /// No trigger, or the one that firmware has set.
-    None = bindings::IRQ_TYPE_NONE,
+    None = bindings::IRQ_TYPE_NONE as u8,
 
     /// Low to high.
-    EdgeRising = bindings::IRQ_TYPE_EDGE_RISING,
+    EdgeRising = bindings::IRQ_TYPE_EDGE_RISING as u8,
 
     /// High to low.
-    EdgeFalling = bindings::IRQ_TYPE_EDGE_FALLING,
+    EdgeFalling = bindings::IRQ_TYPE_EDGE_FALLING as u8,
 
     /// Either direction.
-    EdgeBoth = bindings::IRQ_TYPE_EDGE_BOTH,
+    EdgeBoth = bindings::IRQ_TYPE_EDGE_BOTH as u8,
 
     /// While the line is high.
-    LevelHigh = bindings::IRQ_TYPE_LEVEL_HIGH,
+    LevelHigh = bindings::IRQ_TYPE_LEVEL_HIGH as u8,
 
     /// While the line is low.
-    LevelLow = bindings::IRQ_TYPE_LEVEL_LOW,
+    LevelLow = bindings::IRQ_TYPE_LEVEL_LOW as u8,
 }
 
 impl TryFrom<u32> for TriggerType {
