@@ -231,7 +231,7 @@ impl Fake {
     ) {
         // SAFETY: The core passes a device with this transport.
         let fake = unsafe { Self::from_raw(vdev) };
-        let value = fake.generation.load(Relaxed);
+        let value = fake.generation.load(Relaxed).to_le();
 
         if fake.changes.load(Relaxed) > 0 {
             fake.changes.fetch_add(-1, Relaxed);
