@@ -198,6 +198,24 @@ static void b5_lines_of_a_dead_device_can_be_freed(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
+/* Those who release lines do not wait in turn for a device that answers none. */
+static void b5_many_lines_of_a_dead_device_can_be_freed(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 32, .request_ring = 2);
+	struct gpio_desc *descs[32];
+	ktime_t start;
+
+	for (int i = 0; i < ARRAY_SIZE(descs); i++)
+		descs[i] = line_get(f, i, GPIOD_IN);
+	fault(f, .type = ANY_MESSAGE, .line = ANY_LINE, .drop = true);
+	start = ktime_get();
+	for (int i = 0; i < ARRAY_SIZE(descs); i++) {
+		line_put(f, descs[i]);
+		WRITE_ONCE(f->steps, f->steps + 1);
+	}
+	KUNIT_EXPECT_LT(test, ktime_ms_delta(ktime_get(), start), (s64)driver_patience());
+}
+
 /* The late answer to an abandoned message is not taken for another answer. */
 static void b5_late_answer_is_thrown_away(struct kunit *test)
 {
@@ -1015,6 +1033,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(b5_unbind_while_a_message_is_unanswered),
 	KUNIT_CASE(b5_unbind_of_a_device_that_died),
 	KUNIT_CASE(b5_lines_of_a_dead_device_can_be_freed),
+	KUNIT_CASE_SLOW(b5_many_lines_of_a_dead_device_can_be_freed),
 	KUNIT_CASE(b5_late_answer_is_thrown_away),
 	KUNIT_CASE(b5_unanswered_message_keeps_its_buffer),
 	KUNIT_CASE(b5_buffers_of_late_answers_are_used_again),

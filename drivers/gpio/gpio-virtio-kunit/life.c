@@ -413,13 +413,32 @@ static void a8_no_message_before_the_next_reset(struct kunit *test)
 		gpio_model_mark(f->g);
 		kunit_virtio_needs_reset(f->g->dev);
 		assert_soon(f, 1, "ok direction 0 in");
-		/* Who resets the device holds its lock until other messages may go. */
-		device_lock(&f->vdev->dev);
-		device_unlock(&f->vdev->dev);
 	}
 	gpio_model_mark(f->g);
 	kunit_virtio_needs_reset(f->g->dev);
 	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+	EXPECT_LOG(f, "reset", "ok direction 0 in", "get 0");
+}
+
+/* The end of a reset does not let messages go if the device needs another one by then. */
+static void a8_device_needs_another_reset_meanwhile(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct gpio_desc *desc = line_get(f, 0, GPIOD_IN);
+	struct job *get;
+
+	fault(f, .type = VIRTIO_GPIO_MSG_SET_DIRECTION, .line = 0, .count = 1, .hold = true);
+	gpio_model_mark(f->g);
+	kunit_virtio_needs_reset(f->g->dev);
+	assert_soon(f, 1, "direction 0 in");
+	kunit_virtio_needs_reset(f->g->dev);
+	get = job_start(f, get_value, desc);
+	KUNIT_EXPECT_FALSE(test, job_wait(get, 20));
+
+	gpio_model_mark(f->g);
+	gpio_model_release(f->g, false);
+	KUNIT_EXPECT_TRUE(test, job_wait(get, driver_patience()));
+	KUNIT_EXPECT_EQ(test, get->ret, 0);
 	EXPECT_LOG(f, "reset", "ok direction 0 in", "get 0");
 }
 
@@ -612,6 +631,28 @@ static void d1_silent_device_delays_the_resume_once(struct kunit *test)
 	assert_irqs(user, 1);
 }
 
+/* The interrupts that are not restored by then are restored later. */
+static void d1_slow_device_does_not_hold_up_the_resume(struct kunit *test)
+{
+	struct fixture *f = plug_with(test, .ngpio = 80, .event_ring = 256);
+	struct irq_user *user;
+	ktime_t start;
+
+	for (int i = 0; i < 80; i++)
+		user = irq_get(f, i, IRQF_TRIGGER_RISING);
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	fault(f, .type = VIRTIO_GPIO_MSG_IRQ_TYPE, .line = ANY_LINE,
+	      .delay_us = 100 * USEC_PER_MSEC);
+	gpio_model_mark(f->g);
+	start = ktime_get();
+	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	KUNIT_EXPECT_LT(test, ktime_ms_delta(ktime_get(), start), 80 * 100 - 1000);
+	gpio_model_heal(f->g);
+	assert_soon(f, 80, "arm *");
+	gpio_model_rise(f->g, 79);
+	assert_irqs(user, 1);
+}
+
 static void d1_unbinds_while_suspended(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -785,6 +826,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(a8_change_without_a_reset),
 	KUNIT_CASE(a8_change_after_the_last_reset),
 	KUNIT_CASE(a8_no_message_before_the_next_reset),
+	KUNIT_CASE(a8_device_needs_another_reset_meanwhile),
 	KUNIT_CASE(a8_type_is_not_sent_again_after_a_reset),
 	KUNIT_CASE(a8_shutdown_is_the_end),
 	KUNIT_CASE(d1_is_as_before_after_suspend),
@@ -796,6 +838,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d1_replay_cannot_be_mapped),
 	KUNIT_CASE(d1_device_is_dead_when_restored),
 	KUNIT_CASE(d1_silent_device_delays_the_resume_once),
+	KUNIT_CASE_SLOW(d1_slow_device_does_not_hold_up_the_resume),
 	KUNIT_CASE(d1_unbinds_while_suspended),
 	KUNIT_CASE(d2_is_as_before_after_reset),
 	KUNIT_CASE(d2_message_during_a_reset_waits),

@@ -73,21 +73,10 @@ impl VirtioGpio {
     pub(crate) fn request_all(
         self: &Arc<Self>,
         scope: Scope,
-        mut requests: impl Iterator<Item = Request> + Send,
-        mut each: impl FnMut(u16, u8) + Send,
-    ) -> Result {
-        self.request_dyn(scope, &mut || requests.next(), &mut each)
-    }
-
-    /// [`VirtioGpio::request_all`], built once, not for each kind of iterator.
-    fn request_dyn(
-        self: &Arc<Self>,
-        scope: Scope,
-        next: &mut (dyn FnMut() -> Option<Request> + Send),
+        requests: &mut (dyn Iterator<Item = Request> + Send),
         each: &mut (dyn FnMut(u16, u8) + Send),
     ) -> Result {
         let mut ret = Ok(());
-        let requests = core::iter::from_fn(next);
         let sent = (self.requests).call_all(scope, requests, |request, answer| {
             match self.answered(&request, answer) {
                 Ok(value) => each(request.line(), value),
@@ -101,8 +90,8 @@ impl VirtioGpio {
 }
 
 impl GpioChip {
-    fn request_all(&self, requests: impl Iterator<Item = Request> + Send) -> Result {
-        self.0.request_all(Scope::Any, requests, |_, _| ())
+    fn request_all(&self, mut requests: impl Iterator<Item = Request> + Send) -> Result {
+        (self.0).request_all(Scope::Any, &mut requests, &mut |_, _| ())
     }
 
     /// Deactivates a line that neither gpiolib nor genirq uses any more.
@@ -130,8 +119,8 @@ impl GpioChip {
             })
         };
 
-        // The callers have no use for an error.
-        let _ = self.0.requests.post(Scope::Any, request);
+        // The callers have no use for an error, but it may be that the device needs a reset.
+        let _ = (self.0.requests.post(Scope::Any, request)).inspect_err(|_| self.0.check_queue());
     }
 }
 
@@ -184,22 +173,20 @@ impl gpio::Chip for GpioChip {
     }
 
     fn get(&self, offset: u32) -> Result<bool> {
-        let request = [Request::get_value(line(offset))].into_iter();
+        let mut request = [Request::get_value(line(offset))].into_iter();
         let mut ret = false;
 
-        self.0
-            .request_all(Scope::Any, request, |_, value| ret = value != 0)?;
+        (self.0).request_all(Scope::Any, &mut request, &mut |_, value| ret = value != 0)?;
         Ok(ret)
     }
 
     fn get_multiple(&self, mask: &Bitmap, bits: &mut Bitmap) -> Result {
-        let requests = set_bits(mask).map(Request::get_value);
+        let mut requests = set_bits(mask).map(Request::get_value);
 
-        self.0
-            .request_all(Scope::Any, requests, |line, value| match value {
-                0 => bits.clear_bit(line.into()),
-                _ => bits.set_bit(line.into()),
-            })
+        (self.0).request_all(Scope::Any, &mut requests, &mut |line, value| match value {
+            0 => bits.clear_bit(line.into()),
+            _ => bits.set_bit(line.into()),
+        })
     }
 
     fn set(&self, offset: u32, value: bool) -> Result {
@@ -240,14 +227,15 @@ impl gpio::IrqChip for GpioChip {
             (state.direction, state.requested)
         });
 
-        match direction {
+        let ret = self.0.allocate_events().and_then(|()| match direction {
             Direction::In => Ok(()),
             // An open drain, which gpiolib lets through. Its consumer drives it low.
             Direction::Out if requested => Err(EBUSY),
             // A consumer of nothing but the interrupt has not made it an input.
             _ => gpio::Chip::direction_input(self, offset),
-        }
-        .inspect_err(|_| self.irq_release_resources(offset))
+        });
+
+        ret.inspect_err(|_| self.irq_release_resources(offset))
     }
 
     fn irq_release_resources(&self, offset: u32) {

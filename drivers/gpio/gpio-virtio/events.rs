@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an event does: the eventq, which brings the interrupts of the lines; and what is sent at the
-//! end of an operation of genirq on a line.
+//! What an event does: the eventq, which brings the interrupts of the lines; and what is sent at
+//! the end of an operation of genirq on a line.
 //!
 //! The state machine of a line decides what happens to it. This module takes event buffers from the
 //! ring, has the machines step, delivers interrupts, and hands buffers to the device for the lines
@@ -69,8 +69,11 @@ const STORM_BUDGET: u32 = 256;
 const RETRY_MS: Msecs = 10;
 
 /// State under the lock of the queue. The lock of the lines nests in it.
+#[derive(Default)]
 pub(crate) struct Events {
-    /// Buffers that the device does not have, with room for all.
+    /// How many buffers there are, once they were allocated.
+    room: usize,
+    /// Those that the device does not have, with room for all.
     spare: KVec<Buffer>,
     /// No buffer is handed over: the device is reset, or does not know of the lines yet.
     held: bool,
@@ -98,38 +101,45 @@ impl virtio::Reclaim<Buffer> for Events {
 }
 
 impl Events {
-    pub(crate) const NEW: Self = Self {
-        spare: KVec::new(),
-        held: false,
-        ended: false,
-        budget: BUDGET,
-        storm: false,
-        handled: false,
-    };
-
     fn put(&mut self, buffer: Buffer) {
         let _ = self.spare.push_within_capacity(buffer);
     }
 }
 
 impl VirtioGpio {
-    /// Allocates as many event buffers as fit into the ring, if lines can be interrupts.
+    /// Lets callbacks handle events, if lines can be interrupts.
     ///
     /// # Errors
     ///
-    /// - `EINVAL` if not even one fits.
-    /// - `ENOMEM` if there is not enough memory.
+    /// `EINVAL` if not even one event buffer fits into the ring.
+    pub(crate) fn start_events(&self) -> Result {
+        let room = self.eventq.with(|ring, events| {
+            events.budget = BUDGET;
+            events.room = ring.capacity(2).min(self.ngpio.into());
+            events.room
+        });
+
+        (room > 0 || !self.has_irq).then_some(()).ok_or(EINVAL)
+    }
+
+    /// Allocates as many event buffers as fit into the ring, for the first interrupt that is
+    /// requested.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if there is not enough memory.
     pub(crate) fn allocate_events(&self) -> Result {
-        let room = self.eventq.with(|ring, _| ring.capacity(2));
-        let count = room.min(self.ngpio.into());
+        let needed = |events: &Events| events.room * usize::from(events.spare.capacity() == 0);
+        let count = self.eventq.with(|_, events| needed(events));
         let parts = |_| (EventRequest::new(0), EventResponse::POISON, 0);
         let mut spare = Buffer::many(count, parts, GFP_KERNEL)?;
 
-        if count == 0 && self.has_irq {
-            return Err(EINVAL);
-        }
-        self.eventq
-            .with(|_, events| core::mem::swap(&mut events.spare, &mut spare));
+        // Another consumer may have been faster.
+        (self.eventq).with(|_, events| {
+            if needed(events) > 0 {
+                core::mem::swap(&mut events.spare, &mut spare);
+            }
+        });
         Ok(())
     }
 
@@ -202,11 +212,13 @@ impl VirtioGpio {
         virtio::Reclaim::closed(&self.eventq, virtio::Closed::Ended);
     }
 
-    /// Hands out buffers again.
-    pub(crate) fn resume_events(self: &Arc<Self>) {
+    /// Hands out buffers again, unless the configuration has changed since there were `changes`.
+    pub(crate) fn resume_events(self: &Arc<Self>, changes: u32) {
         self.eventq.with(|_, events| {
-            events.held = false;
-            events.ended = false;
+            if self.is_unchanged(changes) {
+                events.held = false;
+                events.ended = false;
+            }
         });
         self.arm_lines();
     }
@@ -326,10 +338,10 @@ impl VirtioGpio {
                 _ => {
                     let mut ret = Err(ENODEV);
                     // A message of a machine that was reset since, as the device was, is not sent.
-                    let request = core::iter::once(request)
+                    let mut request = core::iter::once(request)
                         .filter(|_| self.update(line, |state| state.irq.sends(kind)));
 
-                    self.request_all(scope, request, |_, _| ret = Ok(()))
+                    self.request_all(scope, &mut request, &mut |_, _| ret = Ok(()))
                         .and(ret)
                 }
             };

@@ -31,6 +31,7 @@ use kernel::{
     static_lock_class,
     sync::{
         aref::ARef,
+        atomic::Atomic,
         Arc,
         Mutex,
         RawSpinLock, //
@@ -72,7 +73,7 @@ use crate::{
 };
 
 /// The least number of requests that the device has at a time, if the ring has room for them.
-const MIN_SLOTS: usize = 32;
+const MIN_SLOTS: usize = 16;
 
 /// The largest number of requests that the device has at a time.
 const MAX_SLOTS: usize = 256;
@@ -110,6 +111,8 @@ pub(crate) struct VirtioGpio {
     sync_work: DelayedWork<Self, 3>,
     #[pin]
     resets: Mutex<Resets>,
+    /// How many times the configuration has changed; wraps around.
+    changes: Atomic<u32>,
 }
 
 impl_has_delayed_work! {
@@ -119,36 +122,23 @@ impl_has_delayed_work! {
     impl HasDelayedWork<Self, 3> for VirtioGpio { self.sync_work }
 }
 
-impl WorkItem<0> for VirtioGpio {
-    type Pointer = Arc<Self>;
+macro_rules! impl_work_item {
+    ($($id:literal => $run:ident,)*) => {
+        $(impl WorkItem<$id> for VirtioGpio {
+            type Pointer = Arc<Self>;
 
-    fn run(this: Arc<Self>) {
-        this.poll_events();
-    }
+            fn run(this: Arc<Self>) {
+                this.$run();
+            }
+        })*
+    };
 }
 
-impl WorkItem<1> for VirtioGpio {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.retry_lines();
-    }
-}
-
-impl WorkItem<2> for VirtioGpio {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.recover();
-    }
-}
-
-impl WorkItem<3> for VirtioGpio {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.sync_lines();
-    }
+impl_work_item! {
+    0 => poll_events,
+    1 => retry_lines,
+    2 => recover,
+    3 => sync_lines,
 }
 
 impl VirtioGpio {
@@ -178,7 +168,7 @@ impl VirtioGpio {
                 ngpio,
                 has_irq,
                 requests <- Requests::new(c"requestq", Response::POISON, options, key),
-                eventq <- virtio::new_virtqueue!(c"eventq", Events::NEW),
+                eventq <- virtio::new_virtqueue!(c"eventq", Events::default()),
                 domain <- gpio::IrqDomain::new(),
                 lines <- new_raw_spinlock!(lines, "VirtioGpio::lines"),
                 event_work <- new_delayed_work!("VirtioGpio::event_work"),
@@ -186,6 +176,7 @@ impl VirtioGpio {
                 reset_work <- new_delayed_work!("VirtioGpio::reset_work"),
                 sync_work <- new_delayed_work!("VirtioGpio::sync_work"),
                 resets <- new_mutex!(Resets::new(timeout_ms), "VirtioGpio::resets"),
+                changes: Atomic::new(0),
             }? Error))
         })
     }
@@ -194,18 +185,18 @@ impl VirtioGpio {
     /// refuses is no error.
     fn fetch_directions(self: &Arc<Self>) -> Result {
         let is_output = |line: &u16| self.update(*line, |state| state.direction == Direction::Out);
-        let note = |line, value| self.update(line, |state| state.value = value != 0);
+        let mut note = |line, value| self.update(line, |state| state.value = value != 0);
         let unless_refused = |ret| match ret {
             Err(err) if err == EIO || err == EPROTO => Ok(()),
             ret => ret,
         };
 
-        let requests = (0..self.ngpio).map(Request::get_direction);
-        unless_refused(self.request_all(Scope::Any, requests, |_, _| ()))?;
+        let mut requests = (0..self.ngpio).map(Request::get_direction);
+        unless_refused(self.request_all(Scope::Any, &mut requests, &mut |_, _| ()))?;
 
         // A consumer need not set the value of an output before it has to be restored.
-        let requests = (0..self.ngpio).filter(is_output).map(Request::get_value);
-        unless_refused(self.request_all(Scope::Any, requests, note))
+        let mut requests = (0..self.ngpio).filter(is_output).map(Request::get_value);
+        unless_refused(self.request_all(Scope::Any, &mut requests, &mut note))
     }
 
     /// Asks the device for the names of the lines, a block of `size` bytes. A chip can do without
@@ -328,11 +319,9 @@ impl virtio::Driver for GpioVirtio {
 
         vdev.find_vqs(Arc::new(Callbacks(gpio.clone()), GFP_KERNEL)?)
             .inspect_err(|err| dev_err!(dev, "cannot find the queues: {:?}\n", err))?;
-        let allocated = gpio.requests.start().and_then(|()| gpio.allocate_events());
-        if allocated == Err(EINVAL) {
-            dev_err!(dev, "a queue is too small: it has no room for a buffer\n");
-        }
-        allocated?;
+        let too_small = |_: &_| dev_err!(dev, "a queue is too small, without room for a buffer\n");
+        let started = gpio.requests.start().and_then(|()| gpio.start_events());
+        started.inspect_err(too_small)?;
         vdev.ready();
 
         let failed = |err: &Error| dev_err!(dev, "cannot read names and directions: {:?}\n", err);

@@ -12,7 +12,10 @@
 
 use kernel::{
     prelude::*,
-    sync::Arc,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
     time::{
         msecs_to_jiffies,
         Delta,
@@ -43,10 +46,14 @@ const FACTOR: i64 = 4;
 /// Time in milliseconds without a reset that ends the row.
 const QUIET_MS: i64 = 60_000;
 
+/// For how long in milliseconds interrupts are restored with the lock of the device held.
+const SYNC_MS: i64 = 5000;
+
 /// Time in milliseconds after which a device is looked at again whose lock was held.
 const BUSY_MS: Msecs = 20;
 
 /// The resets of a device so far.
+#[derive(Default)]
 pub(crate) struct Resets {
     backoff_ms: i64,
     /// How many there were in this row.
@@ -57,6 +64,8 @@ pub(crate) struct Resets {
     given_up: bool,
     /// The device was reset, and the state of its lines is not restored yet.
     unrestored: bool,
+    /// How many changes of the configuration were looked at.
+    changes: u32,
 }
 
 impl Resets {
@@ -69,10 +78,7 @@ impl Resets {
 
         Self {
             backoff_ms,
-            row: 0,
-            last: None,
-            given_up: false,
-            unrestored: false,
+            ..Self::default()
         }
     }
 
@@ -126,22 +132,26 @@ impl VirtioGpio {
             self.update(line, Line::reset);
         }
 
-        let requests = (0..self.ngpio)
+        let mut requests = (0..self.ngpio)
             .flat_map(|line| self.update(line, |state| state.replay(line)))
             .flatten();
 
-        match self.request_all(Scope::Replay, requests, |_, _| ()) {
+        match self.request_all(Scope::Replay, &mut requests, &mut |_, _| ()) {
             Err(err) if err == EIO || err == EPROTO || err == ETIMEDOUT => (),
             ret => ret?,
         }
 
-        self.requests.start()?;
+        (self.requests).start_if(|| self.is_unchanged(resets.changes))?;
         resets.unrestored = false;
+
+        let since = Instant::<Monotonic>::now();
+        let is_soon = || since.elapsed() < Delta::from_millis(SYNC_MS);
+
         // One that is not answered is enough to wait for here.
-        if !(0..self.ngpio).all(|line| self.sync_line(line, Scope::Replay)) {
+        if !(0..self.ngpio).all(|line| is_soon() && self.sync_line(line, Scope::Replay)) {
             self.retry_soon();
         }
-        self.resume_events();
+        self.resume_events(resets.changes);
         Ok(())
     }
 
@@ -149,6 +159,7 @@ impl VirtioGpio {
     pub(crate) fn resume(self: &Arc<Self>) -> Result {
         let mut resets = self.resets.lock();
 
+        resets.changes = self.changes.load(Relaxed);
         resets.forget();
         if let Err(err) = self.replay(&mut resets) {
             dev_warn!(self.vdev.as_ref(), "cannot restore the device: {:?}\n", err);
@@ -160,8 +171,16 @@ impl VirtioGpio {
     /// Notes that the device may need a reset, and sends nothing until that was looked at.
     /// `config_changed()` of the driver; any context.
     pub(crate) fn config_changed(self: &Arc<Self>) {
+        // Ordered by the locks of the queues, under which it is read.
+        self.changes.fetch_add(1, Relaxed);
         self.hold();
         self.check_device(0);
+    }
+
+    /// Returns whether the configuration has not changed since there were `changes`. If so, it is
+    /// not for the caller to end the hold.
+    pub(crate) fn is_unchanged(&self, changes: u32) -> bool {
+        self.changes.load(Relaxed) == changes
     }
 
     /// Has the device looked at if a request may have failed because it needs a reset.
@@ -199,6 +218,8 @@ impl VirtioGpio {
     /// Resets the device if it needs that. Returns after what time it has to be looked at again.
     fn try_reset(self: &Arc<Self>, vdev: &virtio::Locked<'_>) -> Option<Delta> {
         let mut resets = self.resets.lock();
+        resets.changes = self.changes.load(Relaxed);
+
         let is_dead = resets.unrestored || vdev.needs_reset();
         let needed = is_dead || self.requests.needs_reset();
         let next = needed.then(|| resets.next(Instant::now()));
@@ -206,8 +227,8 @@ impl VirtioGpio {
         let Some(delay) = next.flatten() else {
             if !is_dead {
                 // One that is stuck may still answer in the other slots.
-                let _ = self.requests.start();
-                self.resume_events();
+                let _ = (self.requests).start_if(|| self.is_unchanged(resets.changes));
+                self.resume_events(resets.changes);
             } else {
                 self.requests.end();
                 self.end_events();
