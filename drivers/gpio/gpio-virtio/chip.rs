@@ -73,10 +73,11 @@ impl VirtioGpio {
     pub(crate) fn request_all(
         self: &Arc<Self>,
         scope: Scope,
-        requests: &mut (dyn Iterator<Item = Request> + Send),
+        next: &mut (dyn FnMut() -> Option<Request> + Send),
         each: &mut (dyn FnMut(u16, u8) + Send),
     ) -> Result {
         let mut ret = Ok(());
+        let requests = core::iter::from_fn(next);
         let sent = (self.requests).call_all(scope, requests, |request, answer| {
             match self.answered(&request, answer) {
                 Ok(value) => each(request.line(), value),
@@ -91,7 +92,7 @@ impl VirtioGpio {
 
 impl GpioChip {
     fn request_all(&self, mut requests: impl Iterator<Item = Request> + Send) -> Result {
-        (self.0).request_all(Scope::Any, &mut requests, &mut |_, _| ())
+        (self.0).request_all(Scope::Any, &mut || requests.next(), &mut |_, _| ())
     }
 
     /// Deactivates a line that neither gpiolib nor genirq uses any more.
@@ -173,20 +174,21 @@ impl gpio::Chip for GpioChip {
     }
 
     fn get(&self, offset: u32) -> Result<bool> {
-        let mut request = [Request::get_value(line(offset))].into_iter();
+        let mut request = Some(Request::get_value(line(offset)));
         let mut ret = false;
 
-        (self.0).request_all(Scope::Any, &mut request, &mut |_, value| ret = value != 0)?;
+        (self.0).request_all(Scope::Any, &mut || request.take(), &mut |_, v| ret = v != 0)?;
         Ok(ret)
     }
 
     fn get_multiple(&self, mask: &Bitmap, bits: &mut Bitmap) -> Result {
         let mut requests = set_bits(mask).map(Request::get_value);
-
-        (self.0).request_all(Scope::Any, &mut requests, &mut |line, value| match value {
+        let mut each = |line: u16, value| match value {
             0 => bits.clear_bit(line.into()),
             _ => bits.set_bit(line.into()),
-        })
+        };
+
+        (self.0).request_all(Scope::Any, &mut || requests.next(), &mut each)
     }
 
     fn set(&self, offset: u32, value: bool) -> Result {

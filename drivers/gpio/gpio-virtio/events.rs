@@ -337,11 +337,12 @@ impl VirtioGpio {
                 TriggerType::None => self.requests.post(scope, || Some(request)),
                 _ => {
                     let mut ret = Err(ENODEV);
+                    let mut request = Some(request);
                     // A message of a machine that was reset since, as the device was, is not sent.
-                    let mut request = core::iter::once(request)
-                        .filter(|_| self.update(line, |state| state.irq.sends(kind)));
+                    let sends = |_: &_| self.update(line, |state| state.irq.sends(kind));
+                    let mut next = || request.take().filter(sends);
 
-                    self.request_all(scope, &mut request, &mut |_, _| ret = Ok(()))
+                    self.request_all(scope, &mut next, &mut |_, _| ret = Ok(()))
                         .and(ret)
                 }
             };

@@ -73,7 +73,7 @@ use crate::{
 };
 
 /// The least number of requests that the device has at a time, if the ring has room for them.
-const MIN_SLOTS: usize = 16;
+const MIN_SLOTS: usize = 32;
 
 /// The largest number of requests that the device has at a time.
 const MAX_SLOTS: usize = 256;
@@ -192,11 +192,11 @@ impl VirtioGpio {
         };
 
         let mut requests = (0..self.ngpio).map(Request::get_direction);
-        unless_refused(self.request_all(Scope::Any, &mut requests, &mut |_, _| ()))?;
+        unless_refused(self.request_all(Scope::Any, &mut || requests.next(), &mut |_, _| ()))?;
 
         // A consumer need not set the value of an output before it has to be restored.
         let mut requests = (0..self.ngpio).filter(is_output).map(Request::get_value);
-        unless_refused(self.request_all(Scope::Any, &mut requests, &mut note))
+        unless_refused(self.request_all(Scope::Any, &mut || requests.next(), &mut note))
     }
 
     /// Asks the device for the names of the lines, a block of `size` bytes. A chip can do without

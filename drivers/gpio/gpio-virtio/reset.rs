@@ -136,7 +136,7 @@ impl VirtioGpio {
             .flat_map(|line| self.update(line, |state| state.replay(line)))
             .flatten();
 
-        match self.request_all(Scope::Replay, &mut requests, &mut |_, _| ()) {
+        match self.request_all(Scope::Replay, &mut || requests.next(), &mut |_, _| ()) {
             Err(err) if err == EIO || err == EPROTO || err == ETIMEDOUT => (),
             ret => ret?,
         }

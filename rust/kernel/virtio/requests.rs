@@ -565,10 +565,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     /// [`Queues::callback`]: super::Queues::callback
     pub fn callback(&self) {
         // A notification that fails breaks the queue, which the timer finds out.
-        let _ = self.queue.with_kick(|ring, slots| {
-            ring.disable_callback();
-            slots.collect_and_listen(ring);
-        });
+        let _ = self.queue.with_kick(|ring, slots| slots.collect(ring));
     }
 
     /// Has requests sent. To be called after the queues were found, and after each suspend or reset
