@@ -28,11 +28,6 @@ irq_is_negotiated() {
 }
 check 'D3: the interrupt feature is taken where it is offered' irq_is_negotiated
 
-names_of() { # CHIP
-	gpioinfo --chip "$1" |
-		sed -n 's/^\tline *[0-9]*:\t\("[^"]*"\|unnamed\).*/\1/p' | tr '\n' ' '
-}
-
 check 'D10: named lines have the names that the device gives' \
 	expect '"button" "door" "lid" "tamper" "led-red" "led-green" "relay" "buzzer" ' \
 	names_of "$main"

@@ -13,12 +13,11 @@ node_is_found() {
 check 'devicetree: the device has its node' node_is_found
 
 names_of_tree() {
-	expect '"power-key" "lid" "status-led" "heartbeat-led" "enable" "spare" unnamed ' \
+	expect '"power-key" "lid" "status-led" "heartbeat-led" "enable" "spare" unnamed' \
 		names_of_first 7
 }
 names_of_first() { # LINES
-	gpioinfo --chip "$board" | sed -n 's/^\tline *[0-9]*:\t\("[^"]*"\|unnamed\).*/\1/p' |
-		head -n "$1" | tr '\n' ' '
+	names_of "$board" | cut -d ' ' -f "-$1"
 }
 check 'devicetree: names of lines are those of the tree, not those of the device' names_of_tree
 

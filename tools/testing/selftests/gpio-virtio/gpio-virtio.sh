@@ -17,7 +17,7 @@ cd "$(dirname "$0")" || exit 1
 . ../kselftest/ktap_helpers.sh
 # What can leave a driver unusable comes last.
 [ $# -gt 0 ] ||
-	set -- detect values edges consumers faults concurrent lifecycle silent log \
+	set -- detect values edges consumers aggregator faults concurrent lifecycle silent log \
 		handler dead
 
 ktap_print_header

@@ -64,6 +64,12 @@ device_of() { # CHIP
 	basename "$(readlink -f "/sys/bus/gpio/devices/$1/..")"
 }
 
+# The names of all lines.
+names_of() { # CHIP
+	gpioinfo --chip "$1" |
+		sed -n 's/^\tline *[0-9]*:\t\("[^"]*"\|unnamed\).*/\1/p' | tr '\n' ' '
+}
+
 # Runs a test: FUNCTION, of which each command has to succeed, within LIMIT seconds. It is a
 # process of its own, and what it spawned ends with it.
 check() { # NAME FUNCTION [ARGUMENT...]
