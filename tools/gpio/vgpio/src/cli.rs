@@ -123,8 +123,8 @@ enum Command {
     },
     /// Connect an output of the guest to another line of the same device
     ///
-    /// The host's level of TO follows the level that the guest drives on FROM. A line has one such
-    /// wire; without TO the wire is removed.
+    /// The host's level of TO becomes that of FROM, and follows what the guest drives there. A line
+    /// has one such wire; without TO the wire is removed, and the line at its end is inactive.
     Wire {
         #[command(flatten)]
         target: Target,

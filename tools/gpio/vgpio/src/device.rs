@@ -353,7 +353,10 @@ impl Device {
 
     /// Wires a line to another one, or cuts its wire.
     pub fn wire(&self, from: u16, to: Option<u16>) {
-        self.lock().state.model.wire(from, to);
+        let mut locked = self.lock();
+        let state = &mut *locked.state;
+        state.model.wire(from, to, &mut state.effects);
+        locked.settle();
     }
 
     /// Gives access to the faults.

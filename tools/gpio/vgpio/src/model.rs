@@ -400,11 +400,19 @@ impl<B> Model<B> {
         }
     }
 
-    /// Has the host's level of `to` follow what the guest makes of the level of `from`. One wire
-    /// from each line; what the host changes goes over no wire.
-    pub fn wire(&mut self, from: u16, to: Option<u16>) {
-        if let Some(line) = self.lines.get_mut(usize::from(from)) {
-            line.wired_to = to;
+    /// Has the host's level of `to` be that of `from`, and follow what the guest makes of it. One
+    /// wire from each line; what the host changes goes over no wire. The end of a wire that is
+    /// removed is pulled down.
+    pub fn wire(&mut self, from: u16, to: Option<u16>, effects: &mut Effects<B>) {
+        let Some(line) = self.lines.get_mut(usize::from(from)) else {
+            return;
+        };
+        let level = line.level();
+        if let Some(end) = std::mem::replace(&mut line.wired_to, to) {
+            self.set_host(end, false, effects);
+        }
+        if let Some(to) = to {
+            self.set_host(to, level, effects);
         }
     }
 
