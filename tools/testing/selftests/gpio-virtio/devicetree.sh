@@ -13,8 +13,10 @@ node_is_found() {
 check 'devicetree: the device has its node' node_is_found
 
 names_of_tree() {
-	expect '"power-key" "lid" "status-led" "heartbeat-led" "enable" "spare" unnamed' \
+	expect '"power-key" "lid" "status-led" "heartbeat-led" "enable" "spare" "outlet"' \
 		names_of_first 7
+	# The first one that the tree does not name.
+	names_of "$board" | cut -d ' ' -f 14 | grep -x unnamed
 }
 names_of_first() { # LINES
 	names_of "$board" | cut -d ' ' -f "-$1"
@@ -40,7 +42,8 @@ input_of() { # INPUT
 }
 input_events() { # NAME
 	od -An -v -tu2 -w24 "$tmp/$1" | awk '
-		$9 { printf "%s%d %d %d", comma, $9, $10, $11 + $12; comma = "," }'
+		{ value = $11 + $12 * 65536 - ($12 >= 32768 ? 4294967296 : 0) }
+		$9 { printf "%s%d %d %d", comma, $9, $10, value; comma = "," }'
 }
 
 # What the host does, and the events of type key that it makes.
@@ -98,3 +101,119 @@ trigger() {
 	grep -o '\[.*\]' /sys/class/leds/heartbeat/trigger
 }
 check 'leds-gpio: the host sees an LED blink, until its trigger is removed' led_blinks
+
+# A power outlet with a state that user space sets.
+outlet=/sys/devices/platform/outlet/state
+
+outlet_is_switched() {
+	await expect disabled cat "$outlet"
+	state_has board 6 output
+	expect 0 vgpio --device board get --numeric 6
+	echo enabled >"$outlet"
+	expect 1 vgpio --device board get --numeric 6
+	expect enabled cat "$outlet"
+	echo disabled >"$outlet"
+	expect 0 vgpio --device board get --numeric 6
+	expect disabled cat "$outlet"
+}
+check 'regulator-fixed: the host sees that a supply is switched' outlet_is_switched
+
+outlet_is_refused() {
+	vgpio --device board fault set status=err,line=6
+	# This driver only logs the error.
+	echo enabled >"$outlet"
+	dmesg | grep 'outlet: Failed to configure state: -5'
+	expect disabled cat "$outlet"
+	vgpio --device board fault clear
+	echo enabled >"$outlet"
+	expect enabled cat "$outlet"
+	expect 1 vgpio --device board get --numeric 6
+	echo disabled >"$outlet"
+}
+check 'regulator-fixed: a supply stays disabled if its line is refused' outlet_is_refused
+
+# A detent of the encoder, in one direction or the other. The lines are in Gray code; each edge
+# waits until the guest has dealt with the one before.
+turn() { # LINE=VALUE...
+	for edge; do
+		vgpio --device board set "$edge"
+		await dial_is_armed
+	done
+}
+dial_is_armed() {
+	state_has board 7 armed && state_has board 8 armed && state_lacks board 7 latched
+}
+
+turned() {
+	watch_input events dial
+	await dial_is_armed
+	turn 7=1 8=1 7=0 8=0
+	await expect '2 8 1' input_events events
+	turn 7=1 8=1 7=0 8=0
+	await expect '2 8 1,2 8 1' input_events events
+	turn 8=1 7=1 8=0 7=0
+	await expect '2 8 1,2 8 1,2 8 -1' input_events events
+}
+check 'rotary-encoder: the host turns a dial both ways' turned
+
+turned_back() {
+	watch_input events dial
+	await dial_is_armed
+	# Not far enough to be a detent.
+	turn 7=1 7=0
+	settle
+	expect '' input_events events
+}
+check 'rotary-encoder: the host turns a dial a little and back' turned_back
+
+# A key connects its column with its row, for as long as it is pressed: the row has the level of the
+# column, which the guest drives. It drives all columns between scans. As a scan makes edges on the
+# row, one scan follows another until no key is pressed.
+press() { # ROW COLUMN
+	vgpio --device board wire "$2" "$1"
+}
+lift() { # ROW COLUMN
+	vgpio --device board wire "$2"
+}
+row_0=9 row_1=10 column_0=11 column_1=12
+
+# Key codes are 2 to 5, which come after the scan codes, of another type.
+keys_of_pad() { # NAME
+	input_events "$1" | tr ',' '\n' | sed -n 's/^1 //p' | tr '\n' ',' | sed 's/,$//'
+}
+pad_is_idle() {
+	state_has board "$row_0" armed && state_has board "$row_1" armed &&
+		state_has board "$column_0" output && state_has board "$column_1" output
+}
+try_key() { # ROW COLUMN CODE
+	: >"$tmp/events"
+	press "$1" "$2"
+	await expect "$3 1" keys_of_pad events
+	lift "$1" "$2"
+	await expect "$3 1,$3 0" keys_of_pad events
+	await pad_is_idle
+}
+
+typed() {
+	watch_input events keypad
+	await pad_is_idle
+	try_key "$row_0" "$column_0" 2
+	try_key "$row_0" "$column_1" 3
+	try_key "$row_1" "$column_0" 4
+	try_key "$row_1" "$column_1" 5
+}
+check 'gpio-matrix-keypad: the host presses each key' typed
+
+typed_together() {
+	watch_input events keypad
+	await pad_is_idle
+	press "$row_0" "$column_0"
+	await expect '2 1' keys_of_pad events
+	press "$row_1" "$column_1"
+	await expect '2 1,5 1' keys_of_pad events
+	lift "$row_0" "$column_0"
+	await expect '2 1,5 1,2 0' keys_of_pad events
+	lift "$row_1" "$column_1"
+	await expect '2 1,5 1,2 0,5 0' keys_of_pad events
+}
+check 'gpio-matrix-keypad: the host presses a key while another one is down' typed_together
