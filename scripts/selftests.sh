@@ -19,10 +19,13 @@ devices=(
 	--gpio "lines=1,label=one,names=only"
 	--gpio "lines=512,label=many,names=${names%:}"
 )
-# The one with the consumers in tools/testing/devicetree.
+# Those of the consumers in tools/testing/devicetree: the board, and one for what is to fail there.
 # shellcheck disable=SC2034 # for those that source this
 if [[ " ${GUEST:-} " == *" devicetree "* ]]; then
-	devices=(--gpio "lines=32,label=board,names=first:second")
+	devices=(
+		--gpio "lines=32,label=board,names=first:second"
+		--gpio "lines=4,label=plain,irq=off"
+	)
 fi
 
 # Puts together what the guest gets, laid out as kselftest installs it: the tests, what has to

@@ -217,3 +217,42 @@ typed_together() {
 	await expect '2 1,5 1,2 0,5 0' keys_of_pad events
 }
 check 'gpio-matrix-keypad: the host presses a key while another one is down' typed_together
+
+# What cannot work, see tools/testing/devicetree/faulty.
+plain=$(chip_with 4)
+
+too_many_names() {
+	expect '"one" "two" "three" "four" ' names_of "$plain"
+}
+check 'devicetree: names beyond the last line are ignored' too_many_names
+
+no_such_line() {
+	# gpiolib looks for a chip that has the line, and waits for one.
+	await deferred no-such-line 'leds-gpio: Failed to get GPIO'
+}
+deferred() { # DEVICE REASON
+	grep "^$1	.*$2" "$debugfs/devices_deferred"
+}
+check 'devicetree: the consumer of a line beyond the last one stays deferred' no_such_line
+
+fails_to_probe() { # DEVICE PATTERN
+	[ -e "/sys/bus/platform/devices/$1" ]
+	[ ! -e "/sys/bus/platform/devices/$1/driver" ]
+	fails deferred "$1"
+	dmesg | grep "$1: $2"
+}
+
+no_interrupt() {
+	await fails_to_probe no-interrupt 'Unable to convert GPIO line 0 to irq: -6'
+	# It has given its lines back.
+	state_has plain 0 unused
+	state_has plain 1 unused
+	gpioget --chip "$plain" 0 1
+}
+check 'devicetree: a keypad on a device without interrupts is an error' no_interrupt
+
+no_domain() {
+	await fails_to_probe no-domain 'error -6: Unable to determine IRQ# for button #0'
+	state_has plain 2 unused
+}
+check 'devicetree: a key that is an interrupt of a device without any is an error' no_domain

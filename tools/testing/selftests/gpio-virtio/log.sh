@@ -18,6 +18,9 @@ provoked="$provoked|tried to flag a GPIO set as output for IRQ"
 provoked="$provoked|unable to lock HW IRQ 7 for IRQ"
 provoked="$provoked|Failed to request resources for gpio_irq_consumer"
 provoked="$provoked|tried to set a GPIO tied to an IRQ as output"
+# By devicetree.sh: a key that is an interrupt, of a device without any.
+provoked="$provoked|irq: no irq domain found for gpio !"
+provoked="$provoked|no-domain: error -6: Unable to determine IRQ# for button #0"
 
 # Messages about GPIO and virtio at level warning or worse.
 unprovoked() {
