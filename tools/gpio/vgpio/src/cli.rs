@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::{self, Client, Style, Until};
@@ -133,6 +133,17 @@ enum Command {
         /// The line that follows
         to: Option<String>,
     },
+    /// Print or set the content of the EEPROM of a device
+    ///
+    /// The device has one if it was given i2c-eeprom=SDA:SCL. It is a 24C02, 256 bytes at the
+    /// address 0x50.
+    Eeprom {
+        #[command(flatten)]
+        target: Target,
+        /// Set bytes, given as hexadecimal digits, from this offset on
+        #[arg(value_name = "OFFSET=HEX", value_parser = eeprom_bytes)]
+        program: Option<(u16, Vec<u8>)>,
+    },
     /// Watch edges on the wire, by the guest and by the host
     ///
     /// Prints time (monotonic), edge, line with its level, and its origin. `driven` means that the
@@ -221,6 +232,7 @@ Device keys:
   names-file=FILE   line names, one per line
   values=0101...    the host's levels at the start [default: all 0]
   irq=off           do not offer interrupts
+  i2c-eeprom=SDA:SCL  an EEPROM on the I2C bus of these two lines
   queue-size=N      maximum size of a ring, a power of two up to 1024 [default: 1024]
   irq-needs-input   refuse an interrupt on a line that is not an input
   strict            refuse all that the specification forbids to drivers
@@ -269,6 +281,24 @@ pub(crate) fn line_value(text: &str) -> Result<(String, bool)> {
     };
     ensure!(!line.is_empty(), "use LINE=VALUE with an offset or a name");
     Ok((line.to_owned(), value))
+}
+
+pub(crate) fn eeprom_bytes(text: &str) -> Result<(u16, Vec<u8>)> {
+    let parse = || {
+        let (offset, digits) = text.split_once('=')?;
+        let pairs = digits.as_bytes().chunks(2);
+        let byte = |pair| {
+            let pair: &[u8; 2] = <&[u8] as TryInto<_>>::try_into(pair).ok()?;
+            let [high, low] = pair.map(|digit| char::from(digit).to_digit(16));
+            Some((high? * 16 + low?) as u8)
+        };
+        let offset = match offset.strip_prefix("0x") {
+            Some(digits) => u16::from_str_radix(digits, 16).ok()?,
+            None => offset.parse().ok()?,
+        };
+        Some((offset, pairs.map(byte).collect::<Option<_>>()?))
+    };
+    parse().context("use OFFSET=HEX with two digits for each byte")
 }
 
 /// Runs the command.
@@ -332,6 +362,14 @@ pub fn run(cli: Cli) -> Result<()> {
             device: device(target),
             from,
             to,
+        })?,
+        Command::Eeprom {
+            target,
+            program: None,
+        } => client::eeprom(&mut connect()?, device(target), &mut out)?,
+        Command::Eeprom { target, program } => connect()?.order(&Request::Eeprom {
+            device: device(target),
+            program,
         })?,
         Command::Mon { watch, edges } => {
             let edges = match edges {

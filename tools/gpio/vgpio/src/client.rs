@@ -204,6 +204,24 @@ pub fn get(
     Ok(())
 }
 
+/// Prints the content of the EEPROM as i2cdump does.
+pub fn eeprom(client: &mut Client, device: Option<String>, out: &mut impl Write) -> Result<()> {
+    let program = None;
+    match client.ask(&Request::Eeprom { device, program })? {
+        Reply::Eeprom(bytes) => {
+            for (index, row) in bytes.chunks(16).enumerate() {
+                write!(out, "{:02x}:", 16 * index)?;
+                for byte in row {
+                    write!(out, " {byte:02x}")?;
+                }
+                writeln!(out)?;
+            }
+            Ok(())
+        }
+        other => unexpected(&other),
+    }
+}
+
 /// What ends `mon` and `notify`, and what they leave out.
 #[derive(Clone, Copy, Debug)]
 pub struct Until {

@@ -25,6 +25,7 @@ pub struct Device {
     pub names_file: Option<PathBuf>,
     pub values: String,
     pub irq: Option<bool>,
+    pub i2c_eeprom: Option<(u16, u16)>,
     pub irq_needs_input: bool,
     pub strict: bool,
     pub access_platform: bool,
@@ -88,18 +89,26 @@ impl std::str::FromStr for Device {
                 "names-file" => device.names_file = Some(required()?.into()),
                 "values" => device.values = required()?.into(),
                 "irq" => device.irq = Some(switch()?),
+                "i2c-eeprom" => device.i2c_eeprom = Some(pair(required()?)?),
                 "irq-needs-input" => device.irq_needs_input = switch()?,
                 "strict" => device.strict = switch()?,
                 "access-platform" => device.access_platform = switch()?,
                 "queue-size" => device.queue_size = Some(number()?),
                 _ => bail!(
                     "unknown key {key:?}: use socket, lines, label, names, names-file, values, irq, \
-                     irq-needs-input, strict, access-platform or queue-size"
+                     i2c-eeprom, irq-needs-input, strict, access-platform or queue-size"
                 ),
             }
         }
         Ok(device)
     }
+}
+
+/// Reads the numbers of two lines.
+fn pair(text: &str) -> Result<(u16, u16)> {
+    text.split_once(':')
+        .and_then(|(sda, scl)| Some((sda.parse().ok()?, scl.parse().ok()?)))
+        .with_context(|| format!("bad i2c-eeprom {text:?}: use SDA:SCL, two lines"))
 }
 
 impl Device {
@@ -129,6 +138,7 @@ impl Device {
             names: Names::new(self.names()?, lines)?,
             values: self.values(lines)?,
             irq: self.irq.unwrap_or(true),
+            i2c_eeprom: self.i2c_eeprom(lines)?,
             irq_needs_input: self.irq_needs_input,
             strict: self.strict,
             access_platform: self.access_platform,
@@ -169,6 +179,17 @@ impl Device {
         Ok(values)
     }
 
+    fn i2c_eeprom(&self, lines: u16) -> Result<Option<(u16, u16)>> {
+        if let Some((sda, scl)) = self.i2c_eeprom {
+            ensure!(
+                sda != scl && sda < lines && scl < lines,
+                "bad i2c-eeprom {sda}:{scl}: use two lines from 0 to {}",
+                lines - 1
+            );
+        }
+        Ok(self.i2c_eeprom)
+    }
+
     fn queue_size(&self) -> Result<u16> {
         let Some(size) = self.queue_size else {
             return Ok(QUEUE_SIZE);
@@ -191,13 +212,14 @@ mod tests {
     #[test]
     fn all_keys() {
         let text = "socket=/a b,lines=5,label=panel,names=a::c,values=011,irq=off,\
-                    irq-needs-input,strict,access-platform,queue-size=64";
+                    i2c-eeprom=4:2,irq-needs-input,strict,access-platform,queue-size=64";
         let it = describe(text).unwrap();
         assert_eq!(it.label, "panel");
         assert_eq!(it.lines, 5);
         assert_eq!(it.names.block(), b"a\0\0c\0\0\0");
         assert_eq!(it.values, [false, true, true, false, false]);
         assert!(!it.irq && it.irq_needs_input && it.strict && it.access_platform);
+        assert_eq!(it.i2c_eeprom, Some((4, 2)));
         assert_eq!(it.queue_size, 64);
     }
 
@@ -224,6 +246,9 @@ mod tests {
             ("socket=s,lines=2,values=010", "3 values for 2 lines"),
             ("socket=s,lines=2,values=2", "digits 0 and 1"),
             ("socket=s,lines=2,irq=maybe", "bad irq"),
+            ("socket=s,lines=2,i2c-eeprom=1", "use SDA:SCL"),
+            ("socket=s,lines=2,i2c-eeprom=1:1", "bad i2c-eeprom"),
+            ("socket=s,lines=2,i2c-eeprom=0:2", "lines from 0 to 1"),
             ("socket=s,lines=2,queue-size=100", "bad queue-size"),
             ("socket=s,lines=2,queue-size=2048", "bad queue-size"),
             ("socket=s,lines=2,label=7", "bad label"),
@@ -244,13 +269,14 @@ mod tests {
         let path = dir.path().join("devices.toml");
         std::fs::write(
             &path,
-            "[[device]]\nsocket = '/s'\nlines = 3\nnames = ['a,b', '', 'c']\nirq = false\n",
+            "[[device]]\nsocket = '/s'\nlines = 3\nnames = ['a,b', '', 'c']\nirq = false\ni2c-eeprom = [0, 1]\n",
         )
         .unwrap();
         let devices = read(&path).unwrap();
         let it = devices[0].describe(0).unwrap();
         assert_eq!(it.names.get(0), Some("a,b"));
         assert!(!it.irq);
+        assert_eq!(it.i2c_eeprom, Some((0, 1)));
 
         std::fs::write(&path, "[[device]]\nsocket = '/s'\nlimes = 3\n").unwrap();
         let error = read(&path).unwrap_err().to_string();

@@ -48,6 +48,11 @@ pub enum Request {
         from: String,
         to: Option<String>,
     },
+    /// Programs the EEPROM, or reads all of it.
+    Eeprom {
+        device: Option<String>,
+        program: Option<(u16, Vec<u8>)>,
+    },
     Watch {
         device: Option<String>,
         lines: Vec<String>,
@@ -82,6 +87,7 @@ pub enum Reply {
     Lines(Vec<Line>),
     Stats(Vec<(String, Stats)>),
     Faults(Vec<Fault>),
+    Eeprom(Vec<u8>),
     Change(Event),
     Error(String),
 }

@@ -16,6 +16,7 @@ use vhost_user_backend::ShutdownHandle;
 use virtio_queue::Error;
 
 use crate::chain::{Chain, Pieces};
+use crate::eeprom::Eeprom;
 use crate::fault::{Faults, Verdict};
 use crate::limit::Limit;
 use crate::model::{Effects, Forgotten, Model, Rules, View};
@@ -42,6 +43,8 @@ pub struct Description {
     pub values: Vec<bool>,
     /// Whether interrupts are offered.
     pub irq: bool,
+    /// The lines SDA and SCL of an EEPROM.
+    pub i2c_eeprom: Option<(u16, u16)>,
     pub irq_needs_input: bool,
     pub strict: bool,
     /// Whether a platform may stand between the guest's memory and the device.
@@ -111,9 +114,13 @@ impl Device {
             irq_needs_input: description.irq_needs_input,
             strict: description.strict,
         };
+        let mut model = Model::new(description.values.iter().copied());
+        if let Some((sda, scl)) = description.i2c_eeprom {
+            model.attach_eeprom(sda, scl);
+        }
         let device = Arc::new(Self {
             state: Mutex::new(State {
-                model: Model::new(description.values.iter().copied()),
+                model,
                 effects: Effects::default(),
                 rules,
                 faults: Faults::default(),
@@ -359,6 +366,11 @@ impl Device {
         locked.settle();
     }
 
+    /// Gives access to the EEPROM, if there is one.
+    pub fn eeprom<T>(&self, f: impl FnOnce(&mut Eeprom) -> T) -> Option<T> {
+        self.lock_first().state.model.eeprom().map(f)
+    }
+
     /// Gives access to the faults.
     pub fn faults<T>(&self, f: impl FnOnce(&mut Faults) -> T) -> T {
         f(&mut self.lock_first().state.faults)
@@ -402,6 +414,7 @@ impl Locked<'_> {
     fn reset(&mut self) {
         let state = &mut *self.state;
         state.model.forget(&mut state.effects);
+        state.model.reset_bus(&mut state.effects);
         state.outbox = Outbox::default();
         state.held = [0; 2];
         state.ready.iter_mut().for_each(Vec::clear);
@@ -423,6 +436,9 @@ impl Locked<'_> {
             state.outbox = paused.outbox;
             state.held = paused.held;
             self.visit(format_args!("guest resumed"));
+        } else {
+            let state = &mut *self.state;
+            state.model.reset_bus(&mut state.effects);
         }
     }
 

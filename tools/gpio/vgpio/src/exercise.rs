@@ -98,7 +98,7 @@ fn places(queue: usize) -> [u64; 3] {
 
 impl Stage {
     fn new() -> Self {
-        let text = format!("socket=/s,lines={LINES},names=a:bc::d");
+        let text = format!("socket=/s,lines={LINES},names=a:bc::d,i2c-eeprom=1:0");
         let description = text.parse::<config::Device>().and_then(|it| it.describe(0));
         let ranges = [
             (GuestAddress(BASE), PIECE as usize),
@@ -288,7 +288,10 @@ pub fn guest(script: &[u8]) {
 pub fn client(lines: &[u8]) {
     static SERVER: OnceLock<Mutex<Arc<Server>>> = OnceLock::new();
     let server = SERVER.get_or_init(|| {
-        let devices = ["socket=/s,lines=3,names=a:b", "socket=/t,lines=2,names=b:"];
+        let devices = [
+            "socket=/s,lines=3,names=a:b",
+            "socket=/t,lines=2,names=b:,i2c-eeprom=0:1",
+        ];
         let serve = |(index, text): (usize, &&str)| {
             let description = text.parse::<config::Device>()?.describe(index)?;
             Ok(Served {
@@ -327,6 +330,7 @@ pub fn values(text: &str) {
         let again = crate::cli::line_value(&format!("{line}={}", u8::from(value)));
         assert_eq!(again.expect("not taken again"), (line, value));
     }
+    let _ = crate::cli::eeprom_bytes(text);
 
     let mut faults = Faults::default();
     let line = |text: &str| Ok(text.parse()?);

@@ -10,6 +10,7 @@ mod config;
 pub mod control;
 mod device;
 mod duration;
+mod eeprom;
 #[doc(hidden)]
 pub mod exercise;
 mod fault;

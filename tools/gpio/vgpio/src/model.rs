@@ -11,6 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::eeprom::Eeprom;
 use crate::wire::Message;
 
 /// Who configured the line for what.
@@ -255,10 +256,20 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct Forgotten<B>(Vec<(Guest<B>, bool)>);
 
+/// An I2C bus that the guest drives with two lines. They are inputs of it when it lets go of them,
+/// and the host's levels stand for the pull-ups then.
+#[derive(Debug)]
+struct Bus {
+    sda: u16,
+    scl: u16,
+    eeprom: Eeprom,
+}
+
 /// All lines of one device.
 #[derive(Debug)]
 pub struct Model<B> {
     lines: Vec<Line<B>>,
+    bus: Option<Bus>,
 }
 
 impl<B> Model<B> {
@@ -273,7 +284,7 @@ impl<B> Model<B> {
                 wired_to: None,
             })
             .collect();
-        Self { lines }
+        Self { lines, bus: None }
     }
 
     /// The state of `line`, if there is such a line.
@@ -416,6 +427,44 @@ impl<B> Model<B> {
         }
     }
 
+    /// Makes two lines an I2C bus with an EEPROM.
+    pub fn attach_eeprom(&mut self, sda: u16, scl: u16) {
+        for line in [sda, scl] {
+            if let Some(line) = self.lines.get_mut(usize::from(line)) {
+                line.host = true;
+            }
+        }
+        let eeprom = Eeprom::default();
+        self.bus = Some(Bus { sda, scl, eeprom });
+    }
+
+    /// The EEPROM, if there is one.
+    pub fn eeprom(&mut self) -> Option<&mut Eeprom> {
+        self.bus.as_mut().map(|bus| &mut bus.eeprom)
+    }
+
+    /// Ends the transfer in which a guest has gone.
+    pub fn reset_bus(&mut self, effects: &mut Effects<B>) {
+        if let Some(bus) = &mut self.bus {
+            bus.eeprom.reset();
+            let sda = bus.sda;
+            self.set_host(sda, true, effects);
+        }
+    }
+
+    /// Has the EEPROM see a change of the bus, and act on it.
+    fn sense_bus(&mut self, effects: &mut Effects<B>) {
+        let Some(bus) = &mut self.bus else {
+            return;
+        };
+        let level = |line: u16| self.lines.get(usize::from(line)).is_some_and(Line::level);
+        let released = bus.eeprom.sense(level(bus.scl), level(bus.sda));
+        let sda = bus.sda;
+        if self.view(sda).is_some_and(|view| view.host != released) {
+            self.set_host(sda, released, effects);
+        }
+    }
+
     /// Drops all that the guest ever said, buffers included: they belong to a ring that is gone.
     pub fn forget(&mut self, effects: &mut Effects<B>) -> Forgotten<B> {
         let mut forgotten = Vec::with_capacity(self.lines.len());
@@ -464,6 +513,10 @@ impl<B> Model<B> {
             if let Some(to) = wired_to {
                 self.set_host(to, after.level, effects);
             }
+        }
+        let on_bus = |bus: &Bus| [bus.sda, bus.scl].contains(&index);
+        if after.level != before.level && self.bus.as_ref().is_some_and(on_bus) {
+            self.sense_bus(effects);
         }
     }
 }

@@ -195,6 +195,25 @@ impl Server {
                 device.wire(from, to.map(|(_, line)| line));
                 Reply::Done
             }
+            Request::Eeprom { device, program } => {
+                let picked: Vec<_> = self.pick(device.as_deref())?.collect();
+                let [it] = picked[..] else {
+                    bail!("several devices: choose one with --device");
+                };
+                let done = it.device.eeprom(|eeprom| match program {
+                    None => Ok(Reply::Eeprom(eeprom.memory().to_vec())),
+                    Some((start, bytes)) => {
+                        let fits = eeprom.program((*start).into(), bytes);
+                        ensure!(
+                            fits,
+                            "too long: the EEPROM has {} bytes",
+                            eeprom.memory().len()
+                        );
+                        Ok(Reply::Done)
+                    }
+                });
+                done.with_context(|| format!("{} has no EEPROM", it.label()))??
+            }
             Request::Watch { .. } => bail!("watch is not a request with one reply"),
             Request::Stats { device, reset } => Reply::Stats(
                 self.pick(device.as_deref())?

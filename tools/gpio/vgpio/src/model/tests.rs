@@ -562,3 +562,64 @@ fn a_wire_carries_what_the_guest_drives() {
     it.ok(Message::SetValue, 0, 1);
     assert_eq!(it.level(1), Some(0), "no wire");
 }
+
+/// The lines of an I2C bus.
+const SDA: u16 = 2;
+const SCL: u16 = 0;
+
+impl Fixture {
+    /// Drives a line low, or lets go of it, as gpiolib emulates open drain.
+    fn open_drain(&mut self, line: u16, level: bool) {
+        self.ok(Message::SetDirection, line, if level { IN } else { OUT });
+    }
+
+    /// Clocks a bit in and out.
+    fn clock(&mut self, bit: bool) -> bool {
+        self.open_drain(SDA, bit);
+        self.open_drain(SCL, true);
+        let level = self.level(SDA) == Some(1);
+        self.open_drain(SCL, false);
+        level
+    }
+
+    /// Sends the address of the EEPROM for a read. Returns whether it was acknowledged.
+    fn start_reading(&mut self) -> bool {
+        for (line, level) in [(SDA, true), (SCL, true), (SDA, false), (SCL, false)] {
+            self.open_drain(line, level);
+        }
+        for bit in [true, false, true, false, false, false, false, true] {
+            self.clock(bit);
+        }
+        !self.clock(true)
+    }
+}
+
+#[test]
+fn an_eeprom_answers_on_its_bus() {
+    let mut it = Fixture::new(3);
+    assert!(it.model.eeprom().is_none());
+    it.model.attach_eeprom(SDA, SCL);
+    assert_eq!((it.level(SDA), it.level(SCL)), (Some(1), Some(1)));
+    assert!(it.model.eeprom().unwrap().program(0, &[0x6a]));
+
+    assert!(it.start_reading());
+    let bits: Vec<_> = (0..8).map(|_| u8::from(it.clock(true))).collect();
+    assert_eq!(bits, [0, 1, 1, 0, 1, 0, 1, 0]);
+    it.clock(true);
+    assert_eq!(it.level(SDA), Some(1), "released at the end");
+}
+
+#[test]
+fn an_eeprom_lets_go_of_the_bus_when_the_guest_has_gone() {
+    let mut it = Fixture::new(3);
+    it.model.attach_eeprom(SDA, SCL);
+    assert!(it.model.eeprom().unwrap().program(0, &[0]));
+    assert!(it.start_reading());
+    it.clock(true);
+    assert_eq!(it.level(SDA), Some(0));
+
+    it.model.forget(&mut it.effects);
+    it.model.reset_bus(&mut it.effects);
+    assert_eq!(it.level(SDA), Some(1));
+    assert!(it.start_reading());
+}

@@ -117,6 +117,34 @@ fn swing_and_wire() {
 }
 
 #[test]
+fn eeprom_is_programmed_and_printed() {
+    let daemon = Daemon::start_all(&["lines=2,i2c-eeprom=0:1", "lines=1,label=bare"]);
+    assert_eq!(
+        daemon.ok(&["get", "-d", "0", "--numeric", "0", "1"]),
+        "1 1\n"
+    );
+    let erased = " ff".repeat(16);
+    daemon.ok(&["eeprom", "-d", "0", "0x0f=0012aB"]);
+    let dump = daemon.ok(&["eeprom", "-d", "0"]);
+    let rows: Vec<_> = dump.lines().collect();
+    assert_eq!(rows.len(), 16);
+    assert_eq!(rows[0], format!("00:{} 00", &erased[..45]));
+    assert_eq!(rows[1], format!("10: 12 ab{}", &erased[6..]));
+    assert_eq!(rows[15], format!("f0:{erased}"));
+    for (args, text) in [
+        (&["eeprom"][..], "choose one with --device"),
+        (&["eeprom", "-d", "bare"], "bare has no EEPROM"),
+        (&["eeprom", "-d", "0", "255=0000"], "too long"),
+        (&["eeprom", "-d", "0", "0=0"], "two digits for each byte"),
+        (&["eeprom", "-d", "0", "0=+1"], "two digits for each byte"),
+        (&["eeprom", "-d", "0", "00"], "OFFSET=HEX"),
+    ] {
+        let error = daemon.fails(args);
+        assert!(error.contains(text), "{args:?}: {error}");
+    }
+}
+
+#[test]
 fn several_devices() {
     let daemon = Daemon::start_all(&["lines=2,names=a:both", "lines=2,label=two,names=b:both"]);
     daemon.ok(&["set", "a=1", "b=1"]);
