@@ -23,7 +23,7 @@ devices=(
 # shellcheck disable=SC2034 # for those that source this
 if [[ " ${GUEST:-} " == *" devicetree "* ]]; then
 	devices=(
-		--gpio "lines=32,label=board,names=first:second"
+		--gpio "lines=32,label=board,names=first:second,i2c-eeprom=13:14"
 		--gpio "lines=4,label=plain,irq=off"
 	)
 fi

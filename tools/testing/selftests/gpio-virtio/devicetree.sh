@@ -16,7 +16,7 @@ names_of_tree() {
 	expect '"power-key" "lid" "status-led" "heartbeat-led" "enable" "spare" "outlet"' \
 		names_of_first 7
 	# The first one that the tree does not name.
-	names_of "$board" | cut -d ' ' -f 14 | grep -x unnamed
+	names_of "$board" | cut -d ' ' -f 16 | grep -x unnamed
 }
 names_of_first() { # LINES
 	names_of "$board" | cut -d ' ' -f "-$1"
@@ -217,6 +217,54 @@ typed_together() {
 	await expect '2 1,5 1,2 0,5 0' keys_of_pad events
 }
 check 'gpio-matrix-keypad: the host presses a key while another one is down' typed_together
+
+# Of an EEPROM that the host has on a bus of two lines, see `vgpio eeprom`.
+eeprom=/sys/bus/i2c/devices/0-0050/eeprom
+
+dump() {
+	od -An -v -tx1 -w16 "$eeprom"
+}
+dump_of_host() {
+	vgpio --device board eeprom | cut -d : -f 2
+}
+
+eeprom_is_read() {
+	await test -e "$eeprom"
+	vgpio --device board eeprom "0=$(printf '%02x' $(seq 0 255))"
+	expect "$(dump_of_host)" dump
+	expect ' 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f' first_row
+	vgpio --device board eeprom 0=ff00
+	expect ' ff 00 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f' first_row
+}
+first_row() {
+	od -An -v -tx1 -w16 -N 16 "$eeprom"
+}
+check 'i2c-gpio: the guest reads an EEPROM of the host' eeprom_is_read
+
+eeprom_is_written() {
+	# Over the end of a page.
+	printf 'from the guest' | dd of="$eeprom" bs=1 seek=35 conv=notrunc
+	vgpio --device board eeprom | grep '^20: 20 21 22 66 72 6f 6d 20 74 68 65 20 67 75 65 73'
+	vgpio --device board eeprom | grep '^30: 74 31'
+	expect "$(dump_of_host)" dump
+}
+check 'i2c-gpio: the host sees what the guest writes to an EEPROM' eeprom_is_written
+
+no_eeprom() {
+	echo 24c02 0x51 >/sys/bus/i2c/devices/i2c-0/new_device
+	[ -e /sys/bus/i2c/devices/0-0051 ]
+	[ ! -e /sys/bus/i2c/devices/0-0051/eeprom ]
+	echo 0x51 >/sys/bus/i2c/devices/i2c-0/delete_device
+}
+check 'i2c-gpio: an address that no device acknowledges' no_eeprom
+
+clock_is_held() {
+	vgpio --device board set 14=0
+	refuse 'timed out' cat "$eeprom"
+	vgpio --device board set 14=1
+	first_row
+}
+check 'i2c-gpio: a clock that the host holds low is a timeout' clock_is_held
 
 # What cannot work, see tools/testing/devicetree/faulty.
 plain=$(chip_with 4)

@@ -18,7 +18,8 @@ provoked="$provoked|tried to flag a GPIO set as output for IRQ"
 provoked="$provoked|unable to lock HW IRQ 7 for IRQ"
 provoked="$provoked|Failed to request resources for gpio_irq_consumer"
 provoked="$provoked|tried to set a GPIO tied to an IRQ as output"
-# By devicetree.sh: a key that is an interrupt, of a device without any.
+# By devicetree.sh: i2c-gpio says it of all GPIOs that sleep, and a key for want of interrupts.
+provoked="$provoked|Slow GPIO pins might wreak havoc into I2C/SMBus bus timing"
 provoked="$provoked|irq: no irq domain found for gpio !"
 provoked="$provoked|no-domain: error -6: Unable to determine IRQ# for button #0"
 
