@@ -19,7 +19,7 @@ use vmm_sys_util::event::{
     new_event_consumer_and_notifier, EventConsumer, EventFlag, EventNotifier,
 };
 
-use crate::device::Device;
+use crate::device::{Device, HangUp};
 use crate::platform::Platform;
 use crate::ring::{self, Memory, Ring, View};
 use crate::vring::Vring;
@@ -79,7 +79,8 @@ fn serve_with(
     } else {
         daemon.start(listener)?;
     }
-    device.connect(daemon.shutdown_handle());
+    let connection = daemon.shutdown_handle();
+    device.connect(connection.map(|it| Box::new(move || it.shutdown()) as HangUp));
     daemon.wait()
 }
 

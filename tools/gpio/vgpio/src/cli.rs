@@ -52,7 +52,8 @@ enum Command {
     /// Serve devices to virtual machines, until SIGTERM or SIGINT
     #[command(after_help = SERVE_HELP)]
     Serve {
-        /// A device: socket=PATH,lines=N and more, separated by commas; may be repeated
+        /// A device: socket=PATH or vduse=NAME, lines=N and more, separated by commas; may be
+        /// repeated
         #[arg(short = 'd', long = "device", value_name = "KEY=VALUE,...")]
         devices: Vec<config::Device>,
         /// A TOML file with a table `device` of the same keys for each device
@@ -179,6 +180,8 @@ enum Command {
         command: Fault,
     },
     /// Close the connection to the virtual machine, as if the daemon had died
+    ///
+    /// A VDUSE device is unplugged and plugged in again.
     Disconnect {
         #[command(flatten)]
         target: Target,
@@ -225,7 +228,8 @@ enum Fault {
 
 const SERVE_HELP: &str = "\
 Device keys:
-  socket=PATH       socket that the virtual machine connects to (required)
+  socket=PATH       socket that the virtual machine connects to
+  vduse=NAME        in place of socket: a device of this machine, a VDUSE device of this name
   lines=N           number of lines, 1 to 65535 (required)
   label=NAME        label of the device [default: vgpio0, vgpio1, ...]
   names=A:B::D      line names, colon-separated; empty or missing means unnamed
@@ -238,7 +242,7 @@ Device keys:
   strict            refuse all that the specification forbids to drivers
   access-platform   offer VIRTIO_F_ACCESS_PLATFORM (iommu_platform=on of QEMU)
 
-Prints \"ready\" when all sockets are open. RUST_LOG=debug logs more.";
+Prints \"ready\" when all sockets are open and all VDUSE devices are there. RUST_LOG=debug logs more.";
 
 const FAULT_HELP: &str = "\
 Faults of answers to requests:

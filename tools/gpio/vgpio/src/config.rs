@@ -14,11 +14,15 @@ use crate::names::Names;
 /// The most entries that a ring may have, if the user does not say less.
 pub const QUEUE_SIZE: u16 = 1024;
 
+/// The longest name of a VDUSE device.
+const NAME_MAX: usize = 64;
+
 /// A device as the user wrote it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Device {
     pub socket: PathBuf,
+    pub vduse: Option<String>,
     pub lines: u32,
     pub label: Option<String>,
     pub names: Vec<String>,
@@ -83,6 +87,7 @@ impl std::str::FromStr for Device {
             };
             match key {
                 "socket" => device.socket = required()?.into(),
+                "vduse" => device.vduse = Some(required()?.into()),
                 "lines" => device.lines = number()?,
                 "label" => device.label = Some(required()?.into()),
                 "names" => device.names = required()?.split(':').map(str::to_owned).collect(),
@@ -95,8 +100,8 @@ impl std::str::FromStr for Device {
                 "access-platform" => device.access_platform = switch()?,
                 "queue-size" => device.queue_size = Some(number()?),
                 _ => bail!(
-                    "unknown key {key:?}: use socket, lines, label, names, names-file, values, irq, \
-                     i2c-eeprom, irq-needs-input, strict, access-platform or queue-size"
+                    "unknown key {key:?}: use socket, vduse, lines, label, names, names-file, values, \
+                     irq, i2c-eeprom, irq-needs-input, strict, access-platform or queue-size"
                 ),
             }
         }
@@ -114,20 +119,27 @@ fn pair(text: &str) -> Result<(u16, u16)> {
 impl Device {
     /// Checks the description; `index` makes a label if the user gave none.
     pub fn describe(&self, index: usize) -> Result<Description> {
-        ensure!(
-            !self.socket.as_os_str().is_empty(),
-            "no socket: add socket=PATH"
-        );
+        match &self.vduse {
+            None => ensure!(
+                !self.socket.as_os_str().is_empty(),
+                "no socket: add socket=PATH, or vduse=NAME for a device of this machine"
+            ),
+            Some(name) => {
+                ensure!(
+                    self.socket.as_os_str().is_empty(),
+                    "socket and vduse exclude each other"
+                );
+                check_name(name)?;
+            }
+        }
         ensure!(
             (1..=0xffff).contains(&self.lines),
             "cannot have {} lines: use lines=1 to lines=65535",
             self.lines
         );
         let lines = self.lines as u16;
-        let label = self
-            .label
-            .clone()
-            .unwrap_or_else(|| format!("vgpio{index}"));
+        let label = self.label.as_ref().or(self.vduse.as_ref());
+        let label = label.cloned().unwrap_or_else(|| format!("vgpio{index}"));
         ensure!(
             !label.is_empty() && label.parse::<usize>().is_err(),
             "bad label {label:?}: use a word that is not a number"
@@ -201,6 +213,19 @@ impl Device {
     }
 }
 
+/// The name of a VDUSE device becomes those of files in /dev and in sysfs.
+fn check_name(name: &str) -> Result<()> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    ensure!(
+        (1..=NAME_MAX).contains(&name.len())
+            && name.bytes().all(known)
+            && !name.starts_with('.')
+            && name != "control",
+        "bad vduse {name:?}: use a word of letters and digits, with -, _ and . in between"
+    );
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,9 +258,24 @@ mod tests {
     }
 
     #[test]
+    fn vduse_has_a_name() {
+        assert_eq!(describe("vduse=panel-1,lines=1").unwrap().label, "panel-1");
+        let it = describe("vduse=panel,lines=1,label=other").unwrap();
+        assert_eq!(it.label, "other");
+        let name = "a".repeat(NAME_MAX + 1);
+        describe(&format!("vduse={name},lines=1")).unwrap_err();
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, part) in [
             ("lines=1", "no socket"),
+            ("socket=s,vduse=a,lines=1", "exclude each other"),
+            ("vduse=,lines=1", "bad vduse"),
+            ("vduse=a/b,lines=1", "bad vduse"),
+            ("vduse=..,lines=1", "bad vduse"),
+            ("vduse=control,lines=1", "bad vduse"),
+            ("vduse=7,lines=1", "bad label"),
             ("socket=s", "cannot have 0 lines"),
             ("socket=s,lines=0", "cannot have 0 lines"),
             ("socket=s,lines=65536", "cannot have 65536 lines"),

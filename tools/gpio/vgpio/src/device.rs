@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use log::Level;
 use smallvec::SmallVec;
-use vhost_user_backend::ShutdownHandle;
 use virtio_queue::Error;
 
 use crate::chain::{Chain, Pieces};
@@ -63,6 +62,9 @@ pub struct Device {
     wake: Condvar,
 }
 
+/// Ends a connection, without waiting for that.
+pub type HangUp = Box<dyn Fn() + Send>;
+
 /// A chain of the event queue that waits for an interrupt.
 #[derive(Debug)]
 struct EventBuffer {
@@ -99,7 +101,7 @@ struct State {
     broken: [bool; 2],
     paused: Option<Paused>,
     can_disable: bool,
-    connection: Option<ShutdownHandle>,
+    connection: Option<HangUp>,
     connected: bool,
     limit: Limit,
     /// Apart from the complaints, which it would drown.
@@ -174,7 +176,7 @@ impl Device {
     // The guest's side.
 
     /// A front end has connected.
-    pub fn connect(&self, connection: Option<ShutdownHandle>) {
+    pub fn connect(&self, connection: Option<HangUp>) {
         let mut locked = self.lock();
         locked.state.stats.connections += 1;
         locked.state.connection = connection;
@@ -315,8 +317,8 @@ impl Device {
 
     /// Ends the connection of the front end, if there is one.
     pub fn hang_up(&self) {
-        if let Some(connection) = &self.lock_first().state.connection {
-            connection.shutdown();
+        if let Some(hang_up) = &self.lock_first().state.connection {
+            hang_up();
         }
     }
 
@@ -685,8 +687,8 @@ impl Locked<'_> {
             self.state.stats.faults += 1;
         }
         if verdict.disconnect {
-            if let Some(connection) = &self.state.connection {
-                connection.shutdown();
+            if let Some(hang_up) = &self.state.connection {
+                hang_up();
             }
         }
         if verdict.silent {

@@ -25,6 +25,7 @@ mod server;
 mod socket;
 pub mod stats;
 mod vanish;
+mod vduse;
 mod vring;
 pub mod watch;
 pub mod wire;

@@ -123,7 +123,7 @@ impl Ring {
         let signal = if returned == 0 {
             Ok(false)
         } else {
-            signal(&mut state, &*mem)
+            signal(&self.vring, &mut state, &*mem)
         };
         Ok(Some(Handed {
             returned,
@@ -183,10 +183,14 @@ impl Ring {
 
 /// Interrupts the guest for the chains handed back since the last call, unless it does not want that.
 /// Returns whether it was interrupted.
-fn signal(state: &mut VringState<Memory>, mem: &impl GuestMemory) -> io::Result<bool> {
+fn signal(
+    vring: &Vring,
+    state: &mut VringState<Memory>,
+    mem: &impl GuestMemory,
+) -> io::Result<bool> {
     let wanted = wants_signal(state, mem).map_err(io::Error::other)?;
     if wanted {
-        match state.signal_used_queue() {
+        match vring.interrupt(state) {
             // So many signals wait for the guest that there is no room for another.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             other => other?,

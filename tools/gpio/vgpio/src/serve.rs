@@ -21,6 +21,7 @@ use crate::limit::Limit;
 use crate::server::{Served, Server};
 use crate::socket;
 use crate::vanish;
+use crate::vduse;
 
 /// Serves `devices` and the control socket until SIGTERM or SIGINT.
 pub fn serve(devices: &[config::Device], control: &Path) -> Result<()> {
@@ -47,25 +48,32 @@ pub fn serve(devices: &[config::Device], control: &Path) -> Result<()> {
     let _tidy = Tidy(control);
     let (control_listener, _control_file) = socket::listen(control, true)?;
     let mut files = Vec::new();
-    let mut listeners = Vec::new();
-    for device in devices {
-        let (listener, file) = socket::listen(&device.socket, false)?;
-        listeners.push(listener);
-        files.push(file);
-    }
-
     let mut served = Vec::new();
-    for ((description, listener), device) in descriptions.into_iter().zip(listeners).zip(devices) {
+    let mut local = Vec::new();
+    for (description, device) in descriptions.into_iter().zip(devices) {
         let label = description.label.clone();
         let it = Device::new(description).context("cannot start a thread")?;
+        let shown = if let Some(name) = &device.vduse {
+            local.push((it.clone(), name));
+            format!("vduse={name}")
+        } else {
+            let (listener, file) = socket::listen(&device.socket, false)?;
+            files.push(file);
+            let it = it.clone();
+            spawn(label, move || accept_all(&it, Listener::from(listener)))?;
+            device.socket.display().to_string()
+        };
         served.push(Served {
-            device: it.clone(),
-            socket: device.socket.display().to_string(),
+            device: it,
+            socket: shown,
         });
-        spawn(label, move || accept_all(&it, Listener::from(listener)))?;
     }
     let server = Server::new(served);
     spawn("control".into(), move || server.run(&control_listener))?;
+    let local = local
+        .into_iter()
+        .map(|(device, name)| vduse::Served::new(&device, name))
+        .collect::<Result<Vec<_>>>()?;
 
     let mut out = std::io::stdout();
     writeln!(out, "ready")
@@ -74,6 +82,7 @@ pub fn serve(devices: &[config::Device], control: &Path) -> Result<()> {
     if let Some(signal) = signals.forever().next() {
         info!(signal; "stopping");
     }
+    drop(local);
     Ok(())
 }
 

@@ -21,6 +21,9 @@ use virtio_queue::Error;
 
 use crate::ring::Memory;
 
+/// What interrupts the guest where that takes more than a descriptor.
+pub type Bell = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
+
 /// A ring of one connection.
 #[derive(Clone)]
 pub struct Vring {
@@ -29,6 +32,7 @@ pub struct Vring {
     sleeper: Arc<OnceLock<OwnedFd>>,
     /// How often the front end has disabled it and was not counted yet.
     disabled: Arc<AtomicU64>,
+    bell: Option<Bell>,
 }
 
 thread_local! {
@@ -44,7 +48,24 @@ impl Vring {
             ring: VringMutex::new(mem, max_queue_size)?,
             sleeper: Arc::default(),
             disabled: Arc::default(),
+            bell: None,
         })
+    }
+
+    /// The same, of a guest that `bell` interrupts.
+    pub fn with_bell(self, bell: Bell) -> Self {
+        Self {
+            bell: Some(bell),
+            ..self
+        }
+    }
+
+    /// Interrupts the guest.
+    pub fn interrupt(&self, state: &VringState<Memory>) -> io::Result<()> {
+        match &self.bell {
+            Some(bell) => bell(),
+            None => state.signal_used_queue(),
+        }
     }
 
     /// How often the front end has disabled the ring since the last call.
