@@ -24,7 +24,7 @@ const LINES: &str = "Lines, by offset or name; all if none is given";
 #[derive(Parser)]
 #[command(name = "vgpio", version, max_term_width = 100)]
 pub struct Cli {
-    /// The daemon's control socket [default: $XDG_RUNTIME_DIR/vgpio.sock, or
+    /// The daemon's control socket [default: $VGPIO_CONTROL, $XDG_RUNTIME_DIR/vgpio.sock, or
     /// /tmp/vgpio-UID/control.sock]
     #[arg(long, value_name = "PATH", global = true)]
     control: Option<PathBuf>,

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -19,7 +19,7 @@ use crate::config;
 use crate::device::Device;
 use crate::limit::Limit;
 use crate::server::{Served, Server};
-use crate::socket;
+use crate::socket::{self, SocketFile};
 use crate::vanish;
 use crate::vduse;
 
@@ -27,6 +27,21 @@ use crate::vduse;
 pub fn serve(devices: &[config::Device], control: &Path) -> Result<()> {
     // Before there is any thread, so that all inherit it.
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot catch signals")?;
+    let _serving = start(devices, control)?;
+
+    let mut out = std::io::stdout();
+    writeln!(out, "ready")
+        .and_then(|()| out.flush())
+        .context("cannot print that the sockets are ready")?;
+    if let Some(signal) = signals.forever().next() {
+        info!(signal; "stopping");
+    }
+    Ok(())
+}
+
+/// Starts threads that serve `devices` and the control socket as long as the process lives. Others
+/// find them until the result is dropped.
+pub fn start(devices: &[config::Device], control: &Path) -> Result<Serving> {
     vanish::survive()?;
 
     ensure!(!devices.is_empty(), "no device: use --device or --config");
@@ -45,9 +60,9 @@ pub fn serve(devices: &[config::Device], control: &Path) -> Result<()> {
     }
 
     socket::prepare_default(control)?;
-    let _tidy = Tidy(control);
-    let (control_listener, _control_file) = socket::listen(control, true)?;
-    let mut files = Vec::new();
+    let tidy = Tidy(control.to_owned());
+    let (control_listener, control_file) = socket::listen(control, true)?;
+    let mut files = vec![control_file];
     let mut served = Vec::new();
     let mut local = Vec::new();
     for (description, device) in descriptions.into_iter().zip(devices) {
@@ -74,16 +89,18 @@ pub fn serve(devices: &[config::Device], control: &Path) -> Result<()> {
         .into_iter()
         .map(|(device, name)| vduse::Served::new(&device, name))
         .collect::<Result<Vec<_>>>()?;
+    Ok(Serving {
+        _local: local,
+        _files: files,
+        _tidy: tidy,
+    })
+}
 
-    let mut out = std::io::stdout();
-    writeln!(out, "ready")
-        .and_then(|()| out.flush())
-        .context("cannot print that the sockets are ready")?;
-    if let Some(signal) = signals.forever().next() {
-        info!(signal; "stopping");
-    }
-    drop(local);
-    Ok(())
+/// What ends when it is dropped: devices of this machine, and the files of the sockets.
+pub struct Serving {
+    _local: Vec<vduse::Served>,
+    _files: Vec<SocketFile>,
+    _tidy: Tidy,
 }
 
 fn spawn(name: String, f: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -115,10 +132,10 @@ fn accept_all(device: &Arc<Device>, mut listener: Listener) {
 }
 
 /// Removes the directory that was made for the control socket.
-struct Tidy<'a>(&'a Path);
+struct Tidy(PathBuf);
 
-impl Drop for Tidy<'_> {
+impl Drop for Tidy {
     fn drop(&mut self) {
-        socket::tidy_default(self.0);
+        socket::tidy_default(&self.0);
     }
 }

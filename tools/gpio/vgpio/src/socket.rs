@@ -72,6 +72,9 @@ fn make_way(path: &Path) -> Result<()> {
 
 /// The default path of the control socket.
 pub fn default_control() -> PathBuf {
+    if let Some(path) = std::env::var_os("VGPIO_CONTROL").filter(|path| !path.is_empty()) {
+        return path.into();
+    }
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
         Some(dir) => PathBuf::from(dir).join("vgpio.sock"),
         None => private_dir().join("control.sock"),

@@ -334,6 +334,11 @@ fn the_default_control_socket_is_in_the_runtime_directory() {
         control.exists() && dir.path().join("s").exists()
     });
     assert!(in_dir().arg("info").output().unwrap().status.success());
+    let by_name = program()
+        .env("VGPIO_CONTROL", &control)
+        .arg("info")
+        .output();
+    assert!(by_name.unwrap().status.success());
     daemon.kill().unwrap();
     daemon.wait().unwrap();
 }

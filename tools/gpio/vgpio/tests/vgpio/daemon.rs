@@ -21,7 +21,9 @@ pub struct Daemon {
 /// The program, not yet told what to do.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vgpio"));
-    command.env_remove("RUST_LOG").env_remove("XDG_RUNTIME_DIR");
+    for name in ["RUST_LOG", "VGPIO_CONTROL", "XDG_RUNTIME_DIR"] {
+        command.env_remove(name);
+    }
     command
 }
 
