@@ -280,7 +280,6 @@ impl VirtioGpio {
                     self.poll_soon(0);
                 }
                 if self.step(line, |irq| irq.returned(event)) {
-                    ring.hold_back();
                     return Some(line);
                 }
             }

@@ -144,8 +144,6 @@ struct Ring {
     ready: bool,
     /// Buffers were added since the last notification.
     pending: bool,
-    /// Set by [`Access::hold_back`]: skips the notification at the end of [`Queue::with_kick`].
-    held_back: bool,
     /// Number of notifications started.
     notifications: u32,
 }
@@ -166,7 +164,6 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
             vq: ptr::null_mut(),
             ready: false,
             pending: false,
-            held_back: false,
             notifications: 0,
         };
 
@@ -228,17 +225,13 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
         self.with_kick(|_, _| ()).1
     }
 
-    /// Runs `f` as [`Queue::with`] does, then notifies the device as [`Queue::kick`] does, unless
-    /// [`Access::hold_back`] was called.
+    /// Runs `f` as [`Queue::with`] does, then notifies the device as [`Queue::kick`] does.
     ///
     /// Takes the lock once for both, and releases it before the notification. Returns the result of
     /// `f` and that of the notification.
     #[inline]
     pub fn with_kick<R>(&self, f: impl FnOnce(&mut Access<'_, B>, &mut S) -> R) -> (R, Result) {
-        let (ret, vq) = self.with(|access, state| {
-            access.ring.held_back = false;
-            (f(access, state), access.ring.kick_prepare())
-        });
+        let (ret, vq) = self.with(|access, state| (f(access, state), access.ring.kick_prepare()));
         let notified = vq.and_then(|vq| {
             let Some(vq) = vq else {
                 return Ok(());
@@ -345,7 +338,7 @@ impl Ring {
     fn kick_prepare(&mut self) -> Result<Option<NonNull<bindings::virtqueue>>> {
         let vq = NonNull::new(self.vq).ok_or(ENODEV)?;
 
-        if self.held_back || !self.ready || !core::mem::take(&mut self.pending) {
+        if !self.ready || !core::mem::take(&mut self.pending) {
             return Ok(None);
         }
 
@@ -420,12 +413,6 @@ impl<B: Buffer> Access<'_, B> {
         let fits = len as usize <= buffer.writable_len();
 
         Some((buffer, fits.then_some(len).ok_or(EPROTO)))
-    }
-
-    /// Leaves the notification at the end of this [`Queue::with_kick`] to the next one, or to
-    /// [`Queue::kick`].
-    pub fn hold_back(&mut self) {
-        self.ring.held_back = true;
     }
 
     /// Asks the device not to interrupt for used buffers. A hint: callbacks may still happen.
