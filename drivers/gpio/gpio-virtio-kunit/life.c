@@ -583,6 +583,23 @@ static void d1_output_keeps_the_value_of_the_device(struct kunit *test)
 	expect_count(f, 0, "set 3 0");
 }
 
+/* The device, which was reset, is told nothing of an output that it had before. */
+static void d1_output_without_a_consumer_is_left_alone(struct kunit *test)
+{
+	struct fixture *f = prepare(test, .ngpio = 8);
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_DIRECTION, .line = 3,
+	      .with = WITH_VALUE, .value = VIRTIO_GPIO_DIRECTION_OUT);
+	plug_prepared(f);
+	line_get(f, 2, GPIOD_OUT_HIGH);
+	gpio_model_mark(f->g);
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	EXPECT_LOG(f, "set 2 1", "ok direction 2 out");
+	expect_count(f, 0, "set 3 ?");
+	expect_count(f, 0, "direction 3 *");
+}
+
 /* Values and directions that could not be sent are not lost. */
 static void d1_replay_cannot_be_mapped(struct kunit *test)
 {
@@ -835,6 +852,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d1_restore_fails),
 	KUNIT_CASE(d1_no_retries_after_a_failed_restore),
 	KUNIT_CASE(d1_output_keeps_the_value_of_the_device),
+	KUNIT_CASE(d1_output_without_a_consumer_is_left_alone),
 	KUNIT_CASE(d1_replay_cannot_be_mapped),
 	KUNIT_CASE(d1_device_is_dead_when_restored),
 	KUNIT_CASE(d1_silent_device_delays_the_resume_once),

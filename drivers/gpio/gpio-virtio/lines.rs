@@ -87,8 +87,8 @@ impl Line {
 
     /// Returns the requests that restore value and direction of `line` after a reset.
     pub(crate) fn replay(&self, line: u16) -> [Option<Request>; 2] {
-        let is_known = self.is_used() && self.direction != Direction::None;
-        let is_output = is_known && self.direction == Direction::Out;
+        let is_known = self.direction != Direction::None;
+        let is_output = self.direction == Direction::Out;
 
         [
             is_output.then(|| Request::set_value(line, self.value)),
