@@ -31,7 +31,7 @@ use crate::{
     VirtioGpio, //
 };
 
-/// The chip as gpiolib and genirq have it.
+/// What gpiolib and genirq call.
 pub(crate) struct GpioChip(pub(crate) Arc<VirtioGpio>);
 
 /// Converts an offset, which gpiolib has checked against the number of lines.
@@ -69,7 +69,7 @@ impl VirtioGpio {
     ///
     /// - `EIO` if the device refuses it,
     /// - `EPROTO` if the answer is none,
-    /// - `ETIMEDOUT`, `EINTR` or `ENODEV` as [`Requests`](kernel::virtio::Requests) has it.
+    /// - `ETIMEDOUT`, `EINTR` or `ENODEV` as in [`Requests`](kernel::virtio::Requests).
     pub(crate) fn request_all(
         self: &Arc<Self>,
         scope: Scope,

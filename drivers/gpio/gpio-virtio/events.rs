@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an event does: the eventq, which brings the interrupts of the lines; and what is sent at
-//! the end of an operation of genirq on a line.
+//! What an event does: takes event buffers off the eventq, delivers the interrupts, and hands
+//! buffers to the device for the lines that wait for one. Sends, in `irq_bus_sync_unlock()`, what
+//! genirq has changed.
 //!
-//! The state machine of a line decides what happens to it. This module takes event buffers from the
-//! ring, has the machines step, delivers interrupts, and hands buffers to the device for the lines
-//! that wait for one.
+//! The state machine of each line decides what happens to it.
 //!
 //! # Buffers
 //!
@@ -19,10 +18,10 @@
 //! # Storms
 //!
 //! A device may have another event at any time: because a level stays, because edges come without
-//! end, or because it is hostile. Callbacks have a budget, which a work item on the same processor
-//! fills up. If it is spent before the work item got to run, then callbacks are turned off, and the
-//! work item handles events, with a pause of a jiffy after each [`STORM_BUDGET`], until it finds
-//! none.
+//! end, or because it is hostile. Callbacks have a budget, which a work item refills, on the same
+//! processor: it cannot run while callbacks keep that busy. If the budget is spent before the work
+//! item has run, then callbacks are turned off, and the work item handles events, with a pause of a
+//! jiffy after each [`STORM_BUDGET`], until it finds none.
 
 use kernel::{
     irq::TriggerType,
@@ -81,7 +80,7 @@ pub(crate) struct Events {
     ended: bool,
     /// What is left of the budget.
     budget: u32,
-    /// The work item handles events.
+    /// The work item handles events, callbacks do not.
     storm: bool,
     /// There was an event since the work item began to run.
     handled: bool,
@@ -143,7 +142,8 @@ impl VirtioGpio {
         Ok(())
     }
 
-    /// Has the interrupt of a line step. Returns whether it is to be delivered. Any context.
+    /// Feeds an input to the state machine of a line. Returns whether the interrupt is to be
+    /// delivered. Any context.
     pub(crate) fn step(
         self: &Arc<Self>,
         line: u16,
@@ -212,7 +212,7 @@ impl VirtioGpio {
         virtio::Reclaim::closed(&self.eventq, virtio::Closed::Ended);
     }
 
-    /// Hands out buffers again, unless the configuration has changed since there were `changes`.
+    /// Hands out buffers again, unless `config_changed()` has run since `changes` was read.
     pub(crate) fn resume_events(self: &Arc<Self>, changes: u32) {
         self.eventq.with(|_, events| {
             if self.is_unchanged(changes) {
@@ -276,6 +276,7 @@ impl VirtioGpio {
                 events.put(buffer);
                 events.budget -= 1;
                 events.handled = true;
+                // If the work item runs before the budget is spent, then callbacks stay on.
                 if events.budget == BUDGET / 2 && !in_work {
                     self.poll_soon(0);
                 }
@@ -284,13 +285,13 @@ impl VirtioGpio {
                 }
             }
 
-            // From here on, who unmasks a line has its buffer handed over by others.
+            // A line that was unmasked before this is armed below. For one that is unmasked later,
+            // `irq_unmask()` queues the work item, or `irq_bus_sync_unlock()` arms it.
             let waiting = self.lines.with(|lines| {
                 lines.handling = false;
                 lines.is_waiting()
             });
 
-            // For lines that were unmasked, and those that have waited for the last buffer.
             if waiting {
                 self.arm(ring, events);
             }
@@ -298,6 +299,7 @@ impl VirtioGpio {
                 self.check_device(0);
             }
 
+            // The work item takes over when the budget is spent, until it finds no event.
             events.storm = events.handled && (in_work || events.budget == 0);
             if events.storm && in_work {
                 self.poll_soon(Jiffies::from(events.budget == 0));
@@ -307,7 +309,7 @@ impl VirtioGpio {
             if events.storm || ring.enable_callback() {
                 break;
             }
-            // There are events already, for which no callback comes.
+            // There are events already, for which no callback comes: stay in the loop.
             events.storm = in_work;
         }
         None
@@ -337,7 +339,7 @@ impl VirtioGpio {
                 _ => {
                     let mut ret = Err(ENODEV);
                     let mut request = Some(request);
-                    // A message of a machine that was reset since, as the device was, is not sent.
+                    // If the device was reset since, then the type is for the state before that.
                     let sends = |_: &_| self.update(line, |state| state.irq.sends(kind));
                     let mut next = || request.take().filter(sends);
 
@@ -368,9 +370,9 @@ impl VirtioGpio {
     /// Completes an operation of genirq on a line: sends what the device has to be told, and hands
     /// over the buffer.
     ///
-    /// While interrupts of other lines are being handled, which need buffers in turn, that is left
-    /// to the last of them, or to the work item if that runs first. So a burst on many lines takes
-    /// few notifications.
+    /// Batches notifications: queues the work item instead, while the interrupts of other lines are
+    /// handled, which need buffers in turn. The last of these lines to be unmasked hands over the
+    /// buffers of all, with one notification.
     pub(crate) fn bus_sync_unlock(self: &Arc<Self>, line: u16) {
         let unlock = |lines: &mut Lines| {
             lines.get(line).bus_locked = false;
@@ -406,7 +408,7 @@ impl VirtioGpio {
             let _ = (self.lines).with(|lines| lines.step(line, &mut irq_line::Line::retry));
         }
         self.arm_lines();
-        // One that is pending has not started to send.
+        // If it is pending already, then it has not started to send.
         let _ = workqueue::system_long().enqueue_delayed::<_, 3>(self.clone(), 0);
     }
 
@@ -419,7 +421,7 @@ impl VirtioGpio {
 
     /// Has [`VirtioGpio::retry_lines`] called after a while. Any context.
     pub(crate) fn retry_soon(self: &Arc<Self>) {
-        // One that is pending does it, one that is disabled need not any more.
+        // It may be pending already, or disabled, because the driver is unbound.
         let _ = workqueue::system_long()
             .enqueue_delayed::<_, 1>(self.clone(), msecs_to_jiffies(RETRY_MS));
     }

@@ -3,12 +3,13 @@
 //! Driver for virtio GPIO controllers: probe and unbind.
 //!
 //! - This file: probe, module parameters, work items, and what happens on unbind ([`Running`]).
-//! - [`chip`]: the operations of `struct gpio_chip` and `struct irq_chip`, and the requests that
-//!   they send. The wait for an answer is in [`Requests`].
-//! - [`events`]: what an event does, and what `irq_bus_sync_unlock()` sends.
+//! - [`chip`]: the operations of `struct gpio_chip` and `struct irq_chip`.
+//! - [`Requests`], in `rust/kernel/virtio/requests.rs`: sends requests, and waits for answers.
+//! - [`events`]: takes events off the eventq, and sends what `irq_bus_sync_unlock()` has to.
 //! - [`irq_line`]: the state machine of a line's interrupt; [`lines`]: all that is known of lines.
-//! - [`reset`]: what resume does, and the recovery of a device that needs a reset. What suspend
-//!   does is with the bus: it closes the queues, so that requests wait.
+//! - [`reset`]: what resume does, and the recovery of a device that needs a reset.
+//! - Suspend, in `rust/kernel/virtio/binding.rs`: the bus closes the queues. Requests in flight
+//!   fail, later ones wait for the resume.
 //! - [`wire`] and [`names`]: the layout of messages and of the block of names.
 //!
 //! # Limits
@@ -97,7 +98,8 @@ pub(crate) struct VirtioGpio {
     /// Nests in the locks of the queues.
     #[pin]
     lines: RawSpinLock<Lines>,
-    /// Handles events, and hands out their buffers, for those who cannot.
+    /// Hands buffers to the device for `irq_unmask()`, which runs under a raw lock, and handles
+    /// events in a storm.
     #[pin]
     event_work: DelayedWork<Self, 0>,
     /// Has lines try again what has failed.
@@ -106,7 +108,7 @@ pub(crate) struct VirtioGpio {
     /// Resets the device.
     #[pin]
     reset_work: DelayedWork<Self, 2>,
-    /// Sends messages for those who cannot.
+    /// Sends interrupt types that were not answered, or that genirq has set without the bus lock.
     #[pin]
     sync_work: DelayedWork<Self, 3>,
     #[pin]
@@ -181,8 +183,8 @@ impl VirtioGpio {
         })
     }
 
-    /// Asks the device for the directions of all lines, and for the values of outputs. That it
-    /// refuses is no error.
+    /// Asks the device for the directions of all lines, and for the values of outputs. Ignores a
+    /// refusal.
     fn fetch_directions(self: &Arc<Self>) -> Result {
         let is_output = |line: &u16| self.update(*line, |state| state.direction == Direction::Out);
         let mut note = |line, value| self.update(line, |state| state.value = value != 0);
@@ -259,7 +261,7 @@ impl virtio::Queues for Callbacks {
     }
 }
 
-/// A device that works. Stopped when the driver is unbound, or when its probe fails.
+/// Stops requests and work items when it is dropped: on unbind, or when the probe fails.
 struct Running(Arc<VirtioGpio>);
 
 impl Drop for Running {
@@ -272,10 +274,11 @@ impl Drop for Running {
     }
 }
 
-/// The driver's data of a device. Dropped in this order, before the device is reset.
+/// The driver's data of a device. On unbind the bus drops the fields, in this order, and then
+/// resets the device.
 struct GpioVirtio {
-    /// First, as gpiolib waits for operations in progress, which wait for the device. Its reset
-    /// covers what it should be told.
+    /// Dropped first: ends all waits with `ENODEV`. gpiolib would wait for operations that wait for
+    /// the device. Lines need not be released on a device that is reset next.
     running: Running,
     _chip: gpio::Registration<GpioChip>,
 }

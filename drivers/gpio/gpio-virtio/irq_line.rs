@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! State machine of the interrupt of a line: what an event, an answer or genirq leads to.
+//! State machine of the interrupt of a line. It decides what an event, an answer or genirq leads
+//! to, and sends nothing.
 //!
 //! Three parties act on the interrupt of a line, none of which waits for another: genirq demands
 //! things of it with interrupts off, the device answers messages and returns event buffers, and
@@ -93,8 +94,8 @@ enum Buffer {
 pub(crate) enum Action {
     /// Nothing.
     None,
-    /// Hand the buffer to the device. The line counts on it: if that is not done at once, then
-    /// [`Line::wait_for_room`] has to say so before any other input.
+    /// Hand the buffer to the device. It counts as armed: a caller that does not hand it over under
+    /// the same lock calls [`Line::wait_for_buffer`].
     Arm,
     /// Call the flow handler. It leaves the line masked, or unmasks it.
     Deliver,
@@ -108,8 +109,8 @@ pub(crate) enum Action {
 ///
 /// - `buffer` is [`Buffer::Armed`] only while `held` is a [`Held::Type`] other than NONE.
 /// - `buffer` is neither [`Buffer::Waiting`] nor [`Buffer::Resting`] unless `started`.
-/// - The buffer of a line that may be armed is not at home. This holds after each input except one
-///   that returned [`Action::Deliver`], until the flow handler has masked the line.
+/// - [`Line::may_arm`] is false after each input: the input that makes it true arms the line. But
+///   after [`Action::Deliver`] it may be true until the flow handler has masked the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     trigger: TriggerType,
@@ -226,7 +227,7 @@ impl Line {
     /// The buffer that [`Action::Arm`] was about is not handed over yet.
     ///
     /// [`Line::arm_waiting`] has to be called when there may be room.
-    pub(crate) fn wait_for_room(&mut self) {
+    pub(crate) fn wait_for_buffer(&mut self) {
         if self.buffer == Buffer::Armed {
             self.buffer = Buffer::Waiting;
         }
@@ -337,7 +338,7 @@ impl Line {
 
     /// Finds a way to arm the line again after the device returned the buffer for no good reason.
     fn spurious_return(&mut self) -> Action {
-        // Whoever makes the line one that may be armed will also arm it.
+        // It is masked, shut down, or is sent a message: what ends that arms the line.
         if !self.may_arm() {
             return Action::None;
         }

@@ -137,8 +137,9 @@ impl Lines {
         &mut self.lines[usize::from(line)]
     }
 
-    /// Has the interrupt of a line step. Returns what is left to do: [`Action::Arm`] if no other
-    /// context is going to hand the buffer to the device.
+    /// Feeds an input to the state machine of a line. Has the line wait for a buffer if it is to be
+    /// armed. Returns what is left to do: [`Action::Arm`] if no other context is going to hand the
+    /// buffer to the device.
     pub(crate) fn step(
         &mut self,
         line: u16,
@@ -163,8 +164,8 @@ impl Lines {
                 self.handling = true;
                 Action::Deliver
             }
-            // genirq mostly starts and ends interrupts under the bus lock, but need not where it
-            // cannot sleep. The retry sends what the device has to be told.
+            // genirq has started or shut down the interrupt without the bus lock, so there is no
+            // `irq_bus_sync_unlock()` to send the type.
             Action::None if !bus_locked && state.irq.needs_sync() => Action::Retry,
             action => action,
         }
@@ -174,7 +175,7 @@ impl Lines {
     pub(crate) fn wait_for_buffer(&mut self, line: u16) {
         let state = self.get(line);
 
-        state.irq.wait_for_room();
+        state.irq.wait_for_buffer();
         if !core::mem::replace(&mut state.waiting, true) {
             self.waiting.set_bit(line.into());
             self.waiting_count += 1;
@@ -205,8 +206,8 @@ impl Lines {
         (None, false)
     }
 
-    /// Notes that a line was unmasked, or that its handlers are done. Returns whether no other line
-    /// was delivered and is still masked: one whose handlers run, or that genirq has disabled.
+    /// Notes that a line was unmasked, or that its handlers are done. Returns `true` if no
+    /// delivered line is left masked, because handlers run, or because genirq has disabled it.
     pub(crate) fn end_delivery(&mut self, line: u16) -> bool {
         let delivered = core::mem::take(&mut self.get(line).delivered);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What resume does, and resets of a device that needs one.
+//! What resume does, and resets of a device that needs one. For suspend see
+//! `rust/kernel/virtio/binding.rs`.
 //!
 //! After a reset, whoever did it, the state of the lines in use is restored: values, directions,
 //! interrupts.
@@ -60,7 +61,7 @@ pub(crate) struct Resets {
     row: u32,
     /// When the last one was.
     last: Option<Instant<Monotonic>>,
-    /// The row has ended without success, and that was logged.
+    /// All [`RESETS`] were used, the device still needs one, and that was logged.
     given_up: bool,
     /// The device was reset, and the state of its lines is not restored yet.
     unrestored: bool,
@@ -89,8 +90,8 @@ impl Resets {
         self.given_up = false;
     }
 
-    /// Returns after what time the device may be reset, [`None`] if not any more. If that is now,
-    /// the reset counts.
+    /// Returns after what time the device may be reset, [`None`] if there were [`RESETS`] already.
+    /// Counts the reset if that is now.
     fn next(&mut self, now: Instant<Monotonic>) -> Option<Delta> {
         let since = self.last.map_or(QUIET_MS, |last| (now - last).as_millis());
 
@@ -127,7 +128,7 @@ impl VirtioGpio {
     /// Process context, with the lock of the device held; sleeps.
     fn replay(self: &Arc<Self>, resets: &mut Resets) -> Result {
         resets.unrestored = true;
-        // Before requests of a new generation go: see `sync_line()`.
+        // Before requests go again: those that wait in `sync_line()` are for the state before.
         for line in 0..self.ngpio {
             self.update(line, Line::reset);
         }
@@ -177,8 +178,8 @@ impl VirtioGpio {
         self.check_device(0);
     }
 
-    /// Returns whether the configuration has not changed since there were `changes`. If so, it is
-    /// not for the caller to end the hold.
+    /// Returns `true` if `config_changed()` has not run since `changes` was read. If it has, the
+    /// work item that it has queued ends the hold.
     pub(crate) fn is_unchanged(&self, changes: u32) -> bool {
         self.changes.load(Relaxed) == changes
     }
@@ -192,7 +193,8 @@ impl VirtioGpio {
 
     /// Has a work item look whether the device needs a reset. Any context.
     pub(crate) fn check_device(self: &Arc<Self>, delay_ms: Msecs) {
-        // One that is pending has not looked yet. One that is disabled need not any more.
+        // It may be pending already, and has not looked yet; or disabled, because the driver is
+        // unbound.
         let _ = workqueue::system_long()
             .enqueue_delayed::<_, 2>(self.clone(), msecs_to_jiffies(delay_ms));
     }
@@ -226,7 +228,7 @@ impl VirtioGpio {
 
         let Some(delay) = next.flatten() else {
             if !is_dead {
-                // One that is stuck may still answer in the other slots.
+                // A device that keeps half of the slots may still answer in the others.
                 let _ = (self.requests).start_if(|| self.is_unchanged(resets.changes));
                 self.resume_events(resets.changes);
             } else {
@@ -255,8 +257,8 @@ impl VirtioGpio {
 
             dev_warn!(vdev.as_ref(), "resetting the device: it {}\n", why);
         }
-        // If it fails, then the device needs another reset, or is gone. Others who wait for the
-        // lock of the device come first.
+        // If it fails, then the device needs another reset, or is gone: look again, after others
+        // who wait for the lock of the device.
         let _ = vdev.reset().and_then(|()| self.replay(&mut resets));
         Some(Delta::ZERO)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The layout of messages and of the configuration space, as `virtio_gpio.h` has it.
+//! The layout of messages and of the configuration space, as in `virtio_gpio.h`.
 //!
 //! What the driver sends is built from types that have no invalid values. What the device answers
 //! is untrusted: it is decoded here, once, into a value in its range or an error, and nothing

@@ -659,7 +659,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     /// Sends many requests, with as few notifications as possible, and waits for the answers.
     ///
     /// Hands each answer to `each` as soon as it comes, in any order, with its request: the answer,
-    /// or an error as [`Requests::call`] has it. Answers are handed over, and requests taken from
+    /// or an error of [`Requests::call`]. Answers are handed over, and requests taken from
     /// the iterator, under the lock of the queue, in interrupt context. So they are ordered with
     /// respect to a reset of the device. Neither may sleep, nor use the same `Requests`.
     ///

@@ -498,12 +498,12 @@ mod cases {
     fn waiting_line_waits_for_room() {
         let mut line = armed(Rising);
 
-        line.wait_for_room();
+        line.wait_for_buffer();
         line.mask();
         assert_eq!(line.unmask(), Action::None);
         assert_eq!(line.retry(), Action::None);
         assert_eq!(line.arm_waiting(), Action::Arm);
-        line.wait_for_room();
+        line.wait_for_buffer();
         assert_eq!(line.arm_waiting(), Action::Arm);
         // The line does not wait for room, so there is nothing to arm.
         assert_eq!(line.arm_waiting(), Action::None);
@@ -513,7 +513,7 @@ mod cases {
     fn waiting_line_that_was_masked() {
         let mut line = armed(Rising);
 
-        line.wait_for_room();
+        line.wait_for_buffer();
         line.mask();
         assert_eq!(line.arm_waiting(), Action::None);
         assert_eq!(line.unmask(), Action::Arm);
@@ -523,7 +523,7 @@ mod cases {
     fn waiting_line_that_was_shut_down() {
         let mut line = armed(Rising);
 
-        line.wait_for_room();
+        line.wait_for_buffer();
         let _ = line.shutdown();
         assert_eq!(line.arm_waiting(), Action::None);
         let _ = exchange(&mut line, ACCEPTED);

@@ -83,7 +83,7 @@ mod cases {
                     Action::None
                 }
                 Self::NoRoom => {
-                    line.wait_for_room();
+                    line.wait_for_buffer();
                     Action::None
                 }
                 Self::Reset => {

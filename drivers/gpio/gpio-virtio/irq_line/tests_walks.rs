@@ -181,7 +181,7 @@ mod cases {
                         return Err("a second buffer");
                     }
                     if self.random.once_in(8) {
-                        self.line.wait_for_room();
+                        self.line.wait_for_buffer();
                         self.waiting = true;
                     } else {
                         self.out = true;
