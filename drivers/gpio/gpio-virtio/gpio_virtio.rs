@@ -117,30 +117,27 @@ pub(crate) struct VirtioGpio {
     changes: Atomic<u32>,
 }
 
-impl_has_delayed_work! {
-    impl HasDelayedWork<Self, 0> for VirtioGpio { self.event_work }
-    impl HasDelayedWork<Self, 1> for VirtioGpio { self.retry_work }
-    impl HasDelayedWork<Self, 2> for VirtioGpio { self.reset_work }
-    impl HasDelayedWork<Self, 3> for VirtioGpio { self.sync_work }
-}
+macro_rules! impl_work_items {
+    ($($id:literal: $field:ident => $run:ident,)*) => {$(
+        impl_has_delayed_work! {
+            impl HasDelayedWork<Self, $id> for VirtioGpio { self.$field }
+        }
 
-macro_rules! impl_work_item {
-    ($($id:literal => $run:ident,)*) => {
-        $(impl WorkItem<$id> for VirtioGpio {
+        impl WorkItem<$id> for VirtioGpio {
             type Pointer = Arc<Self>;
 
             fn run(this: Arc<Self>) {
                 this.$run();
             }
-        })*
-    };
+        }
+    )*};
 }
 
-impl_work_item! {
-    0 => poll_events,
-    1 => retry_lines,
-    2 => recover,
-    3 => sync_lines,
+impl_work_items! {
+    0: event_work => poll_events,
+    1: retry_work => retry_lines,
+    2: reset_work => recover,
+    3: sync_work => sync_lines,
 }
 
 impl VirtioGpio {
@@ -154,33 +151,29 @@ impl VirtioGpio {
         let vdev: ARef<virtio::Device> = (&**vdev).into();
         let timeout_ms = *module_parameters::timeout_ms.value();
         let poll_us = *module_parameters::poll_us.value();
+        let key = static_lock_class!();
         let options = virtio::Options {
             slots: usize::from(ngpio).clamp(MIN_SLOTS, MAX_SLOTS),
             timeout_ms,
             poll: Delta::from_micros(poll_us.min(MAX_POLL_US).into()),
         };
 
-        pin_init::pin_init_scope(move || {
-            let lines = Lines::new(ngpio)?;
-            let key = static_lock_class!();
-
-            Ok(try_pin_init!(Self {
-                vdev,
-                binding,
-                ngpio,
-                has_irq,
-                requests <- Requests::new(c"requestq", Response::POISON, options, key),
-                eventq <- virtio::new_virtqueue!(c"eventq", Events::default()),
-                domain <- gpio::IrqDomain::new(),
-                lines <- new_raw_spinlock!(lines, "VirtioGpio::lines"),
-                event_work <- new_delayed_work!("VirtioGpio::event_work"),
-                retry_work <- new_delayed_work!("VirtioGpio::retry_work"),
-                reset_work <- new_delayed_work!("VirtioGpio::reset_work"),
-                sync_work <- new_delayed_work!("VirtioGpio::sync_work"),
-                resets <- new_mutex!(Resets::new(timeout_ms), "VirtioGpio::resets"),
-                changes: Atomic::new(0),
-            }? Error))
-        })
+        try_pin_init!(Self {
+            vdev,
+            binding,
+            ngpio,
+            has_irq,
+            requests <- Requests::new(c"requestq", Response::POISON, options, key),
+            eventq <- virtio::new_virtqueue!(c"eventq", Events::default()),
+            domain <- gpio::IrqDomain::new(),
+            lines <- new_raw_spinlock!(Lines::new(*ngpio)?, "VirtioGpio::lines"),
+            event_work <- new_delayed_work!("VirtioGpio::event_work"),
+            retry_work <- new_delayed_work!("VirtioGpio::retry_work"),
+            reset_work <- new_delayed_work!("VirtioGpio::reset_work"),
+            sync_work <- new_delayed_work!("VirtioGpio::sync_work"),
+            resets <- new_mutex!(Resets::new(timeout_ms), "VirtioGpio::resets"),
+            changes: Atomic::new(0),
+        }? Error)
     }
 
     /// Asks the device for the directions of all lines, and for the values of outputs. Ignores a

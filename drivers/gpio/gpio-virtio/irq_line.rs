@@ -250,14 +250,11 @@ impl Line {
         match event {
             // This may be an interrupt of a type that was taken back since. It did happen, and one
             // too many does less harm than one that is lost.
-            Event::Valid => {
+            Event::Valid if self.started => {
                 self.spurious = 0;
-                if self.started {
-                    Action::Deliver
-                } else {
-                    Action::None
-                }
+                Action::Deliver
             }
+            Event::Valid => Action::None,
             Event::Invalid if stale => self.arm(),
             Event::Invalid | Event::Odd => self.spurious_return(),
         }

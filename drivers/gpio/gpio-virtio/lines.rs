@@ -24,6 +24,7 @@ use crate::{
 };
 
 /// The state of one line.
+#[derive(Clone)]
 pub(crate) struct Line {
     /// The direction that the device has.
     pub(crate) direction: Direction,
@@ -38,8 +39,6 @@ pub(crate) struct Line {
     pub(crate) bus_locked: bool,
     /// An interrupt was delivered, and the line was not unmasked since.
     delivered: bool,
-    /// The line is among those that wait for an event buffer.
-    waiting: bool,
 }
 
 impl Line {
@@ -51,7 +50,6 @@ impl Line {
         irq: irq_line::Line::NEW,
         bus_locked: false,
         delivered: false,
-        waiting: false,
     };
 
     /// Returns whether a consumer has the line.
@@ -115,14 +113,8 @@ pub(crate) struct Lines {
 impl Lines {
     /// Allocates the state of `ngpio` lines, which are not in use.
     pub(crate) fn new(ngpio: u16) -> Result<Self> {
-        let mut lines = KVVec::with_capacity(ngpio.into(), GFP_KERNEL)?;
-
-        for _ in 0..ngpio {
-            lines.push(Line::NEW, GFP_KERNEL)?;
-        }
-
         Ok(Self {
-            lines,
+            lines: KVVec::from_elem(Line::NEW, ngpio.into(), GFP_KERNEL)?,
             // One more, for `turn` to be in it after the last line.
             waiting: BitmapVec::new(usize::from(ngpio) + 1, GFP_KERNEL)?,
             waiting_count: 0,
@@ -173,10 +165,8 @@ impl Lines {
 
     /// Has a line, which is to be armed, wait for a buffer.
     pub(crate) fn wait_for_buffer(&mut self, line: u16) {
-        let state = self.get(line);
-
-        state.irq.wait_for_buffer();
-        if !core::mem::replace(&mut state.waiting, true) {
+        self.get(line).irq.wait_for_buffer();
+        if self.waiting.next_zero_bit(line.into()) == Some(line.into()) {
             self.waiting.set_bit(line.into());
             self.waiting_count += 1;
         }
@@ -196,7 +186,6 @@ impl Lines {
 
             self.waiting.clear_bit(index);
             self.waiting_count -= 1;
-            self.lines[index].waiting = false;
             self.turn = index + 1;
             if self.lines[index].irq.arm_waiting() == Action::Arm {
                 // CAST: Lines number from 0 to 65534.
