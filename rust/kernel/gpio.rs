@@ -18,6 +18,8 @@ mod driver;
 mod irqchip;
 #[cfg(CONFIG_RUST_GPIO_KUNIT_TEST)]
 mod kunit;
+#[cfg(CONFIG_GPIO_VIRTIO_RUST)]
+pub mod virtio_trace;
 
 pub use self::driver::{
     Chip,

@@ -6,6 +6,7 @@ use kernel::{
     bitmap::Bitmap,
     gpio::{
         self,
+        virtio_trace,
         FlowHandler,
         IrqDomain,
         LineDirection, //
@@ -61,6 +62,14 @@ impl VirtioGpio {
         Ok(value)
     }
 
+    /// Traces a request that is about to be sent, and returns it.
+    pub(crate) fn traced(&self, request: Request) -> Request {
+        let (line, kind) = (request.line(), request.kind());
+
+        virtio_trace::request(self.vdev.as_ref(), line, kind, request.value());
+        request
+    }
+
     /// Sends requests and waits for the answers. Hands the values in them to `each`.
     ///
     /// # Errors
@@ -76,11 +85,16 @@ impl VirtioGpio {
         next: &mut (dyn FnMut() -> Option<Request> + Send),
         each: &mut (dyn FnMut(u16, u8) + Send),
     ) -> Result {
+        let since = virtio_trace::response_since();
         let mut ret = Ok(());
-        let requests = core::iter::from_fn(next);
+        let requests = core::iter::from_fn(|| Some(self.traced(next()?)));
         let sent = (self.requests).call_all(scope, requests, |request, answer| {
-            match self.answered(&request, answer) {
-                Ok(value) => each(request.line(), value),
+            let (line, kind) = (request.line(), request.kind());
+            let value = self.answered(&request, answer);
+
+            virtio_trace::response(self.vdev.as_ref(), line, kind, value, since);
+            match value {
+                Ok(value) => each(line, value),
                 Err(err) => ret = ret.and(Err(err)),
             }
         });
@@ -116,7 +130,7 @@ impl GpioChip {
     fn post_direction(&self, line: u16, change: impl FnOnce(&mut Line) -> bool + Send) {
         let request = || {
             self.0.update(line, |state| {
-                change(state).then(|| Request::set_direction(line, state.direction))
+                change(state).then(|| self.0.traced(Request::set_direction(line, state.direction)))
             })
         };
 

@@ -24,6 +24,7 @@
 //! jiffy after each [`STORM_BUDGET`], until it finds none.
 
 use kernel::{
+    gpio::virtio_trace,
     irq::TriggerType,
     prelude::*,
     sync::Arc,
@@ -191,6 +192,7 @@ impl VirtioGpio {
                 }
                 break;
             }
+            virtio_trace::arm(self.vdev.as_ref(), line);
             if !others {
                 break;
             }
@@ -273,6 +275,7 @@ impl VirtioGpio {
                 let line = *buffer.private();
                 let event = used.map_or(Event::Odd, |used| buffer.response().event(used));
 
+                virtio_trace::event(self.vdev.as_ref(), line, event as u8);
                 events.put(buffer);
                 events.budget -= 1;
                 events.handled = true;
@@ -332,13 +335,12 @@ impl VirtioGpio {
                 return true;
             };
 
-            let request = Request::set_irq_type(line, kind);
+            let mut request = Some(Request::set_irq_type(line, kind));
             let ret = match kind {
                 // Whatever comes next for this line, the device processes it after this.
-                TriggerType::None => self.requests.post(scope, || Some(request)),
+                TriggerType::None => self.requests.post(scope, || Some(self.traced(request?))),
                 _ => {
                     let mut ret = Err(ENODEV);
-                    let mut request = Some(request);
                     // If the device was reset since, then the type is for the state before that.
                     let sends = |_: &_| self.update(line, |state| state.irq.sends(kind));
                     let mut next = || request.take().filter(sends);
@@ -353,9 +355,7 @@ impl VirtioGpio {
                 kernel::do_once_lite! {
                     dev_warn!(
                         self.vdev.as_ref(),
-                        "line {}: the device refuses interrupts of type {:?}\n",
-                        line,
-                        kind
+                        "line {line}: the device refuses interrupts of type {kind:?}\n"
                     )
                 };
             }
@@ -376,25 +376,24 @@ impl VirtioGpio {
     pub(crate) fn bus_sync_unlock(self: &Arc<Self>, line: u16) {
         let unlock = |lines: &mut Lines| {
             lines.get(line).bus_locked = false;
-            (
-                lines.end_delivery(line),
-                lines.is_waiting() && !lines.handling,
-            )
+            let is_last = lines.end_delivery(line);
+
+            (lines.is_waiting() && !lines.handling).then_some(is_last)
         };
         let unlocked = self.lines.with(|lines| {
             let needs_sync = lines.get(line).irq.needs_sync();
 
             (!needs_sync).then(|| unlock(lines))
         });
-        let (last, needs_arming) = unlocked.unwrap_or_else(|| {
+        let arms = unlocked.unwrap_or_else(|| {
             self.sync_line(line, Scope::Any);
             self.lines.with(unlock)
         });
 
-        if needs_arming && last {
-            self.arm_lines();
-        } else if needs_arming {
-            self.poll_soon(0);
+        match arms {
+            Some(true) => self.arm_lines(),
+            Some(false) => self.poll_soon(0),
+            None => (),
         }
     }
 

@@ -12,6 +12,7 @@
 //! before. The row ends when there was no reset for a while.
 
 use kernel::{
+    gpio::virtio_trace,
     prelude::*,
     sync::{
         atomic::Relaxed,
@@ -257,6 +258,7 @@ impl VirtioGpio {
 
             dev_warn!(vdev.as_ref(), "resetting the device: it {}\n", why);
         }
+        virtio_trace::reset(vdev.as_ref(), resets.row);
         // If it fails, then the device needs another reset, or is gone: look again, after others
         // who wait for the lock of the device.
         let _ = vdev.reset().and_then(|()| self.replay(&mut resets));

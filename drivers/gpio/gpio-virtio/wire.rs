@@ -150,6 +150,11 @@ impl Request {
         self.kind.get().into()
     }
 
+    /// Returns what is to be set.
+    pub(crate) fn value(&self) -> u32 {
+        self.value.get()
+    }
+
     /// Decodes the answer to this request, of which the device says that it wrote `used` bytes.
     ///
     /// Returns what was asked for, in its range: a value of 0 or 1, or one of [`Direction`]. If
@@ -233,13 +238,14 @@ impl EventResponse {
 
 /// What the return of an event buffer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Event {
     /// The line has interrupted.
-    Valid,
+    Valid = uapi::VIRTIO_GPIO_IRQ_STATUS_VALID as u8,
     /// The device gives back a buffer that it has no use for: the interrupt is disabled.
-    Invalid,
+    Invalid = uapi::VIRTIO_GPIO_IRQ_STATUS_INVALID as u8,
     /// The device broke the protocol.
-    Odd,
+    Odd = POISON,
 }
 
 /// Reads the number of lines, and the size of the block of names in bytes, which is zero if the
