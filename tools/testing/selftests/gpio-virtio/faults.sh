@@ -3,13 +3,6 @@
 #
 # Devices that refuse, are slow, or go away.
 
-# Runs with a fault of a device.
-with_fault() { # DEVICE FAULT FUNCTION
-	vgpio --device "$1" fault set "$2"
-	"$3"
-	vgpio --device "$1" fault clear
-}
-
 refused_read() {
 	refuse 'unable to read GPIO line values\|Input/output error' gpioget --chip "$main" lid
 }

@@ -17,8 +17,8 @@ cd "$(dirname "$0")" || exit 1
 . ../kselftest/ktap_helpers.sh
 # What can leave a driver unusable comes last.
 [ $# -gt 0 ] ||
-	set -- detect values edges consumers aggregator faults concurrent lifecycle silent log \
-		handler vduse dead
+	set -- detect values edges consumers aggregator faults concurrent lifecycle silent trace \
+		log handler vduse dead
 
 ktap_print_header
 if [ ! -e /lib/host.sh ]; then

@@ -252,6 +252,13 @@ faults_seen() { # DEVICE
 	[ "$(stat "$1" faults)" -gt 0 ]
 }
 
+# Runs with a fault of a device.
+with_fault() { # DEVICE FAULT FUNCTION
+	vgpio --device "$1" fault set "$2"
+	"$3"
+	vgpio --device "$1" fault clear
+}
+
 # Watches lines with gpiomon from when this returns, events go to $tmp/NAME.
 monitor() { # NAME CHIP [OPTION | LINE]...
 	local name="$1" chip="$2"
