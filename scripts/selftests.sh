@@ -38,6 +38,8 @@ install_tests() ( # BUILD
 	userland=$("$repo/scripts/userland")
 	lock "$(basename "$own")-$(basename "$build")-image"
 	tree=$(realpath "$build/source")
+	# Kbuild makes a module's struct module anew when its sources change, not when .config does.
+	rm -rf "$build/test_modules"
 	run_logged "test module" "$own/log/test-module" 0 \
 		"$repo/scripts/enter" make -C "$tree" O="$build" ARCH="${machine[kernel]}" LLVM=1 CC="ccache clang" \
 		M="$tests/test_modules" MO="$build/test_modules" modules
