@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::client::{self, Client, Style, Until};
+use crate::client::{self, Client, Style, Watching};
 use crate::config;
 use crate::control::Request;
 use crate::duration;
@@ -61,11 +61,18 @@ enum Command {
         config: Option<PathBuf>,
     },
     /// List the devices
-    Detect,
+    Detect {
+        /// Print JSON, an array with one object per device
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the configuration and the levels of lines
     Info {
         #[command(flatten)]
         target: Target,
+        /// Print JSON, an array with one object per line
+        #[arg(long)]
+        json: bool,
         #[arg(value_name = "LINE", help = LINES)]
         lines: Vec<String>,
     },
@@ -155,11 +162,17 @@ enum Command {
         /// Only these edges
         #[arg(short, long, default_value = "both")]
         edges: Edges,
+        /// Print JSON, an object per edge
+        #[arg(long)]
+        json: bool,
     },
     /// Watch the guest configure lines: direction, interrupt type, and masking
     Notify {
         #[command(flatten)]
         watch: Watch,
+        /// Print JSON, an object per change
+        #[arg(long)]
+        json: bool,
     },
     /// Show counters: messages, notifications, interrupts, errors
     Stats {
@@ -325,10 +338,12 @@ pub fn run(cli: Cli) -> Result<()> {
             drop(out);
             return serve::serve(&devices, &control);
         }
-        Command::Detect => client::detect(&mut connect()?, &mut out)?,
-        Command::Info { target, lines } => {
-            client::info(&mut connect()?, device(target), lines, &mut out)?;
-        }
+        Command::Detect { json } => client::detect(&mut connect()?, json, &mut out)?,
+        Command::Info {
+            target,
+            json,
+            lines,
+        } => client::info(&mut connect()?, device(target), lines, json, &mut out)?,
         Command::Get {
             target,
             numeric,
@@ -375,18 +390,21 @@ pub fn run(cli: Cli) -> Result<()> {
             device: device(target),
             program,
         })?,
-        Command::Mon { watch, edges } => {
+        Command::Mon { watch, edges, json } => {
             let edges = match edges {
                 Edges::Rising => Some(true),
                 Edges::Falling => Some(false),
                 Edges::Both => None,
             };
             let device = device(watch.target.clone());
-            watch.run(&mut connect()?, device, Topic::Levels, edges, &mut out)?;
+            let (request, mut options) = watch.request(device, Topic::Levels, json);
+            options.edges = edges;
+            client::watch(&mut connect()?, &request, options, &mut out)?;
         }
-        Command::Notify { watch } => {
+        Command::Notify { watch, json } => {
             let device = device(watch.target.clone());
-            watch.run(&mut connect()?, device, Topic::Setup, None, &mut out)?;
+            let (request, options) = watch.request(device, Topic::Setup, json);
+            client::watch(&mut connect()?, &request, options, &mut out)?;
         }
         Command::Stats {
             target,
@@ -411,24 +429,19 @@ pub fn run(cli: Cli) -> Result<()> {
 }
 
 impl Watch {
-    fn run(
-        self,
-        client: &mut Client,
-        device: Option<String>,
-        topic: Topic,
-        edges: Option<bool>,
-        out: &mut impl Write,
-    ) -> Result<()> {
+    fn request(self, device: Option<String>, topic: Topic, json: bool) -> (Request, Watching) {
         let request = Request::Watch {
             device,
             lines: self.lines,
             topic,
         };
-        let until = Until {
+        let options = Watching {
             events: self.num_events,
             idle: self.idle_timeout.filter(|time| !time.is_zero()),
-            edges,
+            edges: None,
+            banner: self.banner,
+            json,
         };
-        client::watch(client, &request, until, self.banner, out)
+        (request, options)
     }
 }

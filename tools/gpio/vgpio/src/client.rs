@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
+use serde::Serialize;
 
 use crate::control::{self, Line, Reply, Request};
 use crate::model::{Change, Direction, IrqType};
@@ -89,8 +90,21 @@ pub struct Style {
     pub unquoted: bool,
 }
 
-pub fn detect(client: &mut Client, out: &mut impl Write) -> Result<()> {
+/// Prints one JSON value in several lines.
+fn print_json(value: &impl Serialize, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "{}", serde_json::to_string_pretty(value)?)?;
+    Ok(())
+}
+
+/// The word that stands for `value` in JSON.
+fn word(value: impl Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+pub fn detect(client: &mut Client, json: bool, out: &mut impl Write) -> Result<()> {
     match client.ask(&Request::Detect)? {
+        Reply::Devices(devices) if json => print_json(&devices, out),
         Reply::Devices(devices) => {
             for it in devices {
                 let guest = if it.connected { "connected" } else { "waiting" };
@@ -115,10 +129,14 @@ pub fn info(
     client: &mut Client,
     device: Option<String>,
     wanted: Vec<String>,
+    json: bool,
     out: &mut impl Write,
 ) -> Result<()> {
     let all = wanted.is_empty();
     let lines = lines(client, device, wanted)?;
+    if json {
+        return print_json(&lines, out);
+    }
     for (index, line) in lines.iter().enumerate() {
         let new = index == 0 || lines[index - 1].device != line.device;
         if all && new {
@@ -140,12 +158,7 @@ pub fn info(
 }
 
 fn attributes(line: &Line) -> String {
-    let mut words = vec![match line.direction {
-        Direction::None => "unused".to_owned(),
-        Direction::Out => "output".to_owned(),
-        Direction::In => "input".to_owned(),
-    }];
-    words.push(active(line.level).to_owned());
+    let mut words = vec![word(line.direction), active(line.level).to_owned()];
     let driver = match line.direction {
         Direction::Out => "guest",
         Direction::None | Direction::In => "host",
@@ -155,24 +168,13 @@ fn attributes(line: &Line) -> String {
         words.push(format!("host={}", active(line.host)));
     }
     if line.irq != IrqType::None {
-        words.push(format!("irq={}", trigger(line.irq)));
+        words.push(format!("irq={}", word(line.irq)));
         words.push(if line.armed { "armed" } else { "masked" }.to_owned());
         if line.latched {
             words.push("latched".to_owned());
         }
     }
     words.join(" ")
-}
-
-fn trigger(irq: IrqType) -> &'static str {
-    match irq {
-        IrqType::None => "none",
-        IrqType::Rising => "rising",
-        IrqType::Falling => "falling",
-        IrqType::Both => "both",
-        IrqType::High => "level-high",
-        IrqType::Low => "level-low",
-    }
 }
 
 fn active(level: bool) -> &'static str {
@@ -222,71 +224,69 @@ pub fn eeprom(client: &mut Client, device: Option<String>, out: &mut impl Write)
     }
 }
 
-/// What ends `mon` and `notify`, and what they leave out.
+/// What ends `mon` and `notify`, what they leave out, and how they print.
 #[derive(Clone, Copy, Debug)]
-pub struct Until {
+pub struct Watching {
     pub events: Option<u64>,
     pub idle: Option<Duration>,
     /// Only edges to this level.
     pub edges: Option<bool>,
+    pub banner: bool,
+    pub json: bool,
 }
 
 pub fn watch(
     client: &mut Client,
     request: &Request,
-    until: Until,
-    banner: bool,
+    options: Watching,
     out: &mut impl Write,
 ) -> Result<()> {
     client.order(request)?;
-    if banner {
+    if options.banner {
         writeln!(out, "Watching lines...")?;
         out.flush()?;
     }
-    let mut left = until.events;
+    let mut left = options.events;
     while left != Some(0) {
-        let Some(event) = client.change(until.idle)? else {
+        let Some(event) = client.change(options.idle)? else {
             return Ok(());
         };
-        if let Some(wanted) = until.edges {
+        if let Some(wanted) = options.edges {
             if !matches!(event.change, Change::Level { level, .. } if level == wanted) {
                 continue;
             }
         }
-        let who = match &event.name {
-            Some(name) => format!("{} {} {name:?}", event.device, event.line),
-            None => format!("{} {}", event.device, event.line),
-        };
-        let what = match event.change {
-            Change::Level { level, by } => {
-                let edge = if level { "rising" } else { "falling" };
-                let by = serde_json::to_value(by)?;
-                format!(
-                    "{edge}\t{who}={}\t{}",
-                    active(level),
-                    by.as_str().unwrap_or_default()
-                )
-            }
-            Change::Driven { level } => format!("driven\t{who}={}\tguest", active(level)),
-            Change::Direction { direction } => {
-                let direction = match direction {
-                    Direction::None => "unused",
-                    Direction::Out => "output",
-                    Direction::In => "input",
-                };
-                format!("direction\t{who}\t{direction}")
-            }
-            Change::Irq { irq } => format!("irq\t{who}\t{}", trigger(irq)),
-            Change::Armed { armed } => {
-                format!("mask\t{who}\t{}", if armed { "armed" } else { "masked" })
-            }
-        };
-        let (seconds, nanos) = (event.time / 1_000_000_000, event.time % 1_000_000_000);
-        writeln!(out, "{seconds}.{nanos:09}\t{what}")?;
+        if options.json {
+            writeln!(out, "{}", serde_json::to_string(&event)?)?;
+        } else {
+            print_event(&event, out)?;
+        }
         // The output may be a pipe: flush each line.
         out.flush()?;
         left = left.map(|left| left - 1);
     }
+    Ok(())
+}
+
+fn print_event(event: &Event, out: &mut impl Write) -> Result<()> {
+    let who = match &event.name {
+        Some(name) => format!("{} {} {name:?}", event.device, event.line),
+        None => format!("{} {}", event.device, event.line),
+    };
+    let what = match event.change {
+        Change::Level { level, by } => {
+            let edge = if level { "rising" } else { "falling" };
+            format!("{edge}\t{who}={}\t{}", active(level), word(by))
+        }
+        Change::Driven { level } => format!("driven\t{who}={}\tguest", active(level)),
+        Change::Direction { direction } => format!("direction\t{who}\t{}", word(direction)),
+        Change::Irq { irq } => format!("irq\t{who}\t{}", word(irq)),
+        Change::Armed { armed } => {
+            format!("mask\t{who}\t{}", if armed { "armed" } else { "masked" })
+        }
+    };
+    let (seconds, nanos) = (event.time / 1_000_000_000, event.time % 1_000_000_000);
+    writeln!(out, "{seconds}.{nanos:09}\t{what}")?;
     Ok(())
 }
 
@@ -306,8 +306,7 @@ pub fn stats(
             .into_iter()
             .map(|(label, stats)| Ok((label, serde_json::to_value(stats)?)))
             .collect::<Result<_>>()?;
-        writeln!(out, "{}", serde_json::to_string_pretty(&map)?)?;
-        return Ok(());
+        return print_json(&map, out);
     }
     for (label, stats) in stats {
         writeln!(out, "{label}:")?;

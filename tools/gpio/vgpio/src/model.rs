@@ -19,8 +19,11 @@ use crate::wire::Message;
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
     #[default]
+    #[serde(rename = "unused")]
     None,
+    #[serde(rename = "output")]
     Out,
+    #[serde(rename = "input")]
     In,
 }
 
@@ -44,7 +47,9 @@ pub enum IrqType {
     Rising,
     Falling,
     Both,
+    #[serde(rename = "level-high")]
     High,
+    #[serde(rename = "level-low")]
     Low,
 }
 

@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
 
-use crate::daemon::{complaint, eventually, program, Daemon};
+use serde_json::json;
+
+use crate::daemon::{complaint, eventually, program, Daemon, Watch};
 use crate::driver::Guest;
 
 #[test]
@@ -239,6 +241,76 @@ fn notify_shows_configuration() {
     drop(guest);
     assert_eq!(notify.next(), "direction\tvgpio0 0 \"a\"\tunused");
     assert_eq!(notify.next(), "irq\tvgpio0 0 \"a\"\tnone");
+}
+
+#[test]
+fn json_says_what_the_text_says() {
+    let daemon = Daemon::start_all(&["lines=3,label=panel,names=led:key", "lines=1,irq=off"]);
+    let mut guest = Guest::new(&daemon.socket(0));
+    let mut mon = daemon.watch(&["mon", "-d", "panel", "--json"]);
+    let mut notify = daemon.watch(&["notify", "-d", "panel", "--json"]);
+    guest.ok(3, 0, 1);
+    guest.ok(5, 0, 1);
+    guest.ok(6, 1, 4);
+    guest.arm(1);
+    let expect = |watch: &mut Watch, expected: serde_json::Value| {
+        let mut event: serde_json::Value = serde_json::from_str(&watch.line()).unwrap();
+        let time = event.as_object_mut().unwrap().remove("time").unwrap();
+        assert!(time.as_u64().unwrap() > 0);
+        assert_eq!(event, expected);
+    };
+    let led = |more| with(json!({"device": "panel", "line": 0, "name": "led"}), more);
+    let key = |more| with(json!({"device": "panel", "line": 1, "name": "key"}), more);
+    for more in [
+        json!({"kind": "driven", "level": false}),
+        json!({"kind": "level", "level": true, "by": "guest"}),
+    ] {
+        expect(&mut mon, led(more));
+    }
+    expect(
+        &mut notify,
+        led(json!({"kind": "direction", "direction": "output"})),
+    );
+    expect(
+        &mut notify,
+        key(json!({"kind": "irq", "irq": "level-high"})),
+    );
+    expect(&mut notify, key(json!({"kind": "armed", "armed": true})));
+
+    let parse = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    let state = |level, host, direction, irq, armed| {
+        json!({"level": level, "host": host, "direction": direction, "irq": irq, "armed": armed,
+            "latched": false})
+    };
+    assert_eq!(
+        parse(daemon.ok(&["info", "--json", "led", "key"])),
+        json!([
+            led(state(true, false, "output", "none", false)),
+            key(state(false, false, "unused", "level-high", true)),
+        ])
+    );
+    let all = parse(daemon.ok(&["info", "--json"]));
+    assert_eq!(all.as_array().unwrap().len(), 4);
+    assert_eq!(all[2]["name"], serde_json::Value::Null);
+
+    let device = |label, index, lines, irq, connected| {
+        json!({"label": label, "socket": daemon.socket(index).to_str(), "lines": lines, "irq": irq,
+            "connected": connected})
+    };
+    assert_eq!(
+        parse(daemon.ok(&["detect", "--json"])),
+        json!([
+            device("panel", 0, 3, true, true),
+            device("vgpio1", 1, 1, false, false),
+        ])
+    );
+}
+
+/// An object with the members of another one.
+fn with(mut object: serde_json::Value, more: serde_json::Value) -> serde_json::Value {
+    let members = object.as_object_mut().unwrap();
+    members.extend(more.as_object().unwrap().clone());
+    object
 }
 
 #[test]

@@ -188,9 +188,14 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// The next line.
+    pub fn line(&mut self) -> String {
+        self.lines.next().expect("the end").unwrap()
+    }
+
     /// The next line without its time.
     pub fn next(&mut self) -> String {
-        let line = self.lines.next().expect("the end").unwrap();
+        let line = self.line();
         let (time, rest) = line.split_once('\t').unwrap();
         assert!(time.parse::<f64>().unwrap() > 0.0, "{line}");
         rest.to_owned()
