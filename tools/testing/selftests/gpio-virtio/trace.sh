@@ -9,10 +9,11 @@ trace() { # 0|1
 	echo "$1" >"$tracing/events/virtio_gpio/enable"
 }
 
-# What was traced of a chip since `trace_anew`, without the times.
+# What was traced of a chip since `trace_anew`, without the times. A guest whose clock has no more
+# than the resolution of the timer's interrupt sees latencies of 0.
 traced() { # CHIP PATTERN
 	sed -n "s/^.*: virtio_gpio_\([a-z]*\): $(device_of "$1") \(.*\)/\1 \2/p" "$tracing/trace" |
-		sed 's/latency_us=[1-9][0-9]*$/latency/' | grep "$2" || :
+		sed 's/latency_us=[0-9][0-9]*$/latency/' | grep "$2" || :
 }
 
 trace_anew() {
