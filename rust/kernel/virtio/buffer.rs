@@ -130,19 +130,20 @@ impl SegmentList {
     }
 
     /// Returns a table of one entry for each segment, and how many of them the device reads and
-    /// writes.
+    /// writes. There is nothing behind these.
     #[inline]
     pub(super) fn tables(
         &mut self,
     ) -> (
-        [*mut bindings::scatterlist; SegmentList::MAX],
+        [MaybeUninit<*mut bindings::scatterlist>; Self::MAX],
         c_uint,
         c_uint,
     ) {
-        let mut sgs = [ptr::null_mut(); Self::MAX];
+        let mut sgs = [MaybeUninit::uninit(); Self::MAX];
+        let count = self.readable + self.writable;
 
-        for (sg, table) in sgs.iter_mut().zip(&mut self.tables) {
-            *sg = table.as_mut_ptr();
+        for (sg, table) in sgs.iter_mut().zip(&mut self.tables).take(count) {
+            sg.write(table.as_mut_ptr());
         }
         // CAST: Both are at most `MAX`.
         (sgs, self.readable as c_uint, self.writable as c_uint)
@@ -720,8 +721,9 @@ mod tests {
         let mut lens = KVec::new();
 
         for &table in tables.iter().take(count) {
-            // SAFETY: `segments()` has initialised `count` tables.
-            lens.push(unsafe { (*table).length }, GFP_KERNEL)?;
+            // SAFETY: `tables()` has written `count` pointers, and `segments()` initialised as many
+            // tables.
+            lens.push(unsafe { (*table.assume_init()).length }, GFP_KERNEL)?;
         }
         Ok((lens, readable))
     }

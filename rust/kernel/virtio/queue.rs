@@ -299,7 +299,7 @@ impl Ring {
         to_result(unsafe {
             bindings::virtqueue_add_sgs(
                 vq,
-                sgs.as_mut_ptr(),
+                sgs.as_mut_ptr().cast(),
                 outputs,
                 inputs,
                 token.as_ptr(),
