@@ -13,6 +13,9 @@ use crate::client::{self, Client, Style, Watching};
 use crate::config;
 use crate::control::Request;
 use crate::duration;
+use crate::plot;
+use crate::record;
+use crate::replay;
 use crate::serve;
 use crate::socket;
 use crate::watch::Topic;
@@ -174,6 +177,51 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Record all changes of lines as a VCD file
+    ///
+    /// Ends with SIGINT or SIGTERM. GTKWave, PulseView and sigrok-cli open the file; NAME is the
+    /// level on the wire, NAME.host that of the host, NAME.guest is 1 while the guest drives the line.
+    Record {
+        /// The file, which is replaced
+        file: PathBuf,
+        #[command(flatten)]
+        watch: Watch,
+        /// Exit after this time, like 5s
+        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+        duration: Option<Duration>,
+    },
+    /// Set the host's levels as in a VCD file, at the same times
+    ///
+    /// Of a recording by vgpio the levels NAME.host, of other files all signals of one bit with the
+    /// name or the offset of a line.
+    Replay {
+        #[command(flatten)]
+        target: Target,
+        /// Replay this many times as fast
+        #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = speed)]
+        speed: f64,
+        file: PathBuf,
+        #[arg(value_name = "LINE", help = LINES)]
+        lines: Vec<String>,
+    },
+    /// Draw a VCD file as a timing diagram
+    Plot {
+        /// The diagram, in SVG
+        #[arg(short, long, value_name = "SVG")]
+        output: PathBuf,
+        /// Begin at this time of the file, like 20ms
+        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+        from: Option<Duration>,
+        /// End at this time
+        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+        to: Option<Duration>,
+        /// Of a recording by vgpio, draw more than the levels on the wire
+        #[arg(long)]
+        all: bool,
+        file: PathBuf,
+        #[arg(value_name = "LINE", help = LINES)]
+        lines: Vec<String>,
+    },
     /// Show counters: messages, notifications, interrupts, errors
     Stats {
         #[command(flatten)]
@@ -318,6 +366,12 @@ pub(crate) fn eeprom_bytes(text: &str) -> Result<(u16, Vec<u8>)> {
     parse().context("use OFFSET=HEX with two digits for each byte")
 }
 
+fn speed(text: &str) -> Result<f64> {
+    let speed = text.parse().ok();
+    let speed = speed.filter(|it: &f64| it.is_normal() && *it > 0.0);
+    speed.context("use a positive number, like 0.5 or 10")
+}
+
 /// Runs the command.
 pub fn run(cli: Cli) -> Result<()> {
     let control = cli.control.unwrap_or_else(socket::default_control);
@@ -405,6 +459,41 @@ pub fn run(cli: Cli) -> Result<()> {
             let device = device(watch.target.clone());
             let (request, options) = watch.request(device, Topic::Setup, json);
             client::watch(&mut connect()?, &request, options, &mut out)?;
+        }
+        Command::Record {
+            watch,
+            duration,
+            file,
+        } => {
+            let device = device(watch.target.clone());
+            let (request, options) = watch.request(device, Topic::All, false);
+            drop(out);
+            return record::record(connect()?, connect()?, &request, options, duration, &file);
+        }
+        Command::Replay {
+            target,
+            speed,
+            file,
+            lines,
+        } => {
+            let device = device(target);
+            replay::replay(&mut connect()?, &file, device.as_deref(), &lines, speed)?;
+        }
+        Command::Plot {
+            output,
+            from,
+            to,
+            all,
+            file,
+            lines,
+        } => {
+            let part = plot::Part {
+                from,
+                to,
+                all,
+                lines,
+            };
+            plot::plot(&file, &output, &part)?;
         }
         Command::Stats {
             target,

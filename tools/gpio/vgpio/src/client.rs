@@ -64,6 +64,16 @@ impl Client {
         }
     }
 
+    /// Whether something was received that `change` will not wait for.
+    pub fn has_more(&self) -> bool {
+        !self.replies.buffer().is_empty()
+    }
+
+    /// The connection, for the one who ends it while another waits for a change.
+    pub fn stream(&self) -> std::io::Result<UnixStream> {
+        self.replies.get_ref().try_clone()
+    }
+
     fn next(&mut self) -> Result<Option<Reply>> {
         control::receive(&mut self.replies, control::LONGEST_REPLY)
     }
@@ -97,7 +107,7 @@ fn print_json(value: &impl Serialize, out: &mut impl Write) -> Result<()> {
 }
 
 /// The word that stands for `value` in JSON.
-fn word(value: impl Serialize) -> String {
+pub fn word(value: impl Serialize) -> String {
     let value = serde_json::to_value(value).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
 }
@@ -118,7 +128,8 @@ pub fn detect(client: &mut Client, json: bool, out: &mut impl Write) -> Result<(
     }
 }
 
-fn lines(client: &mut Client, device: Option<String>, lines: Vec<String>) -> Result<Vec<Line>> {
+/// The state of lines.
+pub fn lines(client: &mut Client, device: Option<String>, lines: Vec<String>) -> Result<Vec<Line>> {
     match client.ask(&Request::Info { device, lines })? {
         Reply::Lines(lines) => Ok(lines),
         other => unexpected(&other),
@@ -279,6 +290,7 @@ fn print_event(event: &Event, out: &mut impl Write) -> Result<()> {
             format!("{edge}\t{who}={}\t{}", active(level), word(by))
         }
         Change::Driven { level } => format!("driven\t{who}={}\tguest", active(level)),
+        Change::Host { level } => format!("host\t{who}={}\thost", active(level)),
         Change::Direction { direction } => format!("direction\t{who}\t{}", word(direction)),
         Change::Irq { irq } => format!("irq\t{who}\t{}", word(irq)),
         Change::Armed { armed } => {

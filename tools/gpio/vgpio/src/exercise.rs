@@ -16,9 +16,12 @@ use crate::control::{self, Reply, Request};
 use crate::device::Device;
 use crate::duration;
 use crate::fault::Faults;
+use crate::plot::{self, Part};
+use crate::replay;
 use crate::ring::{self, Memory, Ring, View};
 use crate::server::{Served, Server};
 use crate::vring::Vring;
+use crate::wave;
 use crate::wire;
 
 /// Where guest memory begins: not at zero, where the library has it that there is no ring.
@@ -362,6 +365,36 @@ pub fn values(text: &str) {
     }
 }
 
+/// A user replays or plots the file `text`.
+pub fn wave(text: &[u8]) {
+    let Ok(wave) = wave::parse(text) else {
+        return;
+    };
+    let times = wave.changes.iter().map(|it| it.time);
+    assert!(times.chain([wave.end]).is_sorted(), "time goes back");
+    if let Ok(targets) = replay::targets(&wave, None, &[]) {
+        let requests = replay::requests(&wave.changes, &targets);
+        let levels = requests.iter().map(|it| match it {
+            Request::Set { values, .. } => values.len(),
+            _ => unreachable!("not a level"),
+        });
+        assert!(levels.sum::<usize>() <= wave.changes.len(), "too many");
+    }
+    for all in [false, true] {
+        let part = Part {
+            all,
+            ..Part::default()
+        };
+        if let Ok(svg) = plot::svg(&wave, &part) {
+            let bad = |c: char| c.is_control() && c != '\n';
+            assert!(!svg.contains(bad), "not XML");
+            let tags = |tag| svg.matches(tag).count();
+            assert_eq!(tags("<g "), tags("</g>"));
+            assert_eq!(tags("<text "), tags("</text>"));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -421,6 +454,11 @@ mod tests {
     #[test]
     fn clients() {
         play("client", client);
+    }
+
+    #[test]
+    fn waves() {
+        play("wave", wave);
     }
 
     #[test]

@@ -102,6 +102,8 @@ pub enum Change {
     Level { level: bool, by: Cause },
     /// The guest began to drive the level that the wire had anyway.
     Driven { level: bool },
+    /// The host's level is another, while the guest drives the wire.
+    Host { level: bool },
     /// The guest reconfigured the line.
     Direction { direction: Direction },
     /// The guest enabled, changed or disabled the interrupt.
@@ -541,6 +543,9 @@ fn report<B>(line: u16, by: Cause, before: View, after: View, effects: &mut Effe
         });
     } else if after.direction == Direction::Out && before.direction != Direction::Out {
         changed(Change::Driven { level: after.level });
+    }
+    if after.host != before.host && after.direction == Direction::Out {
+        changed(Change::Host { level: after.host });
     }
     if after.irq != before.irq {
         changed(Change::Irq { irq: after.irq });

@@ -36,16 +36,18 @@ pub enum Topic {
     Levels,
     /// Configuration: direction and interrupt.
     Setup,
+    /// All changes, with those of the host's levels that are not on the wire.
+    All,
 }
 
 impl Topic {
     fn covers(self, change: &Change) -> bool {
-        match change {
-            Change::Level { .. } | Change::Driven { .. } => self == Self::Levels,
-            Change::Direction { .. } | Change::Irq { .. } | Change::Armed { .. } => {
-                self == Self::Setup
-            }
-        }
+        let topic = match change {
+            Change::Level { .. } | Change::Driven { .. } => Self::Levels,
+            Change::Direction { .. } | Change::Irq { .. } | Change::Armed { .. } => Self::Setup,
+            Change::Host { .. } => Self::All,
+        };
+        self == topic || self == Self::All
     }
 }
 

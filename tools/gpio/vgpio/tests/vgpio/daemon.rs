@@ -2,7 +2,7 @@
 
 //! A daemon of one's own, and its command line.
 
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader, Lines, Read};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -116,13 +116,20 @@ impl Daemon {
         complaint(&self.run(args))
     }
 
-    /// Starts `mon` or `notify`, and waits until it watches.
+    /// Starts `mon`, `notify` or `record`, and waits until it watches.
     pub fn watch(&self, args: &[&str]) -> Watch {
+        let mut watch = self.spawn(&[args, &["--banner"]].concat());
+        let banner = watch.line();
+        assert!(["Watching lines...", "Recording lines..."].contains(&&banner[..]));
+        watch
+    }
+
+    /// Starts a command that takes its time.
+    pub fn spawn(&self, args: &[&str]) -> Watch {
         let mut command = self.command(args);
-        command.arg("--banner").stdout(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert_eq!(lines.next().unwrap().unwrap(), "Watching lines...");
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Watch { child, lines }
     }
 
@@ -181,7 +188,7 @@ impl Client {
     }
 }
 
-/// A `mon` or `notify` that runs.
+/// A command that runs.
 pub struct Watch {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -206,6 +213,20 @@ impl Watch {
         let rest = self.lines.by_ref().map(Result::unwrap).collect();
         assert!(self.child.wait().unwrap().success());
         rest
+    }
+
+    /// Waits for the end of the program, which must be a bad one; returns its complaint.
+    pub fn failure(mut self) -> String {
+        let mut error = String::new();
+        let mut from = self.child.stderr.take().unwrap();
+        from.read_to_string(&mut error).unwrap();
+        assert!(!self.child.wait().unwrap().success());
+        error
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 }
 

@@ -12,4 +12,5 @@ mod faults;
 mod frontend;
 mod hostile;
 mod lifecycle;
+mod record;
 mod requests;
