@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex};
 
 use log::debug;
+use rustix::event::{eventfd, EventfdFlags};
 use vhost::vhost_user::{Listener, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackend, VhostUserDaemon};
 use virtio_bindings::bindings::virtio_config::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1};
@@ -27,6 +28,9 @@ use crate::wire::F_IRQ;
 
 pub const QUEUES: usize = 2;
 
+/// What the thread of the rings hears while it is to look at them; the library has the number before.
+const LOOK: u16 = QUEUES as u16 + 1;
+
 /// A device as one front end knows it.
 struct Backend {
     device: Arc<Device>,
@@ -36,6 +40,8 @@ struct Backend {
     platform: Arc<Platform>,
     /// The end of the exit event that the ring thread reads.
     exit: Mutex<Option<RawFd>>,
+    /// Readable while the thread of the rings is to look at them, between whatever else it hears.
+    look: OwnedFd,
 }
 
 /// Serves one front end, from its connection to its end.
@@ -45,12 +51,15 @@ pub fn serve(
 ) -> Result<(), vhost_user_backend::Error> {
     let mem = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let platform = Arc::default();
+    let look = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+    let look = look.map_err(|e| vhost_user_backend::Error::StartDaemon(e.into()))?;
     let backend = Arc::new(Backend {
         device: device.clone(),
         view: View::new(ring::view(&mem, &platform)),
         mem: mem.clone(),
         platform,
         exit: Mutex::new(None),
+        look,
     });
     let result = serve_with(&backend, mem, listener);
     device.disconnect();
@@ -72,6 +81,9 @@ fn serve_with(
         let sleeper = unsafe { BorrowedFd::borrow_raw(handler.as_raw_fd()) };
         let made = Vring::all_sleep_on(sleeper);
         rings.extend(made.map_err(vhost_user_backend::Error::StartDaemon)?);
+        let look = backend.look.as_raw_fd();
+        let listens = handler.register_listener(look, EventSet::IN, LOOK.into());
+        listens.map_err(vhost_user_backend::Error::StartDaemon)?;
     }
     if device.description().access_platform {
         let inner = backend.platform.interpose(listener, rings);
@@ -190,10 +202,18 @@ impl VhostUserBackend for Backend {
         _thread: usize,
     ) -> io::Result<()> {
         // An error would end the ring thread and leave the guest without a device.
-        if let [requests, events] = vrings {
-            self.device.kick(queue.into(), || {
+        let again = match (queue, vrings) {
+            (LOOK, _) => self.device.look(),
+            (_, [requests, events]) => self.device.kick(queue.into(), || {
                 [requests, events].map(|vring| Ring::new(vring.clone(), self.view.clone()))
-            });
+            }),
+            _ => false,
+        };
+        // It has no room for more, or nothing in it, where this fails.
+        if queue != LOOK && again {
+            let _ = rustix::io::write(&self.look, &1_u64.to_ne_bytes());
+        } else if queue == LOOK && !again {
+            let _ = rustix::io::read(&self.look, &mut [0_u8; 8]);
         }
         Ok(())
     }

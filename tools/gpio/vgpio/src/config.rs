@@ -4,12 +4,15 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 use serde::Deserialize;
 
 use crate::device::Description;
+use crate::duration;
 use crate::names::Names;
+use crate::poll;
 
 /// The most entries that a ring may have, if the user does not say less.
 pub const QUEUE_SIZE: u16 = 1024;
@@ -34,6 +37,7 @@ pub struct Device {
     pub strict: bool,
     pub access_platform: bool,
     pub queue_size: Option<u32>,
+    pub poll: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -99,9 +103,10 @@ impl std::str::FromStr for Device {
                 "strict" => device.strict = switch()?,
                 "access-platform" => device.access_platform = switch()?,
                 "queue-size" => device.queue_size = Some(number()?),
+                "poll" => device.poll = Some(required()?.into()),
                 _ => bail!(
                     "unknown key {key:?}: use socket, vduse, lines, label, names, names-file, values, \
-                     irq, i2c-eeprom, irq-needs-input, strict, access-platform or queue-size"
+                     irq, i2c-eeprom, irq-needs-input, strict, access-platform, queue-size or poll"
                 ),
             }
         }
@@ -155,6 +160,7 @@ impl Device {
             strict: self.strict,
             access_platform: self.access_platform,
             queue_size: self.queue_size()?,
+            poll: self.poll()?,
         })
     }
 
@@ -211,6 +217,16 @@ impl Device {
             .filter(|size| size.is_power_of_two() && (2..=QUEUE_SIZE).contains(size))
             .with_context(|| format!("bad queue-size {size}: use a power of two from 2 to 1024"))
     }
+
+    fn poll(&self) -> Result<Duration> {
+        let Some(text) = &self.poll else {
+            return Ok(Duration::ZERO);
+        };
+        duration::parse(text)
+            .ok()
+            .filter(|time| *time <= poll::LONGEST)
+            .with_context(|| format!("bad poll {text:?}: use a time of at most 10ms, such as 50us"))
+    }
 }
 
 /// The name of a VDUSE device becomes those of files in /dev and in sysfs.
@@ -237,7 +253,7 @@ mod tests {
     #[test]
     fn all_keys() {
         let text = "socket=/a b,lines=5,label=panel,names=a::c,values=011,irq=off,\
-                    i2c-eeprom=4:2,irq-needs-input,strict,access-platform,queue-size=64";
+                    i2c-eeprom=4:2,irq-needs-input,strict,access-platform,queue-size=64,poll=50us";
         let it = describe(text).unwrap();
         assert_eq!(it.label, "panel");
         assert_eq!(it.lines, 5);
@@ -246,6 +262,7 @@ mod tests {
         assert!(!it.irq && it.irq_needs_input && it.strict && it.access_platform);
         assert_eq!(it.i2c_eeprom, Some((4, 2)));
         assert_eq!(it.queue_size, 64);
+        assert_eq!(it.poll, Duration::from_micros(50));
     }
 
     #[test]
@@ -254,6 +271,7 @@ mod tests {
         assert_eq!(it.label, "vgpio3");
         assert!(it.irq && !it.irq_needs_input && !it.strict && !it.access_platform);
         assert_eq!(it.queue_size, 1024);
+        assert!(it.poll.is_zero());
         assert!(it.names.block().is_empty());
     }
 
@@ -291,6 +309,8 @@ mod tests {
             ("socket=s,lines=2,i2c-eeprom=0:2", "lines from 0 to 1"),
             ("socket=s,lines=2,queue-size=100", "bad queue-size"),
             ("socket=s,lines=2,queue-size=2048", "bad queue-size"),
+            ("socket=s,lines=2,poll=often", "bad poll"),
+            ("socket=s,lines=2,poll=11ms", "bad poll"),
             ("socket=s,lines=2,label=7", "bad label"),
             ("socket=s,lines=2,colour=red", "unknown key"),
             (

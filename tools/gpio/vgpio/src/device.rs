@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
 use smallvec::SmallVec;
@@ -21,6 +21,7 @@ use crate::limit::Limit;
 use crate::model::{Effects, Forgotten, Model, Rules, View};
 use crate::names::Names;
 use crate::outbox::{Completion, Outbox};
+use crate::poll::Poll;
 use crate::ring::{Position, Ring};
 use crate::stats::Stats;
 use crate::watch::Watchers;
@@ -50,6 +51,8 @@ pub struct Description {
     pub access_platform: bool,
     /// The most entries that a ring may have.
     pub queue_size: u16,
+    /// How long to look for further requests before sleeping, zero to sleep at once.
+    pub poll: Duration,
 }
 
 /// A device.
@@ -99,6 +102,7 @@ struct State {
     buffers: Vec<Chain<EVENT_REQUEST_SIZE>>,
     /// Invalid rings, ignored until they are set up again.
     broken: [bool; 2],
+    poll: Poll,
     paused: Option<Paused>,
     can_disable: bool,
     connection: Option<HangUp>,
@@ -135,6 +139,7 @@ impl Device {
                 requests: Vec::new(),
                 buffers: Vec::new(),
                 broken: [false; 2],
+                poll: Poll::new(description.poll),
                 paused: None,
                 can_disable: true,
                 connection: None,
@@ -249,8 +254,9 @@ impl Device {
         locked.settle();
     }
 
-    /// The guest has notified us of `queue`, or the queue has just been started.
-    pub fn kick(&self, queue: usize, rings: impl FnOnce() -> [Ring; 2]) {
+    /// The guest has notified us of `queue`, or the queue has just been started. Returns whether the
+    /// guest does not notify us now, and [`Device::look`] is to be called in its place.
+    pub fn kick(&self, queue: usize, rings: impl FnOnce() -> [Ring; 2]) -> bool {
         let mut locked = self.lock();
         locked.state.stats.queue(queue).kicks += 1;
         let [requests, _] = locked.state.rings.get_or_insert_with(rings);
@@ -258,7 +264,7 @@ impl Device {
         let mut queues = [queue == REQUEST_QUEUE, queue == EVENT_QUEUE];
         if locked.state.paused.is_some() {
             if !may_resume {
-                return;
+                return locked.state.poll.is_on();
             }
             locked.resume();
             // A notification of the other queue may have been passed over meanwhile.
@@ -269,18 +275,38 @@ impl Device {
         }
         locked.settle();
         drop(locked);
+        self.drain_all(queues, true)
+    }
 
+    /// Looks for what a guest has added that does not notify us. Returns whether that remains so,
+    /// and this is to be called again when the caller has seen to whatever else there is.
+    pub fn look(&self) -> bool {
+        self.lock().state.poll.expire(Instant::now);
+        let again = self.drain_all([true; 2], false);
+        // The guest may need this processor.
+        std::thread::yield_now();
+        self.give_way();
+        again
+    }
+
+    /// Carries out what is in these queues. `first` is whether the guest has notified us of it.
+    fn drain_all(&self, queues: [bool; 2], first: bool) -> bool {
         for queue in [REQUEST_QUEUE, EVENT_QUEUE] {
-            let mut first = true;
+            let mut first = first;
             while queues[queue] && self.lock().drain(queue, std::mem::take(&mut first)) {
-                // A busy guest must not lock out the host, nor a busy host the guest.
-                for _ in 0..PATIENCE {
-                    if self.waiting.load(Ordering::Relaxed) == 0 {
-                        break;
-                    }
-                    std::thread::yield_now();
-                }
+                self.give_way();
             }
+        }
+        self.lock().state.poll.is_on()
+    }
+
+    /// Keeps a busy guest from locking out the host, and a busy host from locking out the guest.
+    fn give_way(&self) {
+        for _ in 0..PATIENCE {
+            if self.waiting.load(Ordering::Relaxed) == 0 {
+                break;
+            }
+            std::thread::yield_now();
         }
     }
 
@@ -458,7 +484,8 @@ impl Locked<'_> {
         self.state.visits.log(Level::Info, label, what);
     }
 
-    /// Carries out what is in a queue. Returns whether there may be more.
+    /// Carries out what is in a queue. Returns whether there may be more. The guest notifies us of
+    /// what it adds afterwards, unless someone looks for it.
     fn drain(&mut self, queue: usize, first: bool) -> bool {
         if self.state.broken[queue] || self.state.paused.is_some() {
             return false;
@@ -469,7 +496,14 @@ impl Locked<'_> {
         let result = self.drain_ring(queue, &rings[queue], first);
         self.state.outbox.end_of_batch();
         self.settle();
-        match result.and_then(|()| rings[queue].listen()) {
+        let looks = self.state.poll.is_on();
+        match result.and_then(|()| {
+            if looks {
+                Ok(false)
+            } else {
+                rings[queue].listen()
+            }
+        }) {
             Ok(more) => more,
             Err(e) => {
                 self.give_up(queue, &e);
@@ -488,6 +522,9 @@ impl Locked<'_> {
             let mut chains = std::mem::take(&mut self.state.requests);
             result = ring.pop(held, RESPONSE_SIZE.max(1 + names), &mut chains);
             self.count(queue, chains.len(), first);
+            if !chains.is_empty() {
+                self.state.poll.found(Instant::now);
+            }
             for chain in chains.drain(..) {
                 self.request(chain);
                 self.dispatch();

@@ -101,7 +101,7 @@ fn places(queue: usize) -> [u64; 3] {
 
 impl Stage {
     fn new() -> Self {
-        let text = format!("socket=/s,lines={LINES},names=a:bc::d,i2c-eeprom=1:0");
+        let text = format!("socket=/s,lines={LINES},names=a:bc::d,i2c-eeprom=1:0,poll=20us");
         let description = text.parse::<config::Device>().and_then(|it| it.describe(0));
         let ranges = [
             (GuestAddress(BASE), PIECE as usize),
@@ -141,10 +141,11 @@ impl Stage {
     }
 
     fn kick(&self, vrings: &[Vring; 2], queue: usize) {
-        self.device.kick(queue, || {
+        let looks = self.device.kick(queue, || {
             let view = View::new(ring::view(&self.mem, &Arc::default()));
             vrings.clone().map(|vring| Ring::new(vring, view.clone()))
         });
+        while looks && self.device.look() {}
     }
 
     fn descriptor(&self, queue: usize, index: u16, (at, len): (u64, u32), flags: u16, next: u16) {

@@ -20,6 +20,7 @@ mod names;
 mod outbox;
 mod platform;
 mod plot;
+mod poll;
 pub mod program;
 mod record;
 mod replay;

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use log::{debug, error, warn};
-use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags};
+use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use vhost_user_backend::VringT;
 use virtio_bindings::bindings::virtio_config::{
     VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1,
@@ -103,6 +103,7 @@ impl Session {
     }
 
     fn answer_all(&mut self, end: &OwnedFd) -> io::Result<()> {
+        let mut looks = false;
         loop {
             let [requests, events] = &self.kicks;
             let mut fds = [
@@ -111,7 +112,8 @@ impl Session {
                 PollFd::new(requests, PollFlags::IN),
                 PollFd::new(events, PollFlags::IN),
             ];
-            rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+            let patience = looks.then(Timespec::default);
+            rustix::io::retry_on_intr(|| poll(&mut fds, patience.as_ref()))?;
             let [ended, message, kicks @ ..] = fds.map(|fd| fd.revents());
             if !ended.is_empty() {
                 return Ok(());
@@ -126,9 +128,10 @@ impl Session {
             for (queue, kick) in kicks.into_iter().enumerate() {
                 if !kick.is_empty() {
                     let _ = rustix::io::read(&self.kicks[queue], &mut [0_u8; 8]);
-                    self.kick(queue);
+                    looks |= self.kick(queue);
                 }
             }
+            looks = looks && self.device.look();
         }
     }
 
@@ -202,10 +205,11 @@ impl Session {
         Ok(())
     }
 
-    /// The driver has notified us of a queue.
-    fn kick(&self, queue: usize) {
+    /// The driver has notified us of a queue. Returns whether to look at the queues until further
+    /// notice.
+    fn kick(&self, queue: usize) -> bool {
         let Some(started) = &self.started else {
-            return;
+            return false;
         };
         if !started.has(BUFFERS) {
             if let Err(e) = started.find_memory(&self.file) {
@@ -216,7 +220,7 @@ impl Session {
         self.device.kick(queue, || {
             let ring = |vring| Ring::new(vring, started.view.clone());
             started.rings.clone().map(ring)
-        });
+        })
     }
 }
 

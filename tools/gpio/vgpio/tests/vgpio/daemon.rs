@@ -135,7 +135,11 @@ impl Daemon {
 
     /// The counters of the only device.
     pub fn stats(&self) -> Stats {
-        let text = self.ok(&["stats", "--json"]);
+        self.stats_of("0")
+    }
+
+    pub fn stats_of(&self, device: &str) -> Stats {
+        let text = self.ok(&["stats", "--json", "-d", device]);
         let all: serde_json::Value = serde_json::from_str(&text).unwrap();
         let (_, stats) = all.as_object().unwrap().iter().next().unwrap();
         serde_json::from_value(stats.clone()).unwrap()

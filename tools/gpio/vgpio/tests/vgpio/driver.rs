@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::{fence, Ordering};
 use std::time::{Duration, Instant};
 
 use vgpio::wire::{Request, EVENT_QUEUE, F_IRQ, REQUEST_QUEUE};
@@ -241,15 +242,28 @@ impl Guest {
     }
 
     pub fn kick(&self, queue: usize) {
-        self.rings[queue].kick.write(1).unwrap();
+        self.rings[queue].kick();
     }
 
     /// Whether the device wants to be notified of the next chain.
     pub fn wants_kick(&self, queue: usize) -> bool {
+        self.wants_kick_of(queue, self.rings[queue].avail)
+    }
+
+    /// Notifies the device of the chain that was added last, if it wants that.
+    pub fn kick_if_wanted(&self, queue: usize) {
+        // Complete the write of the index before reading what the device has to say about it.
+        fence(Ordering::SeqCst);
+        if self.wants_kick_of(queue, self.rings[queue].avail.wrapping_sub(1)) {
+            self.kick(queue);
+        }
+    }
+
+    fn wants_kick_of(&self, queue: usize, chain: u16) -> bool {
         let ring = &self.rings[queue];
-        let field = |at| -> u16 { self.mem.read_obj(GuestAddress(at)).unwrap() };
+        let field = |at| -> u16 { self.mem.load(GuestAddress(at), Ordering::SeqCst).unwrap() };
         if self.features & EVENT_IDX != 0 {
-            field(ring.used_ring() + 4 + 8 * u64::from(ring.size)) == ring.avail
+            field(ring.used_ring() + 4 + 8 * u64::from(ring.size)) == chain
         } else {
             u32::from(field(ring.used_ring())) & VRING_USED_F_NO_NOTIFY == 0
         }
@@ -322,9 +336,14 @@ impl Guest {
 
     /// Unmasks the interrupt of a line.
     pub fn arm(&mut self, line: u16) -> u16 {
-        let head = self.add(EVENT_QUEUE, &[read(line.to_le_bytes()), write(1)]);
+        let head = self.post_buffer(line);
         self.kick(EVENT_QUEUE);
         head
+    }
+
+    /// Puts an event buffer on the queue, without notifying the device.
+    pub fn post_buffer(&mut self, line: u16) -> u16 {
+        self.add(EVENT_QUEUE, &[read(line.to_le_bytes()), write(1)])
     }
 
     /// Waits for an event buffer; returns head and status.
@@ -358,6 +377,10 @@ impl Ring {
             next_buffer: first,
             limit: first + half,
         }
+    }
+
+    pub fn kick(&self) {
+        self.kick.write(1).unwrap();
     }
 
     fn avail_ring(&self) -> u64 {
@@ -453,16 +476,13 @@ impl Ring {
                 .unwrap();
         }
         self.avail = self.avail.wrapping_add(1);
-        mem.store(self.avail, at(2), std::sync::atomic::Ordering::Release)
-            .unwrap();
+        mem.store(self.avail, at(2), Ordering::Release).unwrap();
     }
 
     fn poll(&mut self, mem: &GuestMemoryMmap, event_idx: bool) -> Option<Used> {
         let used_ring = self.used_ring();
         let at = |offset| GuestAddress(used_ring + offset);
-        let index: u16 = mem
-            .load(at(2), std::sync::atomic::Ordering::Acquire)
-            .unwrap();
+        let index: u16 = mem.load(at(2), Ordering::Acquire).unwrap();
         if index == self.used {
             return None;
         }

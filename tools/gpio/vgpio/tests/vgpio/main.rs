@@ -12,5 +12,6 @@ mod faults;
 mod frontend;
 mod hostile;
 mod lifecycle;
+mod poll;
 mod record;
 mod requests;
