@@ -49,6 +49,9 @@ kernel: ## build a guest kernel
 vgpio: ## build vgpio
 	@scripts/vgpio-program
 
+deb: ## build a Debian package of vgpio
+	@scripts/deb
+
 gpio-box: ## build gpio-box and the kernel that it boots
 	@scripts/gpio-box-program
 
@@ -109,4 +112,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio gpio-box run test test-all smoke architectures samples kunit compare fuzz bench mutants fuzz-vgpio check-hard soak lint weight series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio deb gpio-box run test test-all smoke architectures samples kunit compare fuzz bench mutants fuzz-vgpio check-hard soak lint weight series clean distclean
