@@ -35,8 +35,17 @@ impl Client {
 
     /// Asks, and returns the answer unless it is an error.
     pub fn ask(&mut self, request: &Request) -> Result<Reply> {
+        self.send(request)?;
+        self.answer()
+    }
+
+    /// Asks without waiting for the answer.
+    pub fn send(&mut self, request: &Request) -> Result<()> {
         let sent = control::send(self.replies.get_ref(), request);
-        sent.map_err(|e| anyhow::anyhow!("the daemon hung up: {e}"))?;
+        sent.map_err(|e| anyhow::anyhow!("the daemon hung up: {e}"))
+    }
+
+    fn answer(&mut self) -> Result<Reply> {
         match self.next()? {
             Some(Reply::Error(e)) => bail!(e),
             Some(reply) => Ok(reply),
@@ -46,7 +55,13 @@ impl Client {
 
     /// Asks for something that has no answer but success.
     pub fn order(&mut self, request: &Request) -> Result<()> {
-        match self.ask(request)? {
+        self.send(request)?;
+        self.done()
+    }
+
+    /// Waits for the answer to such a request.
+    pub fn done(&mut self) -> Result<()> {
+        match self.answer()? {
             Reply::Done => Ok(()),
             other => unexpected(&other),
         }

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use rustix::time::{clock_gettime, ClockId};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 use vcd::{IdCode, SimulationCommand, TimescaleUnit, VarType, Writer};
 
 use crate::client::{self, word, Client, Watching};
@@ -21,6 +22,9 @@ use crate::control::{Line, Request};
 use crate::model::{Cause, Change, Direction};
 use crate::watch::Event;
 use crate::wave::LineId;
+
+/// How long the daemon may take to send the last changes.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Records into `path` what a `watch` request for all topics tells, until `options`, `duration` or
 /// a signal ends it.
@@ -47,7 +51,7 @@ pub fn record(
     let mut recorder = Recorder::new(BufWriter::new(file), start, &lines)?;
     recorder.vcd.flush()?;
     if options.banner {
-        println!("Recording lines...");
+        writeln!(std::io::stdout(), "Recording lines...")?;
     }
     let end = duration.and_then(|it| Instant::now().checked_add(it));
     let result = recorder.follow(&mut client, options, end);
@@ -66,16 +70,23 @@ fn now() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Has SIGINT and SIGTERM end the connection, and with it the recording.
+/// Has SIGINT and SIGTERM end the watch, and with it the recording.
 fn stop_on_signals(client: &Client) -> Result<Arc<AtomicBool>> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot catch signals")?;
     let stopped = Arc::new(AtomicBool::new(false));
     let stream = client.stream()?;
     let set = stopped.clone();
     std::thread::Builder::new().spawn(move || {
-        if signals.forever().next().is_some() {
+        let mut signals = signals.forever();
+        if signals.next().is_some() {
             set.store(true, Ordering::SeqCst);
+            // The daemon sends what has happened until now, or is stuck.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            std::thread::sleep(PATIENCE);
             let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        if let Some(signal) = signals.next() {
+            let _ = emulate_default_handler(signal);
         }
     })?;
     Ok(stopped)

@@ -16,6 +16,9 @@ use crate::wave::{self, Change, Signal, Value, Wave};
 /// The most levels in one request.
 const LEVELS: usize = 4096;
 
+/// How many requests may go ahead of their answers.
+const UNANSWERED: usize = 256;
+
 /// A line as requests name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -37,19 +40,27 @@ pub fn replay(
     let targets = targets(&wave, device, lines).with_context(|| shown.to_string())?;
     check(client, &targets).with_context(|| shown.to_string())?;
     let start = Instant::now();
+    let mut unanswered = 0;
     for now in wave.changes.chunk_by(|a, b| a.time == b.time) {
-        for (index, request) in requests(now, &targets).iter().enumerate() {
-            if index == 0 {
-                let time = now[0].time as f64 / 1e9 / speed;
-                let end = Duration::try_from_secs_f64(time).ok();
-                let end = end.and_then(|time| start.checked_add(time));
-                let end = end.with_context(|| format!("{shown}: that takes too long"))?;
-                thread::sleep(end.saturating_duration_since(Instant::now()));
-            }
-            client.order(request)?;
+        let requests = requests(now, &targets);
+        if requests.is_empty() {
+            continue;
+        }
+        let time = Duration::try_from_secs_f64(now[0].time as f64 / 1e9 / speed).ok();
+        let time = time.and_then(|time| start.checked_add(time));
+        let time = time.with_context(|| format!("{shown}: that takes too long"))?;
+        // Answers can wait while there is no time.
+        if time > Instant::now() || unanswered > UNANSWERED {
+            (0..unanswered).try_for_each(|_| client.done())?;
+            unanswered = 0;
+        }
+        thread::sleep(time.saturating_duration_since(Instant::now()));
+        for request in &requests {
+            client.send(request)?;
+            unanswered += 1;
         }
     }
-    Ok(())
+    (0..unanswered).try_for_each(|_| client.done())
 }
 
 /// Finds the line for each signal that is the host's: in our recordings those that say so, in other

@@ -302,7 +302,10 @@ impl Server {
             for (device, _) in per_device.values() {
                 device.watchers(|all| all.remove(id));
             }
-            let _ = client.shutdown(std::net::Shutdown::Both);
+            // One who has nothing more to ask gets all changes until then.
+            if !matches!(end, Ok(None)) {
+                let _ = client.shutdown(std::net::Shutdown::Both);
+            }
             end.map(drop)
         })
     }

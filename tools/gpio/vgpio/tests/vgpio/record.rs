@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::daemon::{complaint, program, Daemon};
+use crate::daemon::{complaint, eventually, program, Daemon};
 use crate::driver::Guest;
 
 /// The changes in a file, without their times.
@@ -107,6 +107,8 @@ fn a_recording_is_complete_without_the_daemon() {
     let file = daemon.dir.path().join("run.vcd");
     let record = daemon.watch(&["record", file.to_str().unwrap()]);
     daemon.ok(&["toggle", "0", "-c", "2"]);
+    // It is written while nothing more happens.
+    eventually("recorded", || changes(&file).len() == 4);
     daemon.stop(Signal::KILL);
     let error = record.failure();
     assert_eq!(error, "vgpio: the daemon hung up\n");
@@ -116,6 +118,18 @@ fn a_recording_is_complete_without_the_daemon() {
     let file = daemon.dir.path().join("none.vcd");
     daemon.fails(&["record", file.to_str().unwrap()]);
     assert!(!file.exists());
+}
+
+#[test]
+fn a_recording_ends_without_a_stuck_daemon() {
+    let daemon = Daemon::start("lines=1");
+    let file = daemon.dir.path().join("run.vcd");
+    let record = daemon.watch(&["record", file.to_str().unwrap()]);
+    let pid = rustix::process::Pid::from_raw(daemon.pid() as i32).unwrap();
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    record.signal(Signal::INT);
+    record.end();
+    assert_eq!(times(&file).len(), 2);
 }
 
 #[test]
@@ -165,6 +179,45 @@ fn a_replay_is_as_the_recording() {
     let start = Instant::now();
     again.ok(&["replay", first.to_str().unwrap(), "--speed", "1000", "a"]);
     assert!(start.elapsed() < Duration::from_millis(60));
+}
+
+#[test]
+fn a_guest_sees_what_was_recorded() {
+    let daemon = Daemon::start("lines=1");
+    let file = daemon.dir.path().join("run.vcd");
+    let path = file.to_str().unwrap();
+    let record = daemon.watch(&["record", path, "-n", "7"]);
+    daemon.ok(&["toggle", "0", "-c", "7", "-i", "20ms"]);
+    record.end();
+
+    let again = Daemon::start("lines=1");
+    let mut guest = Guest::new(&again.socket(0));
+    guest.ok(6, 0, 3);
+    guest.arm(0);
+    let replay = again.spawn(&["replay", path]);
+    for _ in 0..7 {
+        guest.event();
+        guest.arm(0);
+    }
+    replay.end();
+    guest.no_event();
+    assert_eq!(again.stats().edges_merged, 0);
+}
+
+#[test]
+fn a_burst_is_replayed_as_such() {
+    let daemon = Daemon::start("lines=1");
+    let file = daemon.dir.path().join("run.vcd");
+    let path = file.to_str().unwrap();
+    let record = daemon.watch(&["record", path, "-n", "20000"]);
+    daemon.ok(&["toggle", "0", "-c", "20000"]);
+    record.end();
+    let again = daemon.dir.path().join("again.vcd");
+    let record = daemon.watch(&["record", again.to_str().unwrap(), "-n", "20000"]);
+    daemon.ok(&["replay", path]);
+    record.end();
+    assert_eq!(changes(&file).len(), 40_000);
+    assert_eq!(changes(&file), changes(&again));
 }
 
 #[test]
