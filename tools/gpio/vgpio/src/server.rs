@@ -3,7 +3,7 @@
 //! The daemon's end of the control socket.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::BufReader;
+use std::io::{BufReader, BufWriter, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -289,11 +289,14 @@ impl Server {
 
         std::thread::scope(|scope| {
             scope.spawn(move || {
+                let mut out = BufWriter::new(client);
                 while let Some(event) = observer.next() {
-                    if control::send(client, &Reply::Change(event)).is_err() {
+                    let sent = control::send(&mut out, &Reply::Change(event));
+                    if sent.is_err() || (observer.is_idle() && out.flush().is_err()) {
                         break;
                     }
                 }
+                drop(out);
                 // Wakes the reader if it is we who have to end this.
                 let _ = client.shutdown(std::net::Shutdown::Both);
             });

@@ -129,6 +129,11 @@ impl Watcher {
 }
 
 impl Observer {
+    /// Whether no change waits.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0
+    }
+
     /// Waits for the next change; `None` when no device tells us any more.
     pub fn next(&self) -> Option<Event> {
         let Note {
