@@ -222,6 +222,18 @@ enum Command {
         #[arg(value_name = "LINE", help = LINES)]
         lines: Vec<String>,
     },
+    /// Serve a page with switches, buttons, LEDs and traces of lines, and print its address
+    ///
+    /// Only browsers of this machine that know the address are let in.
+    #[cfg(feature = "board")]
+    Board {
+        /// The port on 127.0.0.1 [default: any]
+        #[arg(short, long, default_value_t = 0, hide_default_value = true)]
+        port: u16,
+        /// A TOML file with a table `part` for each part of the board; without it the names of
+        /// the lines tell what they are
+        file: Option<PathBuf>,
+    },
     /// Show counters: messages, notifications, interrupts, errors
     Stats {
         #[command(flatten)]
@@ -494,6 +506,10 @@ pub fn run(cli: Cli) -> Result<()> {
                 lines,
             };
             plot::plot(&file, &output, &part)?;
+        }
+        #[cfg(feature = "board")]
+        Command::Board { port, file } => {
+            crate::board::serve(control, file.as_deref(), port, &mut out)?;
         }
         Command::Stats {
             target,

@@ -335,6 +335,8 @@ pub fn values(text: &str) {
         assert_eq!(again.expect("not taken again"), (line, value));
     }
     let _ = crate::cli::eeprom_bytes(text);
+    #[cfg(feature = "board")]
+    crate::board::exercise(text);
 
     let mut faults = Faults::default();
     let line = |text: &str| Ok(text.parse()?);

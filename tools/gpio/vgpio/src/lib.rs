@@ -3,6 +3,8 @@
 //! A vhost-user GPIO device: the other end of a guest's virtio GPIO driver.
 
 mod backend;
+#[cfg(feature = "board")]
+mod board;
 mod chain;
 pub mod cli;
 mod client;

@@ -3,6 +3,8 @@
 //! Tests of the real program: over vhost-user as a virtual machine uses it, and over its command
 //! line.
 
+#[cfg(feature = "board")]
+mod board;
 mod cli;
 mod clients;
 mod daemon;
