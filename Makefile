@@ -85,6 +85,9 @@ fuzz: ## run the driver against hostile devices (SEED, SEEDS, RESPONSES)
 bench: ## measure both drivers (PAIRS=<n>, OPERATIONS=<n>, KEEP=1)
 	@scripts/bench
 
+board-test: ## test the page of vgpio board in headless Chromium, with a guest
+	@scripts/board-test
+
 mutants: ## break the driver on purpose, one fault at a time, and print which tests catch it
 	@scripts/mutants
 
@@ -112,4 +115,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio deb gpio-box run test test-all smoke architectures samples kunit compare fuzz bench mutants fuzz-vgpio check-hard soak lint weight series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio deb gpio-box run test test-all smoke architectures samples kunit compare fuzz bench board-test mutants fuzz-vgpio check-hard soak lint weight series clean distclean
