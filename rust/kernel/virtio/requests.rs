@@ -90,11 +90,13 @@ type Ring<'a, Out, In> = Access<'a, Buffer<Out, In>>;
 
 type Link<Out, In> = NonNull<Waiter<Out, In>>;
 
-/// Takes the answer to a request, or returns what to send next. Called under the lock of the queue.
-type Step<'a, Out, In> =
-    dyn FnMut(Option<(Out, Result<Answer<In>>)>) -> Option<(Out, Option<Payload>)> + Send + 'a;
+/// Returns what to send next. Called under the lock of the queue.
+type Next<'a, Out> = dyn FnMut() -> Option<(Out, Option<Payload>)> + Send + 'a;
 
-type Caller<'a, Out, In> = NonNull<Step<'a, Out, In>>;
+/// Takes the answer to a request. Called under the lock of the queue.
+type Each<'a, Out, In> = dyn FnMut(Out, Result<Answer<In>>) + Send + 'a;
+
+type Caller<'a, Out, In> = (NonNull<Next<'a, Out>>, NonNull<Each<'a, Out, In>>);
 
 /// A call in progress, on the stack of its caller.
 #[pin_data]
@@ -107,7 +109,7 @@ struct Waiter<Out, In> {
 
 /// The state of a call, under the lock of the queue.
 struct Call<Out, In> {
-    step: Caller<'static, Out, In>,
+    caller: Caller<'static, Out, In>,
     scope: Scope,
     posted: bool,
     timeout_ms: Msecs,
@@ -266,7 +268,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
                 return (call.posted && self.is_stuck(ring)).then_some(Err(ETIMEDOUT));
             }
             // SAFETY: The closure lives as long as the call, and is only used under the lock.
-            let Some((request, payload)) = (unsafe { call.step.as_mut()(None) }) else {
+            let Some((request, payload)) = (unsafe { call.caller.0.as_mut()() }) else {
                 return Some(Ok(()));
             };
             // There is one: see above.
@@ -296,7 +298,9 @@ impl<Out: Part, In: Part> Slots<Out, In> {
         while let Some((message, written)) = ring.pop() {
             self.returned(message, written);
         }
-        self.send_waiting(ring);
+        if self.first.is_some() {
+            self.send_waiting(ring);
+        }
     }
 
     /// Takes all answers that have come, and enables callbacks for the others, unless a task polls.
@@ -327,7 +331,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
             call.unanswered -= 1;
             call.progress = timer::jiffies();
             // SAFETY: The closure lives as long as the call, and is only used under the lock.
-            unsafe { call.step.as_mut()(Some((request, answer))) };
+            unsafe { call.caller.1.as_mut()(request, answer) };
             // SAFETY: It is in the list; the lock is held.
             unsafe { self.finish(waiter) };
         }
@@ -646,13 +650,9 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     pub fn call(&self, request: Out, payload: Option<Payload>) -> Result<Answer<In>> {
         let size = 2 + usize::from(payload.is_some());
         let (mut next, mut ret) = (Some((request, payload)), Err(ENODEV));
+        let mut each = |_, answer| ret = answer;
 
-        self.run(Scope::Any, false, size, &mut |answered| {
-            if let Some((_, answer)) = answered {
-                ret = answer;
-            }
-            next.take()
-        })?;
+        self.run(Scope::Any, false, size, &mut || next.take(), &mut each)?;
         ret
     }
 
@@ -677,13 +677,9 @@ impl<Out: Part, In: Part> Requests<Out, In> {
         mut requests: impl Iterator<Item = Out> + Send,
         mut each: impl FnMut(Out, Result<Answer<In>>) + Send,
     ) -> Result {
-        self.run(scope, false, 2, &mut |answered| match answered {
-            Some((request, answer)) => {
-                each(request, answer);
-                None
-            }
-            None => Some((requests.next()?, None)),
-        })
+        let mut next = || Some((requests.next()?, None));
+
+        self.run(scope, false, 2, &mut next, &mut each)
     }
 
     /// Sends a request. Does not wait for the answer, which is dropped.
@@ -700,27 +696,39 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     ///
     /// Process context; may sleep.
     pub fn post(&self, scope: Scope, request: impl FnOnce() -> Option<Out> + Send) -> Result {
-        let mut next = Some(request);
+        let mut request = Some(request);
+        let mut next = || Some((request.take()?()?, None));
 
-        self.run(scope, true, 2, &mut |_| Some((next.take()?()?, None)))
+        self.run(scope, true, 2, &mut next, &mut |_, _| ())
     }
 
     /// Runs a call until it has ended.
-    fn run(&self, scope: Scope, posted: bool, size: usize, step: &mut Step<'_, Out, In>) -> Result {
+    fn run(
+        &self,
+        scope: Scope,
+        posted: bool,
+        size: usize,
+        next: &mut Next<'_, Out>,
+        each: &mut Each<'_, Out, In>,
+    ) -> Result {
+        let now = timer::jiffies();
+
         pin_init::stack_pin_init!(let waiter = pin_init!(Waiter {
             done <- Completion::new(),
             call: UnsafeCell::new(Call {
-                // SAFETY: Only the bound on the lifetime changes. When this function returns, the
-                // call is finished: nothing refers to it.
-                step: unsafe { mem::transmute::<Caller<'_, _, _>, Caller<'_, _, _>>(step.into()) },
+                // SAFETY: Only the bound on the lifetimes changes. When this function returns, the
+                // call is finished: nothing refers to them.
+                caller: unsafe {
+                    mem::transmute::<Caller<'_, _, _>, Caller<'_, _, _>>((next.into(), each.into()))
+                },
                 scope,
                 posted,
                 timeout_ms: self.options.timeout_ms,
                 size,
                 unanswered: 0,
                 all_sent: None,
-                start: timer::jiffies(),
-                progress: timer::jiffies(),
+                start: now,
+                progress: now,
                 next: None,
             }),
         }));
@@ -884,11 +892,12 @@ mod tests {
 
     /// A call that was made, and got on, so many milliseconds ago. It has no timeout.
     fn call_since(scope: Scope, posted: bool, start_ms: Msecs, progress_ms: Msecs) -> Call<u8, u8> {
-        let step: &mut Step<'static, u8, u8> = &mut |_| None;
+        let next: &mut Next<'static, u8> = &mut || None;
+        let each: &mut Each<'static, u8, u8> = &mut |_, _| ();
         let ago = |ms| timer::jiffies().wrapping_sub(msecs_to_jiffies(ms));
 
         Call {
-            step: step.into(),
+            caller: (next.into(), each.into()),
             scope,
             posted,
             timeout_ms: 0,
