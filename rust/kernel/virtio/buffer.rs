@@ -64,19 +64,19 @@ pub unsafe trait Buffer: Sized + Send + 'static {
 pub struct SegmentList {
     tables: [MaybeUninit<bindings::scatterlist>; Self::MAX],
     readable: usize,
-    writable: usize,
+    len: usize,
     error: Result,
 }
 
 impl SegmentList {
     /// The maximum number of segments.
-    pub const MAX: usize = 8;
+    pub const MAX: usize = 4;
 
     pub(super) fn new() -> Self {
         Self {
             tables: [const { MaybeUninit::uninit() }; Self::MAX],
             readable: 0,
-            writable: 0,
+            len: 0,
             error: Ok(()),
         }
     }
@@ -84,34 +84,35 @@ impl SegmentList {
     /// Adds memory that the device reads. Skips an empty segment.
     #[inline]
     pub fn readable(&mut self, addr: NonNull<c_void>, len: usize) {
-        if self.writable > 0 {
+        if self.readable < self.len {
             self.error = Err(EINVAL);
         }
-        self.readable += self.put(addr, len);
+        self.put(addr, len);
+        self.readable = self.len;
     }
 
     /// Adds memory that the device writes. Skips an empty segment.
     #[inline]
     pub fn writable(&mut self, addr: NonNull<c_void>, len: usize) {
-        self.writable += self.put(addr, len);
+        self.put(addr, len);
     }
 
-    /// Returns the number of segments added.
-    fn put(&mut self, addr: NonNull<c_void>, len: usize) -> usize {
+    #[inline]
+    fn put(&mut self, addr: NonNull<c_void>, len: usize) {
         if len == 0 || self.error.is_err() {
-            return 0;
+            return;
         }
 
-        let table = self.tables.get_mut(self.readable + self.writable);
+        let table = self.tables.get_mut(self.len);
         let (Some(table), Ok(bytes)) = (table, c_uint::try_from(len)) else {
             self.error = Err(EINVAL);
-            return 0;
+            return;
         };
 
         // SAFETY: `table` is valid for writes of one entry. By the requirements of `Buffer` the
         // segment is in the linear mapping and physically contiguous.
         unsafe { bindings::sg_init_one(table.as_mut_ptr(), addr.as_ptr(), bytes) };
-        1
+        self.len += 1;
     }
 
     /// Returns the number of segments.
@@ -123,7 +124,7 @@ impl SegmentList {
     #[inline]
     pub(super) fn len(&self) -> Result<usize> {
         self.error?;
-        match self.readable + self.writable {
+        match self.len {
             0 => Err(EINVAL),
             len => Ok(len),
         }
@@ -140,13 +141,16 @@ impl SegmentList {
         c_uint,
     ) {
         let mut sgs = [MaybeUninit::uninit(); Self::MAX];
-        let count = self.readable + self.writable;
 
-        for (sg, table) in sgs.iter_mut().zip(&mut self.tables).take(count) {
+        for (sg, table) in sgs.iter_mut().zip(&mut self.tables).take(self.len) {
             sg.write(table.as_mut_ptr());
         }
         // CAST: Both are at most `MAX`.
-        (sgs, self.readable as c_uint, self.writable as c_uint)
+        (
+            sgs,
+            self.readable as c_uint,
+            (self.len - self.readable) as c_uint,
+        )
     }
 }
 
@@ -313,6 +317,17 @@ impl Payload {
     /// Whatever `flags` allow.
     pub fn response(len: usize, flags: Flags) -> Result<Self, AllocError> {
         Self::new(len, Place::Response, flags)
+    }
+
+    /// Adds the payload to `list`. Returns whether it replaces the response.
+    fn segment(&self, list: &mut SegmentList) -> bool {
+        let addr = self.0.pages.addr.cast();
+
+        match self.0.place {
+            Place::AfterRequest => list.readable(addr, self.0.len),
+            Place::BeforeResponse | Place::Response => list.writable(addr, self.0.len),
+        }
+        matches!(self.0.place, Place::Response)
     }
 
     /// Returns the length in bytes.
@@ -628,16 +643,10 @@ where
         };
 
         list.readable(output, size_of::<Out>());
-        if let Some(payload) = inner.payload.as_ref().map(|payload| &*payload.0) {
-            let (addr, len) = (payload.pages.addr.cast(), payload.len);
-
-            match payload.place {
-                Place::AfterRequest => list.readable(addr, len),
-                Place::BeforeResponse => list.writable(addr, len),
-                Place::Response => return list.writable(addr, len),
-            }
+        match &inner.payload {
+            Some(payload) if payload.segment(list) => (),
+            _ => list.writable(input, size_of::<In>()),
         }
-        list.writable(input, size_of::<In>());
     }
 
     #[inline]
