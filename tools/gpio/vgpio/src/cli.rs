@@ -186,9 +186,6 @@ enum Command {
         file: PathBuf,
         #[command(flatten)]
         watch: Watch,
-        /// Exit after this time, like 5s
-        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-        duration: Option<Duration>,
     },
     /// Set the host's levels as in a VCD file, at the same times
     ///
@@ -271,6 +268,9 @@ struct Watch {
     /// Exit after this time without an event, like 5s
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     idle_timeout: Option<Duration>,
+    /// Exit after this time, like 5s
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    duration: Option<Duration>,
     /// Print a line when watching starts
     #[arg(long)]
     banner: bool,
@@ -463,24 +463,23 @@ pub fn run(cli: Cli) -> Result<()> {
                 Edges::Both => None,
             };
             let device = device(watch.target.clone());
-            let (request, mut options) = watch.request(device, Topic::Levels, json);
-            options.edges = edges;
+            let options = Watching {
+                edges,
+                ..watch.options(json)
+            };
+            let request = watch.request(device, Topic::Levels);
             client::watch(&mut connect()?, &request, options, &mut out)?;
         }
         Command::Notify { watch, json } => {
             let device = device(watch.target.clone());
-            let (request, options) = watch.request(device, Topic::Setup, json);
+            let options = watch.options(json);
+            let request = watch.request(device, Topic::Setup);
             client::watch(&mut connect()?, &request, options, &mut out)?;
         }
-        Command::Record {
-            watch,
-            duration,
-            file,
-        } => {
+        Command::Record { file, watch } => {
             let device = device(watch.target.clone());
-            let (request, options) = watch.request(device, Topic::All, false);
-            drop(out);
-            return record::record(connect()?, connect()?, &request, options, duration, &file);
+            let options = watch.options(false);
+            record::record(&control, device, watch.lines, options, &file, &mut out)?;
         }
         Command::Replay {
             target,
@@ -534,19 +533,22 @@ pub fn run(cli: Cli) -> Result<()> {
 }
 
 impl Watch {
-    fn request(self, device: Option<String>, topic: Topic, json: bool) -> (Request, Watching) {
-        let request = Request::Watch {
-            device,
-            lines: self.lines,
-            topic,
-        };
-        let options = Watching {
+    fn options(&self, json: bool) -> Watching {
+        Watching {
             events: self.num_events,
             idle: self.idle_timeout.filter(|time| !time.is_zero()),
+            duration: self.duration,
             edges: None,
             banner: self.banner,
             json,
-        };
-        (request, options)
+        }
+    }
+
+    fn request(self, device: Option<String>, topic: Topic) -> Request {
+        Request::Watch {
+            device,
+            lines: self.lines,
+            topic,
+        }
     }
 }

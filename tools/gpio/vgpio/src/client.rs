@@ -5,7 +5,7 @@
 use std::io::{BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 use serde::Serialize;
@@ -79,9 +79,31 @@ impl Client {
         }
     }
 
-    /// Whether something was received that `change` will not wait for.
-    pub fn has_more(&self) -> bool {
-        !self.replies.buffer().is_empty()
+    /// Hands changes to `take` after a `watch` request, until `options` have it that it is enough.
+    /// `take` hears whether it is the last change for now, and says whether it counts.
+    pub fn follow(
+        &mut self,
+        options: Watching,
+        mut take: impl FnMut(&Event, bool) -> Result<bool>,
+    ) -> Result<()> {
+        let end = options
+            .duration
+            .and_then(|it| Instant::now().checked_add(it));
+        let mut left = options.events;
+        while left != Some(0) {
+            let rest = end.map(|end| end.saturating_duration_since(Instant::now()));
+            if rest.is_some_and(|rest| rest.is_zero()) {
+                break;
+            }
+            let patience = [options.idle, rest].into_iter().flatten().min();
+            let Some(event) = self.change(patience)? else {
+                break;
+            };
+            if take(&event, self.replies.buffer().is_empty())? {
+                left = left.map(|left| left - 1);
+            }
+        }
+        Ok(())
     }
 
     /// The connection, for the one who ends it while another waits for a change.
@@ -250,11 +272,12 @@ pub fn eeprom(client: &mut Client, device: Option<String>, out: &mut impl Write)
     }
 }
 
-/// What ends `mon` and `notify`, what they leave out, and how they print.
+/// What ends `mon`, `notify` and `record`, what they leave out, and how they print.
 #[derive(Clone, Copy, Debug)]
 pub struct Watching {
     pub events: Option<u64>,
     pub idle: Option<Duration>,
+    pub duration: Option<Duration>,
     /// Only edges to this level.
     pub edges: Option<bool>,
     pub banner: bool,
@@ -272,26 +295,21 @@ pub fn watch(
         writeln!(out, "Watching lines...")?;
         out.flush()?;
     }
-    let mut left = options.events;
-    while left != Some(0) {
-        let Some(event) = client.change(options.idle)? else {
-            return Ok(());
-        };
+    client.follow(options, |event, _| {
         if let Some(wanted) = options.edges {
             if !matches!(event.change, Change::Level { level, .. } if level == wanted) {
-                continue;
+                return Ok(false);
             }
         }
         if options.json {
-            writeln!(out, "{}", serde_json::to_string(&event)?)?;
+            writeln!(out, "{}", serde_json::to_string(event)?)?;
         } else {
-            print_event(&event, out)?;
+            print_event(event, out)?;
         }
         // The output may be a pipe: flush each line.
         out.flush()?;
-        left = left.map(|left| left - 1);
-    }
-    Ok(())
+        Ok(true)
+    })
 }
 
 fn print_event(event: &Event, out: &mut impl Write) -> Result<()> {

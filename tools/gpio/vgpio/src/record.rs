@@ -8,7 +8,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::time::{clock_gettime, ClockId};
@@ -20,41 +20,47 @@ use vcd::{IdCode, SimulationCommand, TimescaleUnit, VarType, Writer};
 use crate::client::{self, word, Client, Watching};
 use crate::control::{Line, Request};
 use crate::model::{Cause, Change, Direction};
-use crate::watch::Event;
+use crate::watch::{Event, Topic};
 use crate::wave::LineId;
 
 /// How long the daemon may take to send the last changes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Records into `path` what a `watch` request for all topics tells, until `options`, `duration` or
-/// a signal ends it.
+/// Records all that happens on lines into `path`, until `options` or a signal ends it.
 pub fn record(
-    mut client: Client,
-    mut other: Client,
-    request: &Request,
+    control: &Path,
+    device: Option<String>,
+    lines: Vec<String>,
     options: Watching,
-    duration: Option<Duration>,
     path: &Path,
+    out: &mut impl Write,
 ) -> Result<()> {
-    let Request::Watch { device, lines, .. } = request.clone() else {
-        unreachable!("not a watch request");
-    };
+    let mut client = Client::connect(control)?;
     let stopped = stop_on_signals(&client)?;
     let start = now();
-    client.order(request)?;
+    client.order(&Request::Watch {
+        device: device.clone(),
+        lines: lines.clone(),
+        topic: Topic::All,
+    })?;
     // Later than the watch, so that nothing is missed in between: what is told twice does no harm.
-    let lines = client::lines(&mut other, device, lines)?;
-    drop(other);
+    let lines = client::lines(&mut Client::connect(control)?, device, lines)?;
 
     let shown = path.display();
     let file = File::create(path).with_context(|| format!("cannot create {shown}"))?;
     let mut recorder = Recorder::new(BufWriter::new(file), start, &lines)?;
     recorder.vcd.flush()?;
     if options.banner {
-        writeln!(std::io::stdout(), "Recording lines...")?;
+        writeln!(out, "Recording lines...")?;
+        out.flush()?;
     }
-    let end = duration.and_then(|it| Instant::now().checked_add(it));
-    let result = recorder.follow(&mut client, options, end);
+    let result = client.follow(options, |event, is_last| {
+        recorder.write(event)?;
+        if is_last {
+            recorder.vcd.flush()?;
+        }
+        Ok(true)
+    });
     recorder
         .finish(now())
         .with_context(|| format!("cannot write {shown}"))?;
@@ -214,32 +220,6 @@ impl<W: Write> Recorder<W> {
         vcd.change_string(codes.direction, &word(line.direction))?;
         vcd.change_string(codes.irq, &word(line.irq))?;
         vcd.change_scalar(codes.armed, line.armed)?;
-        Ok(())
-    }
-
-    /// Writes events as they come.
-    fn follow(
-        &mut self,
-        client: &mut Client,
-        options: Watching,
-        end: Option<Instant>,
-    ) -> Result<()> {
-        let mut left = options.events;
-        while left != Some(0) {
-            if !client.has_more() {
-                self.vcd.flush()?;
-            }
-            let rest = end.map(|end| end.saturating_duration_since(Instant::now()));
-            if rest.is_some_and(|rest| rest.is_zero()) {
-                break;
-            }
-            let patience = [options.idle, rest].into_iter().flatten().min();
-            let Some(event) = client.change(patience)? else {
-                break;
-            };
-            self.write(&event)?;
-            left = left.map(|left| left - 1);
-        }
         Ok(())
     }
 

@@ -208,6 +208,15 @@ fn mon_filters_and_gives_up() {
 }
 
 #[test]
+fn mon_ends_in_time() {
+    let daemon = Daemon::start("lines=1");
+    let _toggle = daemon.spawn(&["toggle", "0", "-c", "1000", "-i", "10ms"]);
+    let mon = daemon.watch(&["mon", "--duration", "200ms"]);
+    let edges = mon.end().len();
+    assert!((1..500).contains(&edges), "{edges}");
+}
+
+#[test]
 fn mon_loses_nothing() {
     let daemon = Daemon::start("lines=1");
     let mon = daemon.watch(&["mon", "-n", "20000"]);
