@@ -133,7 +133,7 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        loop {
+        for _ in 0..CONNECTIONS {
             match self.listener.accept() {
                 Ok((mut stream, _)) if self.connections.len() >= CONNECTIONS => {
                     // It has room in its buffer, or it is no loss.

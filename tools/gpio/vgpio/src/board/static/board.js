@@ -364,8 +364,11 @@ class Board {
 		this.changed = false;
 		this.frame = this.frame.bind(this);
 		this.visibility = new IntersectionObserver((entries) => {
-			for (const entry of entries)
-				this.traces[entry.target.dataset.index].visible = entry.isIntersecting;
+			for (const { target, isIntersecting } of entries) {
+				const trace = this.traces.find((it) => it.root === target);
+				if (trace)
+					trace.visible = isIntersecting;
+			}
 		});
 		document.addEventListener("keydown", (event) => this.keydown(event));
 		document.addEventListener("keyup", (event) => this.withKey(event.key)?.release("shortcut"));
@@ -436,10 +439,7 @@ class Board {
 		this.parts = panel.parts.map((it) => new Part(this, it));
 		this.traces = this.lines.map((it) => new Trace(it));
 		this.visibility.disconnect();
-		this.traces.forEach((it, index) => {
-			it.root.dataset.index = index;
-			this.visibility.observe(it.root);
-		});
+		this.traces.forEach((it) => this.visibility.observe(it.root));
 		$("parts").replaceChildren(...this.parts.map((it) => it.root));
 		$("traces").replaceChildren(...this.traces.map((it) => it.root));
 		$("left-out").hidden = !panel.left_out;
