@@ -13,6 +13,7 @@ use crate::device::Description;
 use crate::duration;
 use crate::names::Names;
 use crate::poll;
+use crate::real;
 
 /// The most entries that a ring may have, if the user does not say less.
 pub const QUEUE_SIZE: u16 = 1024;
@@ -38,6 +39,8 @@ pub struct Device {
     pub access_platform: bool,
     pub queue_size: Option<u32>,
     pub poll: Option<String>,
+    /// Only in files.
+    pub host_line: Vec<real::config::Table>,
 }
 
 #[derive(Deserialize)]
@@ -137,12 +140,23 @@ impl Device {
                 check_name(name)?;
             }
         }
+        let lines = match self.lines {
+            0 => self.host_line.len(),
+            lines => lines as usize,
+        };
         ensure!(
-            (1..=0xffff).contains(&self.lines),
-            "cannot have {} lines: use lines=1 to lines=65535",
-            self.lines
+            (1..=0xffff).contains(&lines),
+            "cannot have {lines} lines: use lines=1 to lines=65535"
         );
-        let lines = self.lines as u16;
+        let lines = lines as u16;
+        let host_lines = real::config::describe(&self.host_line, lines)?;
+        let on_bus = |line: u16| host_lines.iter().any(|it| it.line == line);
+        ensure!(
+            !self
+                .i2c_eeprom
+                .is_some_and(|(sda, scl)| on_bus(sda) || on_bus(scl)),
+            "an EEPROM cannot be on lines of the host"
+        );
         let label = self.label.as_ref().or(self.vduse.as_ref());
         let label = label.cloned().unwrap_or_else(|| format!("vgpio{index}"));
         ensure!(
@@ -161,10 +175,27 @@ impl Device {
             access_platform: self.access_platform,
             queue_size: self.queue_size()?,
             poll: self.poll()?,
+            host_lines,
         })
     }
 
     fn names(&self) -> Result<Vec<String>> {
+        let mut names = self.given_names()?;
+        for (index, table) in self.host_line.iter().enumerate() {
+            let Some(name) = &table.name else {
+                continue;
+            };
+            let line = usize::from(real::config::line(index, table));
+            if names.len() <= line {
+                names.resize(line + 1, String::new());
+            }
+            ensure!(names[line].is_empty(), "line {line} has two names");
+            names[line] = name.clone();
+        }
+        Ok(names)
+    }
+
+    fn given_names(&self) -> Result<Vec<String>> {
         let Some(path) = &self.names_file else {
             return Ok(self.names.clone());
         };
@@ -341,5 +372,81 @@ mod tests {
         std::fs::write(&path, "[[device]]\nsocket = '/s'\nlimes = 3\n").unwrap();
         let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("devices.toml:3: unknown field"), "{error}");
+    }
+
+    fn with_host_lines(text: &str) -> Result<Description, String> {
+        let text = format!("[[device]]\nsocket = '/s'\n{text}");
+        let devices = parse(&text).map_err(|(line, e)| format!("{line}: {e}"))?;
+        devices[0].describe(0).map_err(|e| format!("{e:#}"))
+    }
+
+    #[test]
+    fn host_lines() {
+        let it = with_host_lines(
+            "lines = 5\nnames = ['', 'b']\n\
+             [[device.host-line]]\nfrom = 'gpiochip0:17'\nname = 'a'\nonly = 'input'\n\
+             bias = 'pull-up'\ndebounce = '5ms'\n\
+             [[device.host-line]]\nline = 3\nfrom = 'GPIO4'\nname = 'd'\n",
+        )
+        .unwrap();
+        assert_eq!(it.lines, 5);
+        assert_eq!(it.names.block(), b"a\0b\0\0d\0\0");
+        let [first, second] = &it.host_lines[..] else {
+            panic!("{:?}", it.host_lines);
+        };
+        assert_eq!((first.line, first.from.as_str()), (0, "gpiochip0:17"));
+        assert_eq!(first.only, Some(real::config::Only::Input));
+        assert_eq!(first.bias, Some(real::config::Bias::PullUp));
+        assert_eq!(first.debounce, Duration::from_millis(5));
+        assert_eq!((second.line, second.from.as_str()), (3, "GPIO4"));
+        assert_eq!((second.only, second.bias), (None, None));
+        assert!(second.debounce.is_zero());
+
+        let alone = with_host_lines("[[device.host-line]]\nfrom = 'a:1'").unwrap();
+        assert_eq!(alone.lines, 1);
+    }
+
+    #[test]
+    fn mistakes_in_host_lines_are_named() {
+        for (text, part) in [
+            ("[[device.host-line]]", "missing field `from`"),
+            ("[[device.host-line]]\nfrom = ''", "needs from"),
+            (
+                "[[device.host-line]]\nfrom = 'a:1'\nonly = 'both'",
+                "unknown variant",
+            ),
+            (
+                "[[device.host-line]]\nfrom = 'a:1'\nbias = 'up'",
+                "unknown variant",
+            ),
+            (
+                "[[device.host-line]]\nfrom = 'a:1'\npull = 'up'",
+                "unknown field",
+            ),
+            (
+                "[[device.host-line]]\nfrom = 'a:1'\ndebounce = '2m'",
+                "bad debounce",
+            ),
+            (
+                "lines = 2\n[[device.host-line]]\nfrom = 'a:1'\nline = 2",
+                "bad host-line 2",
+            ),
+            (
+                "lines = 2\n[[device.host-line]]\nfrom = 'a:1'\nline = 1\n\
+                 [[device.host-line]]\nfrom = 'a:2'",
+                "host-line 1 is given twice",
+            ),
+            (
+                "names = ['a']\n[[device.host-line]]\nfrom = 'a:1'\nname = 'b'",
+                "line 0 has two names",
+            ),
+            (
+                "lines = 2\ni2c-eeprom = [0, 1]\n[[device.host-line]]\nfrom = 'a:1'",
+                "EEPROM",
+            ),
+        ] {
+            let error = with_host_lines(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
     }
 }

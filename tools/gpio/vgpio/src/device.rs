@@ -22,6 +22,7 @@ use crate::model::{Effects, Forgotten, Model, Rules, View};
 use crate::names::Names;
 use crate::outbox::{Completion, Outbox};
 use crate::poll::Poll;
+use crate::real::config::HostLine;
 use crate::ring::{Position, Ring};
 use crate::stats::Stats;
 use crate::watch::Watchers;
@@ -29,6 +30,10 @@ use crate::wire::{
     self, Message, Request, EVENT_INVALID, EVENT_QUEUE, EVENT_REQUEST_SIZE, EVENT_RESPONSE_SIZE,
     EVENT_VALID, REQUEST_QUEUE, REQUEST_SIZE, RESPONSE_SIZE, STATUS_ERR, STATUS_OK,
 };
+
+use errand::Office;
+
+pub mod errand;
 
 /// How often the guest's side lets others run who wait for the lock, between two batches.
 const PATIENCE: usize = 64;
@@ -53,6 +58,8 @@ pub struct Description {
     pub queue_size: u16,
     /// How long to look for further requests before sleeping, zero to sleep at once.
     pub poll: Duration,
+    /// Lines that are those of chips of the host.
+    pub host_lines: Vec<HostLine>,
 }
 
 /// A device.
@@ -103,6 +110,8 @@ struct State {
     /// Invalid rings, ignored until they are set up again.
     broken: [bool; 2],
     poll: Poll,
+    /// Where requests about lines of the host go.
+    office: Option<Office>,
     paused: Option<Paused>,
     can_disable: bool,
     connection: Option<HangUp>,
@@ -140,6 +149,7 @@ impl Device {
                 buffers: Vec::new(),
                 broken: [false; 2],
                 poll: Poll::new(description.poll),
+                office: None,
                 paused: None,
                 can_disable: true,
                 connection: None,
@@ -447,6 +457,9 @@ impl Locked<'_> {
         state.held = [0; 2];
         state.ready.iter_mut().for_each(Vec::clear);
         state.broken = [false; 2];
+        if let Some(office) = &mut state.office {
+            office.release();
+        }
         self.settle();
     }
 
@@ -463,10 +476,16 @@ impl Locked<'_> {
             state.model.restore(paused.forgotten, &mut state.effects);
             state.outbox = paused.outbox;
             state.held = paused.held;
+            if let Some(office) = &self.state.office {
+                office.ring();
+            }
             self.visit(format_args!("guest resumed"));
         } else {
             let state = &mut *self.state;
             state.model.reset_bus(&mut state.effects);
+            if let Some(office) = &mut state.office {
+                office.release();
+            }
         }
     }
 
@@ -608,6 +627,13 @@ impl Locked<'_> {
             return;
         }
 
+        let office = self.state.office.as_ref();
+        if let Some(office) = office.filter(|it| it.has(request.line)) {
+            if let Some(message) = message.filter(|it| *it != Message::GetLineNames) {
+                return office.carry(message, request, completion, verdict);
+            }
+        }
+
         let value = match (message, verdict.status) {
             (None, _) | (_, Some(_)) => None,
             (Some(Message::GetLineNames), _) => {
@@ -617,17 +643,22 @@ impl Locked<'_> {
                     block[0]
                 })
             }
-            (Some(message), _) => {
-                let state = &mut *self.state;
-                state.model.request(
-                    message,
-                    request.line,
-                    request.value,
-                    state.rules,
-                    &mut state.effects,
-                )
-            }
+            (Some(message), _) => self.carry_out(message, request),
         };
+        self.answer(completion, verdict, value);
+    }
+
+    /// Carries out a request about one line. `None` means that it is refused.
+    fn carry_out(&mut self, message: Message, request: Request) -> Option<u8> {
+        let Request { line, value, .. } = request;
+        let state = &mut *self.state;
+        state
+            .model
+            .request(message, line, value, state.rules, &mut state.effects)
+    }
+
+    /// Answers a request with this value, or with an error.
+    fn answer(&mut self, mut completion: Completion, verdict: Verdict, value: Option<u8>) {
         completion.bytes[0] = match value {
             Some(_) => STATUS_OK,
             None => verdict.status.unwrap_or(STATUS_ERR),
@@ -683,6 +714,11 @@ impl Locked<'_> {
 
     /// Passes on what the model brought about.
     fn dispatch(&mut self) {
+        self.dispatch_at(None);
+    }
+
+    /// The same, for what has happened at a time that is known, by the monotonic clock.
+    fn dispatch_at(&mut self, time: Option<u64>) {
         if self.state.effects.is_empty() {
             return;
         }
@@ -701,18 +737,20 @@ impl Locked<'_> {
             let status = verdict.status.unwrap_or(status);
             self.complete(event(returned.line, returned.buffer, status), verdict);
         }
-        self.report(&effects);
+        self.report(&effects, time);
         effects.changes.clear();
         self.state.effects = effects;
     }
 
     /// Tells the observers.
-    fn report(&mut self, effects: &Effects<EventBuffer>) {
+    fn report(&mut self, effects: &Effects<EventBuffer>, time: Option<u64>) {
         if self.state.watchers.is_empty() || effects.changes.is_empty() {
             return;
         }
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let time = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        let time = time.unwrap_or_else(|| {
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+            now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+        });
         for &(line, change) in &effects.changes {
             self.state.watchers.tell(time, line, change);
         }

@@ -24,6 +24,7 @@ mod platform;
 mod plot;
 mod poll;
 pub mod program;
+pub mod real;
 mod record;
 mod replay;
 mod ring;

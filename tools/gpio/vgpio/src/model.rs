@@ -183,6 +183,23 @@ struct Line<B> {
     wired_to: Option<u16>,
 }
 
+/// What a guest uses a line for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    None,
+    Input { edges: bool },
+    Output(bool),
+}
+
+/// What a request about a line asks for.
+enum Intent {
+    GetDirection,
+    GetValue,
+    SetDirection(Direction),
+    SetValue(bool),
+    SetIrqType(IrqType),
+}
+
 /// A line as an observer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
@@ -299,52 +316,57 @@ impl<B> Model<B> {
         self.lines.get(usize::from(line)).map(Line::view)
     }
 
-    /// Carries out a request about one line. `None` means that it is refused and has changed
-    /// nothing.
-    pub fn request(
-        &mut self,
+    /// What the guest will use `line` for when a request has been carried out. `None` means that it
+    /// will be refused.
+    pub fn usage_after(
+        &self,
         message: Message,
         line: u16,
         value: u32,
         rules: Rules,
-        effects: &mut Effects<B>,
-    ) -> Option<u8> {
+    ) -> Option<Usage> {
+        let intent = self.check(message, line, value, rules)?;
+        let guest = &self.lines.get(usize::from(line))?.guest;
+        let (mut direction, mut level, mut irq) = (guest.direction, guest.value, guest.irq);
+        match intent {
+            Intent::GetDirection | Intent::GetValue => {}
+            Intent::SetDirection(to) => {
+                direction = to;
+                if to == Direction::None {
+                    irq = IrqType::None;
+                }
+            }
+            Intent::SetValue(to) => level = to,
+            Intent::SetIrqType(to) => irq = to,
+        }
+        let edges = irq != IrqType::None;
+        Some(match direction {
+            Direction::Out => Usage::Output(level),
+            Direction::None if !edges => Usage::None,
+            Direction::None | Direction::In => Usage::Input { edges },
+        })
+    }
+
+    /// Finds out what a request about one line asks for. `None` means that it is refused.
+    fn check(&self, message: Message, line: u16, value: u32, rules: Rules) -> Option<Intent> {
         let before = self.view(line)?;
-        match message {
+        Some(match message {
             // A message about the device, not about one line.
             Message::GetLineNames => return None,
-            Message::GetDirection => {
-                return Some(match before.direction {
-                    Direction::None => 0,
-                    Direction::Out => 1,
-                    Direction::In => 2,
-                })
-            }
-            Message::GetValue => return Some(before.level.into()),
+            Message::GetDirection => Intent::GetDirection,
+            Message::GetValue => Intent::GetValue,
             Message::SetDirection => {
                 let direction = Direction::from_wire(value)?;
                 if rules.strict && direction == Direction::Out && before.irq != IrqType::None {
                     return None;
                 }
-                self.change(line, Cause::Guest, effects, |line| match direction {
-                    // The buffer stays for a moment: it goes back as that of a disabled interrupt.
-                    Direction::None => {
-                        line.guest = Guest {
-                            buffer: line.guest.buffer.take(),
-                            ..Guest::default()
-                        }
-                    }
-                    Direction::Out | Direction::In => line.guest.direction = direction,
-                });
+                Intent::SetDirection(direction)
             }
-            Message::SetValue => {
-                let level = match value {
-                    0 => false,
-                    1 => true,
-                    _ => return None,
-                };
-                self.change(line, Cause::Guest, effects, |line| line.guest.value = level);
-            }
+            Message::SetValue => Intent::SetValue(match value {
+                0 => false,
+                1 => true,
+                _ => return None,
+            }),
             Message::SetIrqType => {
                 let irq = IrqType::from_wire(value)?;
                 if !rules.irq {
@@ -360,6 +382,48 @@ impl<B> Model<B> {
                         return None;
                     }
                 }
+                Intent::SetIrqType(irq)
+            }
+        })
+    }
+
+    /// Carries out a request about one line. `None` means that it is refused and has changed
+    /// nothing.
+    pub fn request(
+        &mut self,
+        message: Message,
+        line: u16,
+        value: u32,
+        rules: Rules,
+        effects: &mut Effects<B>,
+    ) -> Option<u8> {
+        let intent = self.check(message, line, value, rules)?;
+        let before = self.view(line)?;
+        match intent {
+            Intent::GetDirection => {
+                return Some(match before.direction {
+                    Direction::None => 0,
+                    Direction::Out => 1,
+                    Direction::In => 2,
+                })
+            }
+            Intent::GetValue => return Some(before.level.into()),
+            Intent::SetDirection(direction) => {
+                self.change(line, Cause::Guest, effects, |line| match direction {
+                    // The buffer stays for a moment: it goes back as that of a disabled interrupt.
+                    Direction::None => {
+                        line.guest = Guest {
+                            buffer: line.guest.buffer.take(),
+                            ..Guest::default()
+                        }
+                    }
+                    Direction::Out | Direction::In => line.guest.direction = direction,
+                });
+            }
+            Intent::SetValue(level) => {
+                self.change(line, Cause::Guest, effects, |line| line.guest.value = level);
+            }
+            Intent::SetIrqType(irq) => {
                 if irq != before.irq {
                     self.change(line, Cause::Guest, effects, |line| {
                         line.guest.irq = irq;

@@ -18,6 +18,7 @@ use crate::backend;
 use crate::config;
 use crate::device::Device;
 use crate::limit::Limit;
+use crate::real::{self, gpiochip, Find};
 use crate::server::{Served, Server};
 use crate::socket::{self, SocketFile};
 use crate::vanish;
@@ -42,6 +43,11 @@ pub fn serve(devices: &[config::Device], control: &Path) -> Result<()> {
 /// Starts threads that serve `devices` and the control socket as long as the process lives. Others
 /// find them until the result is dropped.
 pub fn start(devices: &[config::Device], control: &Path) -> Result<Serving> {
+    start_on(&gpiochip::find, devices, control)
+}
+
+/// The same with another host's lines.
+pub fn start_on(find: Find<'_>, devices: &[config::Device], control: &Path) -> Result<Serving> {
     vanish::survive()?;
 
     ensure!(!devices.is_empty(), "no device: use --device or --config");
@@ -67,7 +73,14 @@ pub fn start(devices: &[config::Device], control: &Path) -> Result<Serving> {
     let mut local = Vec::new();
     for (description, device) in descriptions.into_iter().zip(devices) {
         let label = description.label.clone();
+        let host = match &description.host_lines[..] {
+            [] => None,
+            lines => Some(find(&label, lines).with_context(|| format!("device {label:?}"))?),
+        };
         let it = Device::new(description).context("cannot start a thread")?;
+        if let Some(host) = host {
+            real::start(&it, host).context("cannot start a thread")?;
+        }
         let shown = if let Some(name) = &device.vduse {
             local.push((it.clone(), name));
             format!("vduse={name}")

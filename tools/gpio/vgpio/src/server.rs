@@ -151,7 +151,7 @@ impl Server {
             Request::Set { device, values } => {
                 let names: Vec<_> = values.iter().map(|(line, _)| line.clone()).collect();
                 let mut values = values.iter().map(|(_, value)| *value);
-                for (device, lines) in self.select(device.as_deref(), &names)? {
+                for (device, lines) in self.select_ours(device.as_deref(), &names)? {
                     device.set(lines.into_iter().zip(values.by_ref()));
                 }
                 Reply::Done
@@ -162,7 +162,7 @@ impl Server {
                 count,
                 interval_us,
             } => {
-                let selected = self.select(device.as_deref(), lines)?;
+                let selected = self.select_ours(device.as_deref(), lines)?;
                 let interval = Duration::from_micros(*interval_us);
                 let mut next = Instant::now();
                 for turn in 0..*count {
@@ -183,7 +183,7 @@ impl Server {
                 lines,
                 count,
             } => {
-                for (device, lines) in &self.select(device.as_deref(), lines)? {
+                for (device, lines) in &self.select_ours(device.as_deref(), lines)? {
                     device.swing(lines, *count);
                 }
                 Reply::Done
@@ -192,6 +192,9 @@ impl Server {
                 let picked: Vec<_> = self.pick(device.as_deref())?.map(|it| &it.device).collect();
                 let (device, from) = find(&picked, from)?;
                 let to = to.as_ref().map(|to| find(&[device], to)).transpose()?;
+                if let Some((device, line)) = to {
+                    ensure_ours(device, line)?;
+                }
                 device.wire(from, to.map(|(_, line)| line));
                 Reply::Done
             }
@@ -347,6 +350,28 @@ impl Server {
         }
         Ok(selected)
     }
+
+    /// The same, of lines that we drive.
+    fn select_ours(&self, device: Option<&str>, lines: &[String]) -> Result<Vec<Selection<'_>>> {
+        let selected = self.select(device, lines)?;
+        for (device, lines) in &selected {
+            for &line in lines {
+                ensure_ours(device, line)?;
+            }
+        }
+        Ok(selected)
+    }
+}
+
+/// Makes sure that it is we who drive a line when the guest does not.
+fn ensure_ours(device: &Device, line: u16) -> Result<()> {
+    let description = device.description();
+    let theirs = description.host_lines.iter().find(|it| it.line == line);
+    if let Some(theirs) = theirs {
+        let (label, from) = (&description.label, &theirs.from);
+        bail!("line {line} of {label} is {from:?} of the host, which only the guest drives");
+    }
+    Ok(())
 }
 
 /// Finds one line by number, if there is but one device, or by name.

@@ -18,7 +18,7 @@ cd "$(dirname "$0")" || exit 1
 # What can leave a driver unusable comes last.
 [ $# -gt 0 ] ||
 	set -- detect values edges consumers aggregator faults concurrent lifecycle silent trace \
-		log handler vduse dead
+		log handler vduse real dead
 
 ktap_print_header
 if [ ! -e /lib/host.sh ]; then

@@ -391,6 +391,29 @@ settle() {
 	sleep 0.2
 }
 
+# The socket of a vgpio that runs within the guest.
+control=$tmp/inside.sock
+
+# A command for it.
+inside() {
+	/bin/vgpio --control "$control" "$@"
+}
+
+# Serves devices of the guest, one of which has 6 lines, from when this returns.
+serve() { # --device DEVICE | --config FILE...
+	spawn serve /bin/vgpio --control "$control" serve "$@"
+	await served
+	chip=$(chip_with 6)
+	[ -n "$chip" ]
+}
+
+served() {
+	grep -qx ready "$tmp/serve" || {
+		cat "$tmp/serve"
+		return 1
+	}
+}
+
 # The words with which vgpio describes a line.
 line_state() { # DEVICE LINE
 	vgpio --device "$1" info "$2" | sed 's/.*\t//'

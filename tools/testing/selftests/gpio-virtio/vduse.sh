@@ -3,28 +3,7 @@
 #
 # A chip without a virtual machine: the device is a process of the guest itself, by VDUSE.
 
-control=$tmp/vduse.sock
 panel=vduse=panel,lines=6,names=key:led:lamp
-
-# A command for the process that serves.
-inside() {
-	/bin/vgpio --control "$control" "$@"
-}
-
-# Serves devices of the guest, from when this returns.
-serve() { # --device DEVICE...
-	spawn serve /bin/vgpio --control "$control" serve "$@"
-	await served
-	chip=$(chip_with 6)
-	[ -n "$chip" ]
-}
-
-served() {
-	grep -qx ready "$tmp/serve" || {
-		cat "$tmp/serve"
-		return 1
-	}
-}
 
 # Nothing is left.
 stopped() {

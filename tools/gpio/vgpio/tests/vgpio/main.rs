@@ -15,5 +15,6 @@ mod frontend;
 mod hostile;
 mod lifecycle;
 mod poll;
+mod real;
 mod record;
 mod requests;

