@@ -14,10 +14,7 @@ use crate::{
 use core::{
     marker::PhantomData,
     mem::MaybeUninit,
-    ptr::{
-        self,
-        NonNull, //
-    }, //
+    ptr::NonNull, //
 };
 
 /// An owned buffer for a [`Queue`](super::Queue).
