@@ -239,12 +239,18 @@ static int suspend(struct life *life)
 
 	life->starts++;
 	ret = virtio_device_freeze(z->f->vdev);
-	fsleep(below(&life->rnd, 2000));
-	if (!ret && one_in(&life->rnd, 16))
-		rebind(life);
-	else if (!ret)
-		ret = virtio_device_restore(z->f->vdev);
 	end_step(life, "suspend", start);
+	fsleep(below(&life->rnd, 2000));
+	if (ret)
+		return ret;
+	if (one_in(&life->rnd, 16)) {
+		rebind(life);
+		return 0;
+	}
+
+	start = ktime_get();
+	ret = virtio_device_restore(z->f->vdev);
+	end_step(life, "resume", start);
 	return ret;
 }
 #else
