@@ -394,6 +394,15 @@ settle() {
 # The socket of a vgpio that runs within the guest.
 control=$tmp/inside.sock
 
+# Why none can, if so.
+nothing_inside() {
+	if [ ! -x /bin/vgpio ]; then
+		echo 'vgpio is not built for this machine'
+	elif ! grep -q '_R.*gpio_virtio' /proc/kallsyms; then
+		echo 'the driver in C waits without a timeout'
+	fi
+}
+
 # A command for it.
 inside() {
 	/bin/vgpio --control "$control" "$@"

@@ -217,12 +217,7 @@ not_root() {
 	[ ! -e /dev/vduse/panel ]
 }
 
-reason=
-if [ ! -x /bin/vgpio ]; then
-	reason='vgpio is not built for this machine'
-elif ! grep -q '_R.*gpio_virtio' /proc/kallsyms; then
-	reason='the driver in C waits without a timeout'
-fi
+reason=$(nothing_inside)
 if [ -z "$reason" ]; then
 	check 'vduse: a process is a chip, and both see what the other does' process_is_a_chip
 	check 'vduse: a device without interrupts' no_interrupts
