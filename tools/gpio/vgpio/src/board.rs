@@ -43,13 +43,12 @@ pub fn serve(control: PathBuf, file: Option<&Path>, port: u16, out: &mut impl Wr
     Server::new(listener, shared, orders, token)?.run()
 }
 
-/// A user writes `text` into a board file, or a browser sends it.
-pub fn exercise(text: &str) {
-    let names = text.lines().take(300);
-    let line = |(line, name): (u16, &str)| Line {
-        device: "d".into(),
+/// Unused lines with these names, or none where a name is empty.
+fn lines(device: &str, names: &[&str]) -> Vec<Line> {
+    let line = |(line, name): (u16, &&str)| Line {
+        device: device.into(),
         line,
-        name: (!name.is_empty()).then(|| name.into()),
+        name: (!name.is_empty()).then(|| name.to_string()),
         level: false,
         host: false,
         direction: Direction::None,
@@ -57,7 +56,13 @@ pub fn exercise(text: &str) {
         armed: false,
         latched: false,
     };
-    let lines: Vec<_> = (0..).zip(names).map(line).collect();
+    (0..).zip(names).map(line).collect()
+}
+
+/// A user writes `text` into a board file, or a browser sends it.
+pub fn exercise(text: &str) {
+    let names: Vec<_> = text.lines().take(300).collect();
+    let lines = lines("d", &names);
     let layout = Layout::parse(text).ok();
     let panel = Panel::new(layout.as_ref(), &[], &lines);
     assert!(panel.lines.len() <= layout::MOST);

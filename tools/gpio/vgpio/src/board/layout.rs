@@ -240,23 +240,8 @@ fn digits(lines: &[Line]) -> BTreeMap<(&str, u16), Vec<String>> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::board::lines;
     use crate::control::Device;
-    use crate::model::{Direction, IrqType};
-
-    pub fn lines(device: &str, names: &[&str]) -> Vec<Line> {
-        let line = |(line, name): (u16, &&str)| Line {
-            device: device.into(),
-            line,
-            name: (!name.is_empty()).then(|| name.to_string()),
-            level: false,
-            host: false,
-            direction: Direction::None,
-            irq: IrqType::None,
-            armed: false,
-            latched: false,
-        };
-        (0..).zip(names).map(line).collect()
-    }
 
     pub fn devices(labels: &[&str]) -> Vec<Device> {
         let device = |label: &&str| Device {

@@ -144,7 +144,8 @@ fn find<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::tests::{devices, lines};
+    use super::super::layout::tests::devices;
+    use super::super::lines;
     use super::*;
 
     #[test]

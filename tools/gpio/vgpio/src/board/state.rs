@@ -194,7 +194,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::tests::{devices, lines};
+    use super::super::layout::tests::devices;
+    use super::super::lines;
     use super::*;
     use crate::model::Cause;
 

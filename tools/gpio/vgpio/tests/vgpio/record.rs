@@ -94,7 +94,7 @@ fn a_recording_ends_by_itself() {
         let end = *times(&file).last().unwrap();
         assert!((200_000_000..5_000_000_000).contains(&end), "{end}");
     }
-    // What goes on does not prolong it.
+    // Changes do not prolong it.
     let toggle = daemon.spawn(&["toggle", "0", "-c", "1000", "-i", "10ms"]);
     daemon.watch(&["record", path, "--duration", "100ms"]).end();
     assert!(times(&file).len() > 3);
