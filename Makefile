@@ -106,8 +106,11 @@ lint: ## run all static checks
 weight: ## count the lines of code
 	@scripts/weight
 
-series: ## write the overlay as patches, into SERIES (default: series/)
+series: ## write the patches that are sent to the kernel's lists, into SERIES (default: series/)
 	@scripts/graft series $(abspath $(SERIES))
+
+check-series: ## apply the series patch by patch, and build and test each state (hours; PARTS)
+	@scripts/check-series $(PARTS)
 
 clean: ## delete this checkout's builds and kernel tree
 	@scripts/clean
@@ -115,4 +118,4 @@ clean: ## delete this checkout's builds and kernel tree
 distclean: ## delete the toolchain root and the kernel source, too
 	@scripts/clean all
 
-.PHONY: help toolchain source graft ungraft kernel vgpio deb gpio-box run test test-all smoke architectures samples kunit compare fuzz bench board-test mutants fuzz-vgpio check-hard soak lint weight series clean distclean
+.PHONY: help toolchain source graft ungraft kernel vgpio deb gpio-box run test test-all smoke architectures samples kunit compare fuzz bench board-test mutants fuzz-vgpio check-hard soak lint weight series check-series clean distclean

@@ -4,7 +4,6 @@
 
     graft.py graft [--copy] [--force] KDIR     put it in, or refresh it
     graft.py ungraft KDIR                      restore the tree byte for byte
-    graft.py series KDIR DIRECTORY             write it as patches against the tree
 
 New files become links (or copies) at the same path in the tree. Existing files of the tree
 are changed in two ways: by the patches in scripts/patches, which fix bugs of the kernel,
@@ -19,7 +18,6 @@ next one.
 
 import argparse
 import contextlib
-import difflib
 import fcntl
 import hashlib
 import json
@@ -158,7 +156,6 @@ class Overlay:
         except (OSError, tomllib.TOMLDecodeError) as err:
             raise Refusal(f"cannot read {TABLE}: {err}") from err
         self.versions = table["versions"]
-        self.series = table.get("patch", [])
         self.patches = [Patch(path) for path in sorted(PATCHES.glob("*.patch"))]
         self.edits = {}
         for edit in table.get("edit", []):
@@ -372,49 +369,6 @@ class Tree:
         return len(gone)
 
 
-def patch_of(path, before, after, mode):
-    head = [f"diff --git a/{path} b/{path}\n"]
-    if before is None:
-        head.append(f"new file mode 100{mode:o}\n")
-    old = "/dev/null" if before is None else f"a/{path}"
-    lines = difflib.unified_diff(
-        (before or b"").decode().splitlines(True), after.decode().splitlines(True), old, f"b/{path}"
-    )
-    return head + [line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines]
-
-
-def write_series(tree, overlay, directory):
-    """The patches that the tree lacks, then one for each [[patch]] of the table, with the
-    paths that it is the first to name."""
-    rest = overlay.wanted(tree, copy=True)
-    lacking, patched = overlay.patched(tree)
-    out = Path(directory)
-    out.mkdir(parents=True, exist_ok=True)
-    for old in out.glob("[0-9]*.patch"):
-        old.unlink()
-    patches = [(patch.message.removeprefix(SUBJECT), patch.diff) for patch in lacking]
-    for entry in overlay.series:
-        paths = [path for path in rest if re.match(entry["paths"], path)]
-        diff = []
-        for path in sorted(paths):
-            want = rest.pop(path)
-            before = None
-            if path not in overlay.new:
-                before = patched.get(path, tree.original(path)[0])
-            if before != want.content:
-                diff += patch_of(path, before, want.content, want.mode)
-        if diff:
-            patches.append((f"{entry['subject']}\n\n{entry['description'].strip()}", "".join(diff)))
-    rest = [path for path, want in rest.items() if want.content != patched.get(path)]
-    if rest:
-        raise Refusal(f"{TABLE.name}: no [[patch]] names {', '.join(sorted(rest))}")
-    for number, (message, diff) in enumerate(patches, 1):
-        slug = re.sub(r"[^a-z0-9]+", "-", message.splitlines()[0].lower()).strip("-")
-        text = f"Subject: [PATCH {number}/{len(patches)}] {message}\n---\n{diff}"
-        (out / f"{number:04}-{slug}.patch").write_text(text)
-    return len(patches)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -422,10 +376,8 @@ def main():
     graft.add_argument("--copy", action="store_true", help="copy files in place of linking them")
     graft.add_argument("--force", action="store_true", help="graft into a tree of another version if the patches apply")
     ungraft = commands.add_parser("ungraft", help="restore a tree byte for byte")
-    series = commands.add_parser("series", help="write the overlay as patches")
-    for command in graft, ungraft, series:
+    for command in graft, ungraft:
         command.add_argument("kdir", metavar="KDIR")
-    series.add_argument("directory", metavar="DIRECTORY")
     args = parser.parse_args()
 
     with Tree(args.kdir).locked() as tree:
@@ -436,10 +388,7 @@ def main():
             print(f"{tree.root}: {tree.ungraft()} paths restored")
             return
         overlay = Overlay()
-        tree.check_version(overlay.versions, getattr(args, "force", True))
-        if args.command == "series":
-            print(f"{args.directory}: {write_series(tree, overlay, args.directory)} patches")
-            return
+        tree.check_version(overlay.versions, args.force)
         tree.check_owner()
         print(f"{tree.root}: {tree.graft(overlay, args.copy)} paths changed")
 

@@ -30,6 +30,7 @@ to = "drivers/gpio/Kconfig.ours"
 
 [[edit]]
 file = "drivers/gpio/Kconfig"
+step = "ours/02-two"
 anchor = '^config GPIO_B$'
 where = "before"
 text = '''
@@ -39,6 +40,7 @@ source "drivers/gpio/Kconfig.ours"
 
 [[edit]]
 file = "rust/lib.rs"
+step = "ours/01-one"
 anchor = '^pub mod b;$'
 where = "after"
 text = '''
@@ -47,21 +49,12 @@ pub mod c;
 
 [[edit]]
 file = "rust/lib.rs"
+step = "ours/02-two"
 anchor = '^pub mod a;$'
 where = "replace"
 text = '''
 pub mod aa;
 '''
-
-[[patch]]
-paths = "rust/"
-subject = "rust: add c"
-description = "Why."
-
-[[patch]]
-paths = "drivers/"
-subject = "gpio: add ours"
-description = "Why."
 """
 
 TREE = {
@@ -273,7 +266,7 @@ class SmallTree(unittest.TestCase):
     def test_refresh_takes_back_an_edit_that_is_no_longer_wanted(self):
         self.graft()
         text = TABLE.split("[[edit]]")
-        (self.repo / "scripts/graft.toml").write_text("[[edit]]".join(text[:2]) + TABLE[TABLE.index("[[patch]]") :])
+        (self.repo / "scripts/graft.toml").write_text("[[edit]]".join(text[:2]))
         self.graft()
         self.assertEqual((self.tree / "rust/lib.rs").read_text(), TREE["rust/lib.rs"])
         self.ungraft()
@@ -315,10 +308,6 @@ class SmallTree(unittest.TestCase):
         self.graft()
         self.assertEqual(self.core(), PATCHED)
         self.ungraft()
-        out = self.top / "series"
-        status, text = self.run_graft("series", self.tree, out)
-        self.assertEqual(status, 0, text)
-        self.assertEqual(len(list(out.iterdir())), 2)
 
     def test_patch_finds_lines_that_have_moved(self):
         write(self.tree, {"kernel/core.c": f"// Moved.\n{TREE['kernel/core.c']}"})
@@ -493,42 +482,6 @@ class SmallTree(unittest.TestCase):
         self.assertGreater(after, 1)
         self.assertEqual(snapshot(self.tree), self.before)
 
-    def test_series_gives_the_grafted_tree(self):
-        self.add_patch(SECOND_PATCH)
-        for already in False, True:
-            if already:
-                self.graft()
-            out = self.top / f"series-{already}"
-            status, text = self.run_graft("series", self.tree, out)
-            self.assertEqual(status, 0, text)
-            patches = sorted(out.iterdir())
-            self.assertEqual(
-                [path.name for path in patches],
-                [
-                    "0001-core-check-the-number.patch",
-                    "0002-gpio-add-ab.patch",
-                    "0003-rust-add-c.patch",
-                    "0004-gpio-add-ours.patch",
-                ],
-            )
-            for patch, text in zip(patches, (PATCH, SECOND_PATCH)):
-                number = int(patch.name[:4])
-                self.assertEqual(patch.read_text(), text.replace("[PATCH]", f"[PATCH {number}/4]"))
-            patched = self.top / f"patched-{already}"
-            write(patched, TREE)
-            for patch in patches:
-                subprocess.run(["git", "apply", patch], cwd=patched, check=True)
-            self.graft("--copy")
-            for path in patched.rglob("*"):
-                if path.is_file():
-                    twin = self.tree / path.relative_to(patched)
-                    self.assertEqual(path.read_bytes(), twin.read_bytes(), path)
-            self.ungraft()
-
-    def test_series_names_a_path_that_no_patch_takes(self):
-        self.edit_table('paths = "rust/"', 'paths = "rest/"')
-        self.assert_refused("no [[patch]] names rust/lib.rs", "series", self.tree, self.top / "out")
-
 
 @unittest.skipUnless(os.environ.get("GRAFT_PRISTINE"), "GRAFT_PRISTINE names no kernel tree")
 class RealTree(unittest.TestCase):
@@ -538,7 +491,7 @@ class RealTree(unittest.TestCase):
         tree = Path(top) / "tree"
         # Hard links, as the trees of the checkouts are made.
         subprocess.run(["cp", "-al", pristine, tree], check=True)
-        for step in (["graft", tree], ["graft", tree], ["series", tree, Path(top) / "series"], ["ungraft", tree]):
+        for step in (["graft", tree], ["graft", tree], ["ungraft", tree]):
             subprocess.run([sys.executable, SCRIPTS / "graft.py", *step], check=True, stdout=subprocess.DEVNULL)
             if step[0] == "graft":
                 self.assertTrue((tree / ".graft/state.json").exists())

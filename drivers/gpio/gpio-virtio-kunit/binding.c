@@ -30,7 +30,7 @@
 #include <kunit/resource.h>
 
 #include "fixture.h"
-#include "suites.h"
+#include "shuffle.h"
 
 static unsigned int binding_steps = 1000;
 module_param(binding_steps, uint, 0444);
@@ -917,9 +917,11 @@ static struct kunit_case cases[] = {
 	{ }
 };
 
-struct kunit_suite gpio_virtio_binding_suite = {
+static struct kunit_suite gpio_virtio_binding_suite = {
 	.name		= "gpio_virtio_binding",
 	.suite_init	= shuffle_cases,
 	.init		= fixture_init,
 	.test_cases	= cases,
 };
+
+kunit_test_suite(gpio_virtio_binding_suite);

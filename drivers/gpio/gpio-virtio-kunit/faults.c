@@ -35,7 +35,7 @@
 
 #include "../gpiolib.h"
 #include "fixture.h"
-#include "suites.h"
+#include "shuffle.h"
 
 static int get_value(struct job *job)
 {
@@ -1091,9 +1091,11 @@ static struct kunit_case cases[] = {
 	{ }
 };
 
-struct kunit_suite gpio_virtio_faults_suite = {
+static struct kunit_suite gpio_virtio_faults_suite = {
 	.name		= "gpio_virtio_faults",
 	.suite_init	= shuffle_cases,
 	.init		= fixture_init,
 	.test_cases	= cases,
 };
+
+kunit_test_suite(gpio_virtio_faults_suite);

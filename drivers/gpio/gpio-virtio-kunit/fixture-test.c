@@ -15,7 +15,7 @@
 #include <linux/virtio_config.h>
 
 #include "fixture.h"
-#include "suites.h"
+#include "shuffle.h"
 
 /* The inner test. */
 struct inner {
@@ -166,8 +166,10 @@ static struct kunit_case cases[] = {
 	{ }
 };
 
-struct kunit_suite gpio_virtio_fixture_suite = {
+static struct kunit_suite gpio_virtio_fixture_suite = {
 	.name		= "gpio_virtio_fixture",
 	.suite_init	= shuffle_cases,
 	.test_cases	= cases,
 };
+
+kunit_test_suite(gpio_virtio_fixture_suite);

@@ -22,7 +22,7 @@
 #include <uapi/linux/virtio_ring.h>
 
 #include "fuzz.h"
-#include "suites.h"
+#include "shuffle.h"
 
 static unsigned int fuzz_seed = 1;
 module_param(fuzz_seed, uint, 0444);
@@ -445,10 +445,12 @@ static struct kunit_case cases[] = {
 	{ }
 };
 
-struct kunit_suite gpio_virtio_fuzz_suite = {
+static struct kunit_suite gpio_virtio_fuzz_suite = {
 	.name		= "gpio_virtio_fuzz",
 	.init		= fixture_init,
 	.suite_init	= start_total,
 	.suite_exit	= say_total,
 	.test_cases	= cases,
 };
+
+kunit_test_suite(gpio_virtio_fuzz_suite);

@@ -28,7 +28,7 @@
 #include <linux/irqdesc.h>
 
 #include "fixture.h"
-#include "suites.h"
+#include "shuffle.h"
 
 /* Events */
 
@@ -1015,9 +1015,11 @@ static struct kunit_case cases[] = {
 	{ }
 };
 
-struct kunit_suite gpio_virtio_irq_suite = {
+static struct kunit_suite gpio_virtio_irq_suite = {
 	.name		= "gpio_virtio_irq",
 	.suite_init	= shuffle_cases,
 	.init		= fixture_init,
 	.test_cases	= cases,
 };
+
+kunit_test_suite(gpio_virtio_irq_suite);

@@ -14,7 +14,7 @@
 #include <linux/virtio_config.h>
 
 #include "fixture.h"
-#include "suites.h"
+#include "shuffle.h"
 
 static int get_value(struct job *job)
 {
@@ -868,9 +868,11 @@ static struct kunit_case cases[] = {
 	{ }
 };
 
-struct kunit_suite gpio_virtio_life_suite = {
+static struct kunit_suite gpio_virtio_life_suite = {
 	.name		= "gpio_virtio_life",
 	.suite_init	= shuffle_cases,
 	.init		= fixture_init,
 	.test_cases	= cases,
 };
+
+kunit_test_suite(gpio_virtio_life_suite);

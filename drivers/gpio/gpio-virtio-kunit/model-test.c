@@ -16,7 +16,6 @@
 #include <kunit/virtio.h>
 
 #include "model.h"
-#include "suites.h"
 
 /* No device has this ID, so that no GPIO driver binds to it. */
 #define RAW_ID		0x7ffffe
@@ -642,9 +641,11 @@ static struct kunit_case cases[] = {
 	{ }
 };
 
-struct kunit_suite gpio_virtio_model_suite = {
+static struct kunit_suite gpio_virtio_model_suite = {
 	.name		= "gpio_virtio_model",
 	.suite_init	= raw_suite_init,
 	.suite_exit	= raw_suite_exit,
 	.test_cases	= cases,
 };
+
+kunit_test_suite(gpio_virtio_model_suite);

@@ -27,7 +27,7 @@
 
 #include "../gpiolib.h"
 #include "fixture.h"
-#include "suites.h"
+#include "shuffle.h"
 
 static const char names[] = "clock\0\0data\0a b\0\0\0\0last";
 
@@ -486,9 +486,11 @@ static struct kunit_case cases[] = {
 	{ }
 };
 
-struct kunit_suite gpio_virtio_spec_suite = {
+static struct kunit_suite gpio_virtio_spec_suite = {
 	.name		= "gpio_virtio_spec",
 	.suite_init	= shuffle_cases,
 	.init		= fixture_init,
 	.test_cases	= cases,
 };
+
+kunit_test_suite(gpio_virtio_spec_suite);

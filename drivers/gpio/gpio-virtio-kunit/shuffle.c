@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The KUnit suites of virtio GPIO drivers
+ * The order of the tests of virtio GPIO drivers
  */
 
 #include <linux/minmax.h>
@@ -9,7 +9,7 @@
 
 #include <kunit/test.h>
 
-#include "suites.h"
+#include "shuffle.h"
 
 static unsigned int shuffle;
 module_param(shuffle, uint, 0644);
@@ -30,11 +30,6 @@ int shuffle_cases(struct kunit_suite *suite)
 		     suite->test_cases[prandom_u32_state(&rnd) % left]);
 	return 0;
 }
-
-kunit_test_suites(&gpio_virtio_model_suite, &gpio_virtio_fixture_suite,
-		  &gpio_virtio_spec_suite, &gpio_virtio_irq_suite, &gpio_virtio_life_suite,
-		  &gpio_virtio_binding_suite,
-		  &gpio_virtio_faults_suite, &gpio_virtio_fuzz_suite);
 
 MODULE_DESCRIPTION("KUnit tests of virtio GPIO drivers");
 MODULE_LICENSE("GPL");

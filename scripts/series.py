@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Writes the repository as series of patches against a kernel tree, ready to be sent.
+
+    series.py write KDIR DIRECTORY     one directory of patches for each part, with a cover letter
+    series.py repository KDIR GIT      the same as commits, of the files that are touched only
+
+series.toml lists the parts and their patches in order. A patch of scripts/patches changes files of
+the kernel. A step, in scripts/steps, tells how the files of this repository came to be: after its
+message, "whole: PATH" names a file (or a directory, with a slash at its end) that appears with it,
+"before: FORM PATH" one that it replaces, which had been as the file FORM beside the step, and a diff
+tells what it changes in other files of earlier steps. As the files themselves are the truth, and
+are at the end of the series, steps are taken back, the last one first: a file appears in the form
+that it has without what later steps change. The edits of graft.toml name the step that they belong
+to. So the tree after the last patch is the grafted one, and a step that the files have moved away
+from is refused.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+from graft import PATCHES, REPO, SUBJECT, Overlay, Patch, Refusal, Tree, git_apply, insert
+
+PARTS = REPO / "scripts" / "series.toml"
+STEPS = REPO / "scripts" / "steps"
+LIMIT = 800
+
+
+class Step:
+    """A patch that the files of this repository are taken back by."""
+
+    def __init__(self, path):
+        self.path = path
+        self.name = str(path.relative_to(STEPS).with_suffix(""))
+        self.message, found, rest = path.read_text().partition("\n---\n")
+        if not self.message.startswith(SUBJECT) or not found:
+            raise Refusal(f"{self.name} has to begin with '{SUBJECT}', and its message to end with '---'")
+        head = rest.partition("diff --git ")[0]
+        self.whole = re.findall(r"^whole: (\S+)$", head, re.MULTILINE)
+        self.before = re.findall(r"^before: (\S+) (\S+)$", head, re.MULTILINE)
+        self.has_diff = "\ndiff --git " in f"\n{rest}"
+
+    def take_back(self, top):
+        """Takes what it changes and adds out of the files below `top`."""
+        if self.has_diff:
+            result = git_apply(str(top), self.path, "--reverse")
+            if result.returncode:
+                raise Refusal(f"scripts/steps/{self.name}: {result.stderr.strip().splitlines()[0]}")
+        for name in self.whole:
+            path = top / name
+            files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+            if not files or name.endswith("/") != path.is_dir():
+                raise Refusal(f"scripts/steps/{self.name}: no file {name}, or an earlier step has it")
+            for file in files:
+                file.unlink()
+        for form, name in self.before:
+            (top / name).write_bytes((self.path.parent / form).read_bytes())
+
+
+class Part:
+    """Patches that are sent together."""
+
+    def __init__(self, entry):
+        self.name = entry["name"]
+        self.subject = entry["subject"]
+        self.cover = entry["cover"].strip()
+        self.patches = []
+        for name in entry["patches"]:
+            if name.startswith("patches/"):
+                paths = sorted(PATCHES.parent.glob(name))
+                self.patches += map(Patch, paths)
+            else:
+                paths = [STEPS / f"{name}.patch"]
+                self.patches += [Step(path) for path in paths if path.exists()]
+            if not paths or not paths[0].exists():
+                raise Refusal(f"{PARTS.name}: there is no {name}")
+
+
+def states(tree, overlay, parts):
+    """Yields (part, patch, files) in order; files are what the tree has after the patch, of all
+    that the series touches, by path: content and mode."""
+    order = [(part, patch) for part in parts for patch in part.patches]
+    steps = [patch for _, patch in order if isinstance(patch, Step)]
+    names = [step.name for step in steps]
+    sent = [patch.path for _, patch in order if isinstance(patch, Patch)]
+    for patch in overlay.patches:
+        if sent.count(patch.path) != 1:
+            raise Refusal(f"{PARTS.name}: {patch.name} has to be in one part")
+    for name, edits in overlay.edits.items():
+        for edit in edits:
+            if edit.get("step") not in names:
+                raise Refusal(f"{PARTS.name} has no step '{edit.get('step')}' of an edit of {name}")
+
+    with tempfile.TemporaryDirectory() as top:
+        top = Path(top)
+        for name, source in overlay.new.items():
+            path = top / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(source.read_bytes())
+            path.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
+        grown = {}
+        for step in reversed(steps):
+            before = {p: (p.read_bytes(), p.stat().st_mode & 0o777) for p in top.rglob("*") if p.is_file()}
+            grown[step] = {str(p.relative_to(top)): what for p, what in before.items()}
+            step.take_back(top)
+        rest = sorted(str(p.relative_to(top)) for p in top.rglob("*") if p.is_file())
+        if rest:
+            raise Refusal(f"{PARTS.name}: no step adds {', '.join(rest)}")
+
+    with tempfile.TemporaryDirectory() as top:
+        changed = {name for patch in overlay.patches for name in patch.files} | set(overlay.edits)
+        patched = {}
+        for name in changed:
+            content, mode = tree.original(name)
+            patched[name] = content, mode
+            (Path(top) / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(top) / name).write_bytes(content)
+        done = set()
+        ours = {}
+        yield None, None, patched
+        for part, patch in order:
+            if isinstance(patch, Step):
+                done.add(patch.name)
+                ours = grown[patch]
+            elif not patch.apply(top, tree.root):
+                continue
+            files = dict(ours)
+            for name, (_, mode) in patched.items():
+                edits = [edit for edit in overlay.edits.get(name, []) if edit["step"] in done]
+                text = (Path(top) / name).read_text()
+                files[name] = insert(name, text, edits).encode(), mode
+            yield part, patch, files
+
+
+def git(directory, *args, **options):
+    result = subprocess.run(["git", "-C", directory, *args], capture_output=True, text=True, check=False, **options)
+    if result.returncode:
+        raise Refusal(f"git {args[0]}: {result.stderr.strip().splitlines()[-1]}")
+    return result.stdout
+
+
+def commit_all(tree, overlay, parts, directory):
+    """Makes a repository of the files that the series touches, a commit for each patch; returns
+    the first and the last commit of each part."""
+    directory.mkdir(parents=True, exist_ok=True)
+    git(directory, "init", "--quiet", "--initial-branch=series")
+    ranges = {}
+    last = {}
+    for part, patch, files in states(tree, overlay, parts):
+        for name in last.keys() - files.keys():
+            (directory / name).unlink()
+        for name, (content, mode) in files.items():
+            if last.get(name) != (content, mode):
+                path = directory / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+                path.chmod(mode)
+        last = files
+        git(directory, "add", "--all", "--force")
+        if patch is None:
+            message = "The files of the kernel that the series changes"
+        else:
+            message = patch.message.removeprefix(SUBJECT)
+            if not git(directory, "status", "--porcelain"):
+                raise Refusal(f"{patch.path.name} changes nothing")
+        before = git(directory, "rev-parse", "HEAD").strip() if patch else None
+        git(directory, "commit", "--quiet", "--cleanup=whitespace", "--file=-", input=message)
+        if part:
+            first = ranges.get(part, (before, None))[0]
+            ranges[part] = first, git(directory, "rev-parse", "HEAD").strip()
+    return ranges
+
+
+def release(tree):
+    head = (tree.root / "Makefile").read_text()[:2000]
+    found = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) =[ \t]*(\S*)$", head, re.MULTILINE))
+    return f"{found['VERSION']}.{found['PATCHLEVEL']}.{found['SUBLEVEL']}{found.get('EXTRAVERSION', '')}"
+
+
+def recipients(tree, patches):
+    """Whom get_maintainer.pl names for all patches of a part."""
+    script = [tree.root / "scripts/get_maintainer.pl", "--nogit", "--nogit-fallback", "--norolestats", "--nor"]
+    script += ["--multiline", "--no-substatus", *patches]
+    result = subprocess.run(script, cwd=tree.root, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise Refusal(f"get_maintainer.pl: {result.stderr.strip().splitlines()[-1]}")
+    return result.stdout.splitlines()
+
+
+def write(tree, overlay, parts, out):
+    """Writes all parts below the directory `out`; returns the number of patches."""
+    total = 0
+    with tempfile.TemporaryDirectory() as top:
+        repository = Path(top) / "series"
+        ranges = commit_all(tree, overlay, parts, repository)
+        for number, part in enumerate(parts, 1):
+            if part not in ranges:
+                continue
+            directory = out / f"{number}-{part.name}"
+            directory.mkdir(parents=True, exist_ok=True)
+            for old in directory.glob("[0-9]*.patch"):
+                old.unlink()
+            first, last = ranges[part]
+            base = f"Applies to Linux {release(tree)}"
+            base += f", after {number - 1}-{parts[number - 2].name}." if number > 1 else "."
+            cover = Path(top) / "cover"
+            cover.write_text(f"{part.subject}\n\n{part.cover}\n\n{base}\n")
+            plain = ["format-patch", "--quiet", "--output-directory", directory, "--signoff", "--no-renames"]
+            git(repository, *plain, f"{first}..{last}")
+            addresses = recipients(tree, sorted(directory.glob("[0-9]*.patch")))
+            for old in directory.glob("[0-9]*.patch"):
+                old.unlink()
+            git(
+                repository,
+                *plain,
+                "--cover-letter",
+                "--cover-from-description=subject",
+                f"--description-file={cover}",
+                *(f"--{'to' if '<' in address else 'cc'}={address}" for address in addresses),
+                f"{first}..{last}",
+            )
+            total += len(part.patches)
+    return total
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, text in ("write", "write the series"), ("repository", "write it as commits"):
+        command = commands.add_parser(command, help=text)
+        command.add_argument("kdir", metavar="KDIR")
+        command.add_argument("directory", metavar="DIRECTORY", type=Path)
+    args = parser.parse_args()
+    try:
+        parts = [Part(entry) for entry in tomllib.loads(PARTS.read_text())["part"]]
+    except (OSError, tomllib.TOMLDecodeError) as err:
+        raise Refusal(f"cannot read {PARTS}: {err}") from err
+    with Tree(args.kdir).locked() as tree:
+        overlay = Overlay()
+        tree.check_version(overlay.versions, True)
+        if args.command == "repository":
+            commit_all(tree, overlay, parts, args.directory)
+            print(args.directory)
+            return
+        print(f"{args.directory}: {write(tree, overlay, parts, args.directory)} patches")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (Refusal, OSError) as err:
+        sys.exit(f"error: {err}")

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Abstractions for the virtio bus.
+
+mod buffer;
+mod queue;
+
+pub use self::{
+    buffer::{
+        Buffer,
+        Message,
+        Payload,
+        SegmentList, //
+    },
+    queue::{
+        new_virtqueue,
+        Access,
+        AnyQueue,
+        Closed,
+        Queue,
+        Reclaim, //
+    }, //
+};
