@@ -70,6 +70,7 @@ class Part:
         self.name = entry["name"]
         self.subject = entry["subject"]
         self.cover = entry["cover"].strip()
+        self.lists = entry["lists"]
         self.patches = []
         for name in entry["patches"]:
             if name.startswith("patches/"):
@@ -183,10 +184,10 @@ def release(tree):
     return f"{found['VERSION']}.{found['PATCHLEVEL']}.{found['SUBLEVEL']}{found.get('EXTRAVERSION', '')}"
 
 
-def recipients(tree, patches):
+def recipients(tree, maintainers, patches):
     """Whom get_maintainer.pl names for all patches of a part."""
     script = [tree.root / "scripts/get_maintainer.pl", "--nogit", "--nogit-fallback", "--norolestats", "--nor"]
-    script += ["--multiline", "--no-substatus", *patches]
+    script += ["--multiline", "--no-substatus", f"--mpath={maintainers}", *patches]
     result = subprocess.run(script, cwd=tree.root, capture_output=True, text=True, check=False)
     if result.returncode:
         raise Refusal(f"get_maintainer.pl: {result.stderr.strip().splitlines()[-1]}")
@@ -213,8 +214,12 @@ def write(tree, overlay, parts, out):
             cover.write_text(f"{part.subject}\n\n{part.cover}\n\n{base}\n")
             plain = ["format-patch", "--quiet", "--output-directory", directory, "--signoff", "--no-renames"]
             git(repository, *plain, f"{first}..{last}")
-            addresses = recipients(tree, sorted(directory.glob("[0-9]*.patch")))
-            for old in directory.glob("[0-9]*.patch"):
+            patches = sorted(directory.glob("[0-9]*.patch"))
+            addresses = recipients(tree, repository / "MAINTAINERS", patches)
+            for wanted in part.lists:
+                if not any(wanted in address for address in addresses):
+                    raise Refusal(f"MAINTAINERS does not lead from the part {part.name} to {wanted}")
+            for old in patches:
                 old.unlink()
             git(
                 repository,

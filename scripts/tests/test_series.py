@@ -21,12 +21,14 @@ SERIES = """
 name = "fixes"
 subject = "core: fixes"
 cover = "For whom."
+lists = ["list@vger.kernel.org"]
 patches = ["patches/0001-*.patch"]
 
 [[part]]
 name = "ours"
 subject = "gpio: ours"
 cover = "For whom."
+lists = ["list@vger.kernel.org"]
 patches = ["ours/01-one", "ours/02-two"]
 """
 
@@ -170,6 +172,11 @@ class Series(test_graft.SmallTree):
     def test_refuses_a_patch_in_no_part(self):
         self.add_patch(SECOND_PATCH)
         self.assert_no_series("series.toml: 0002-gpio-add-ab.patch has to be in one part")
+
+    def test_refuses_a_list_that_maintainers_do_not_lead_to(self):
+        series = self.repo / "scripts/series.toml"
+        series.write_text(series.read_text().replace("list@vger", "other@vger"))
+        self.assert_no_series("MAINTAINERS does not lead from the part fixes to other@vger.kernel.org")
 
     def test_refuses_a_part_without_its_patch(self):
         (self.repo / "scripts/steps/ours/01-one.patch").unlink()
