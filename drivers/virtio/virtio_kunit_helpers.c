@@ -1540,13 +1540,15 @@ EXPORT_SYMBOL_GPL(kunit_virtio_slow_map);
  * @dev: the device
  * @queue: index of the queue
  * @id: the id in the used ring, in place of the head of the buffer
+ *
+ * Without effect on a queue that is not set up.
  */
 void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, u16 id)
 {
 	struct queue *q = to_queue(dev, queue);
 
 	guard(device_state)(dev);
-	q->spoil = true;
+	q->spoil = q->vq;
 	q->spoil_id = id;
 }
 EXPORT_SYMBOL_GPL(kunit_virtio_use_id);

@@ -712,6 +712,8 @@ static void is_bound_again(struct kunit *test)
 	unsigned int len;
 
 	device_release_driver(&toy->vdev->dev);
+	/* There is no queue that has a next buffer. */
+	kunit_virtio_use_id(toy->dev, 0, 0xffff);
 	KUNIT_ASSERT_EQ(test, device_attach(&toy->vdev->dev), 1);
 	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
 	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
