@@ -22,12 +22,6 @@ release=trixie
 # shellcheck disable=SC2034 # for those that source this
 own=$cache/checkouts/$(printf %s "$repo" | sha256sum | cut -c 1-12)
 
-# The kernel that all is for, or the one after it, with trees and builds of its own.
-kernel=${KERNEL:-7.2}
-# shellcheck disable=SC2034 # for those that source this
-pristine=$cache/linux-source-$kernel
-[[ $kernel == 7.2 ]] || own+=-$kernel
-
 # The control socket of the device that `make run` starts: short, as a socket's path must be.
 # shellcheck disable=SC2034 # for those that source this
 control_dir=/tmp/gpio-virtio-rust-$(basename "$own")
@@ -52,8 +46,6 @@ one_of() { # NAME VALUE CHOICE...
 	printf -v choices '%s or ' "${@:3}"
 	die "$1=$2: must be ${choices% or }"
 }
-
-one_of KERNEL "$kernel" 7.2 7.3
 
 # Fills `machine` with what scripts/arch has of an architecture, lines of NAME=VALUE.
 # shellcheck disable=SC2034 # for those that source this
