@@ -132,13 +132,17 @@ enum Command {
         #[arg(value_name = "LINE", required = true)]
         lines: Vec<String>,
     },
-    /// Connect an output of the guest to another line of the same device
+    /// Connect an output of a guest to another line, of the same device or of another one
     ///
     /// The host's level of TO becomes that of FROM, and follows what the guest drives there. A line
     /// has one such wire; without TO the wire is removed, and the line at its end is inactive.
     Wire {
         #[command(flatten)]
         target: Target,
+        /// The device of TO, by label or index [default: that of FROM, or the only one that has a
+        /// line of this name]
+        #[arg(long, value_name = "LABEL|INDEX", requires = "to")]
+        to_device: Option<String>,
         /// The line that the guest drives, by offset or name
         from: String,
         /// The line that follows
@@ -443,10 +447,16 @@ pub fn run(cli: Cli) -> Result<()> {
             lines,
             count,
         })?,
-        Command::Wire { target, from, to } => connect()?.order(&Request::Wire {
+        Command::Wire {
+            target,
+            to_device,
+            from,
+            to,
+        } => connect()?.order(&Request::Wire {
             device: device(target),
             from,
             to,
+            to_device,
         })?,
         Command::Eeprom {
             target,

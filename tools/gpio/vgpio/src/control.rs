@@ -47,6 +47,9 @@ pub enum Request {
         device: Option<String>,
         from: String,
         to: Option<String>,
+        /// The device of `to`. Without it, `to` is a line of the device of `from`, or the only one
+        /// of this name.
+        to_device: Option<String>,
     },
     /// Programs the EEPROM, or reads all of it.
     Eeprom {
@@ -114,6 +117,15 @@ pub struct Line {
     pub irq: IrqType,
     pub armed: bool,
     pub latched: bool,
+    /// The line that is wired to this one.
+    pub wire: Option<Wire>,
+}
+
+/// The end of a wire in a reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wire {
+    pub device: String,
+    pub line: u16,
 }
 
 /// A fault in a reply.

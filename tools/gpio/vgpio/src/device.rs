@@ -32,8 +32,10 @@ use crate::wire::{
 };
 
 use errand::Office;
+use wiring::Wires;
 
 pub mod errand;
+mod wiring;
 
 /// How often the guest's side lets others run who wait for the lock, between two batches.
 const PATIENCE: usize = 64;
@@ -112,6 +114,7 @@ struct State {
     poll: Poll,
     /// Where requests about lines of the host go.
     office: Option<Office>,
+    wires: Wires,
     paused: Option<Paused>,
     can_disable: bool,
     connection: Option<HangUp>,
@@ -150,6 +153,7 @@ impl Device {
                 broken: [false; 2],
                 poll: Poll::new(description.poll),
                 office: None,
+                wires: Wires::default(),
                 paused: None,
                 can_disable: true,
                 connection: None,
@@ -202,8 +206,8 @@ impl Device {
     /// The front end has gone, and its guest with it.
     pub fn disconnect(&self) {
         let mut locked = self.lock();
-        locked.reset();
         locked.state.paused = None;
+        locked.reset();
         locked.state.can_disable = true;
         locked.count_disabled();
         locked.state.rings = None;
@@ -396,14 +400,6 @@ impl Device {
         locked.settle();
     }
 
-    /// Wires a line to another one, or cuts its wire.
-    pub fn wire(&self, from: u16, to: Option<u16>) {
-        let mut locked = self.lock();
-        let state = &mut *locked.state;
-        state.model.wire(from, to, &mut state.effects);
-        locked.settle();
-    }
-
     /// Gives access to the EEPROM, if there is one.
     pub fn eeprom<T>(&self, f: impl FnOnce(&mut Eeprom) -> T) -> Option<T> {
         self.lock_first().state.model.eeprom().map(f)
@@ -460,6 +456,9 @@ impl Locked<'_> {
         if let Some(office) = &mut state.office {
             office.release();
         }
+        if self.state.paused.is_none() {
+            self.carry_unsure();
+        }
         self.settle();
     }
 
@@ -487,6 +486,7 @@ impl Locked<'_> {
                 office.release();
             }
         }
+        self.carry_unsure();
     }
 
     /// Counts what the rings have noticed by themselves.
@@ -723,6 +723,7 @@ impl Locked<'_> {
             return;
         }
         let mut effects = std::mem::take(&mut self.state.effects);
+        self.carry_changes(&mut effects);
         self.state.stats.edges_latched += std::mem::take(&mut effects.latched);
         self.state.stats.edges_merged += std::mem::take(&mut effects.merged);
         for returned in effects.returned.drain(..) {

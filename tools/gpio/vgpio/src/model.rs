@@ -179,8 +179,6 @@ struct Line<B> {
     guest: Guest<B>,
     /// How often the host's level is still to be inverted, see [`Model::swing`].
     swings: u64,
-    /// The line that this one is wired to, see [`Model::wire`].
-    wired_to: Option<u16>,
 }
 
 /// What a guest uses a line for.
@@ -305,7 +303,6 @@ impl<B> Model<B> {
                 host,
                 guest: Guest::default(),
                 swings: 0,
-                wired_to: None,
             })
             .collect();
         Self { lines, bus: None }
@@ -482,22 +479,6 @@ impl<B> Model<B> {
         }
     }
 
-    /// Has the host's level of `to` be that of `from`, and follow what the guest makes of it. One
-    /// wire from each line; what the host changes goes over no wire. The end of a wire that is
-    /// removed is pulled down.
-    pub fn wire(&mut self, from: u16, to: Option<u16>, effects: &mut Effects<B>) {
-        let Some(line) = self.lines.get_mut(usize::from(from)) else {
-            return;
-        };
-        let level = line.level();
-        if let Some(end) = std::mem::replace(&mut line.wired_to, to) {
-            self.set_host(end, false, effects);
-        }
-        if let Some(to) = to {
-            self.set_host(to, level, effects);
-        }
-    }
-
     /// Makes two lines an I2C bus with an EEPROM.
     pub fn attach_eeprom(&mut self, sda: u16, scl: u16) {
         for line in [sda, scl] {
@@ -578,13 +559,7 @@ impl<B> Model<B> {
         line.sense(before.level, effects);
         line.settle(index, effects);
         let after = line.view();
-        let wired_to = line.wired_to;
         report(index, by, before, after, effects);
-        if by == Cause::Guest && after.level != before.level {
-            if let Some(to) = wired_to {
-                self.set_host(to, after.level, effects);
-            }
-        }
         let on_bus = |bus: &Bus| [bus.sda, bus.scl].contains(&index);
         if after.level != before.level && self.bus.as_ref().is_some_and(on_bus) {
             self.sense_bus(effects);

@@ -13,7 +13,7 @@ use anyhow::{bail, ensure, Context, Result};
 use log::{debug, Level};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
-use crate::control::{self, Fault, Line, Reply, Request, LONGEST_REQUEST};
+use crate::control::{self, Fault, Line, Reply, Request, Wire, LONGEST_REQUEST};
 use crate::device::Device;
 use crate::limit::Limit;
 use crate::model::View;
@@ -188,14 +188,22 @@ impl Server {
                 }
                 Reply::Done
             }
-            Request::Wire { device, from, to } => {
+            Request::Wire {
+                device,
+                from,
+                to,
+                to_device,
+            } => {
                 let picked: Vec<_> = self.pick(device.as_deref())?.map(|it| &it.device).collect();
-                let (device, from) = find(&picked, from)?;
-                let to = to.as_ref().map(|to| find(&[device], to)).transpose()?;
+                let (device, from) = find(&picked, from, "--device")?;
+                let to = match to {
+                    Some(to) => Some(self.find_end(device, to, to_device.as_deref())?),
+                    None => None,
+                };
                 if let Some((device, line)) = to {
                     ensure_ours(device, line)?;
                 }
-                device.wire(from, to.map(|(_, line)| line));
+                device.wire(from, to).context("cannot start a thread")?;
                 Reply::Done
             }
             Request::Eeprom { device, program } => {
@@ -342,7 +350,7 @@ impl Server {
         ensure!(lines.len() <= LINES, "more than {LINES} lines");
         let mut selected: Vec<Selection<'_>> = Vec::new();
         for text in lines {
-            let (device, line) = find(&picked, text)?;
+            let (device, line) = find(&picked, text, "--device")?;
             match selected.last_mut() {
                 Some((last, lines)) if Arc::ptr_eq(last, device) => lines.push(line),
                 _ => selected.push((device, vec![line])),
@@ -351,7 +359,23 @@ impl Server {
         Ok(selected)
     }
 
-    /// The same, of lines that we drive.
+    /// Finds the line at which a wire ends that starts from a line of `near`.
+    fn find_end<'a>(
+        &'a self,
+        near: &'a Arc<Device>,
+        text: &str,
+        device: Option<&str>,
+    ) -> Result<(&'a Arc<Device>, u16)> {
+        let option = "--to-device";
+        let named = near.description().names.find(text).is_some();
+        if device.is_none() && (named || text.parse::<u64>().is_ok()) {
+            return find(&[near], text, option);
+        }
+        let picked: Vec<_> = self.pick(device)?.map(|it| &it.device).collect();
+        find(&picked, text, option)
+    }
+
+    /// The same as `select`, of lines that we drive.
     fn select_ours(&self, device: Option<&str>, lines: &[String]) -> Result<Vec<Selection<'_>>> {
         let selected = self.select(device, lines)?;
         for (device, lines) in &selected {
@@ -374,8 +398,12 @@ fn ensure_ours(device: &Device, line: u16) -> Result<()> {
     Ok(())
 }
 
-/// Finds one line by number, if there is but one device, or by name.
-fn find<'a>(devices: &[&'a Arc<Device>], text: &str) -> Result<(&'a Arc<Device>, u16)> {
+/// Finds one line by number, if there is but one device, or by name. `option` chooses a device.
+fn find<'a>(
+    devices: &[&'a Arc<Device>],
+    text: &str,
+    option: &str,
+) -> Result<(&'a Arc<Device>, u16)> {
     if let ([device], Ok(number)) = (devices, text.parse::<u64>()) {
         let count = device.description().lines;
         return u16::try_from(number)
@@ -392,10 +420,10 @@ fn find<'a>(devices: &[&'a Arc<Device>], text: &str) -> Result<(&'a Arc<Device>,
     match (found.next(), found.next()) {
         (Some(line), None) => Ok(line),
         (Some(_), Some(_)) => {
-            bail!("several devices have a line {text:?}: choose one with --device")
+            bail!("several devices have a line {text:?}: choose one with {option}")
         }
         (None, _) if text.parse::<u64>().is_ok() => {
-            bail!("several devices have a line {text}: choose one with --device")
+            bail!("several devices have a line {text}: choose one with {option}")
         }
         (None, _) => bail!("no line is called {text:?}: `vgpio info` lists them"),
     }
@@ -410,6 +438,11 @@ fn hangs_up(client: &UnixStream, patience: Duration) -> Result<bool> {
 
 fn describe((device, lines): &Selection<'_>) -> Vec<Line> {
     let description = device.description();
+    let wires = device.wires(lines);
+    let wire = |(device, line): &(Arc<Device>, u16)| Wire {
+        device: device.description().label.clone(),
+        line: *line,
+    };
     let line = |(line, view): (u16, View)| Line {
         device: description.label.clone(),
         line,
@@ -420,6 +453,7 @@ fn describe((device, lines): &Selection<'_>) -> Vec<Line> {
         irq: view.irq,
         armed: view.armed,
         latched: view.latched,
+        wire: wires.get(&line).map(wire),
     };
     device.views(lines).into_iter().map(line).collect()
 }

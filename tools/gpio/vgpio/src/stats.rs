@@ -75,6 +75,10 @@ pub struct Stats {
     pub late: u64,
     /// Messages and events that a fault was applied to.
     pub faults: u64,
+    /// Level changes by wires.
+    pub wire_changes: u64,
+    /// Levels that another device was to have, but for a later one.
+    pub wire_dropped: u64,
 }
 
 impl Stats {

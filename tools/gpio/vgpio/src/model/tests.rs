@@ -530,39 +530,6 @@ fn swings_at_the_pace_of_the_guest() {
     it.model.swing(7, 1, &mut it.effects);
 }
 
-#[test]
-fn a_wire_carries_what_the_guest_drives() {
-    let mut it = Fixture::new(3);
-    it.model.wire(0, Some(1), &mut it.effects);
-    it.model.wire(1, Some(0), &mut it.effects);
-    it.model.wire(7, Some(0), &mut it.effects);
-    it.irq(1, BOTH);
-    it.arm(1, 7);
-    it.ok(Message::SetValue, 0, 1);
-    assert_eq!(it.returned(), [], "the guest does not drive yet");
-    it.ok(Message::SetDirection, 0, OUT);
-    assert_eq!(it.returned(), [(1, 7, true)]);
-    assert_eq!(it.level(1), Some(1));
-    it.host(1, false);
-    assert_eq!(
-        it.level(0),
-        Some(1),
-        "what the host changes goes over no wire"
-    );
-
-    it.model.wire(0, Some(9), &mut it.effects);
-    it.ok(Message::SetValue, 0, 0);
-    it.ok(Message::SetValue, 0, 1);
-    assert_eq!(it.level(1), Some(0), "another wire");
-    it.model.wire(0, Some(1), &mut it.effects);
-    assert_eq!(it.level(1), Some(1), "the level that is there");
-    it.model.wire(0, None, &mut it.effects);
-    assert_eq!(it.level(1), Some(0), "pulled down");
-    it.ok(Message::SetValue, 0, 0);
-    it.ok(Message::SetValue, 0, 1);
-    assert_eq!(it.level(1), Some(0), "no wire");
-}
-
 /// The lines of an I2C bus.
 const SDA: u16 = 2;
 const SCL: u16 = 0;

@@ -18,3 +18,4 @@ mod poll;
 mod real;
 mod record;
 mod requests;
+mod wires;
