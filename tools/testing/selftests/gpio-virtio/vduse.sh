@@ -78,6 +78,59 @@ edges() {
 	stopped
 }
 
+# What is driven on one chip is an input of another one, in both directions.
+wired_chips() {
+	serve --device $panel --device vduse=other,lines=7,names=out:in
+	other=$(chip_with 7)
+	inside wire out key
+	inside wire led in
+	inside info out | grep -q ' wire=panel:0$'
+	monitor mon "$chip" --format '%S %o %E' key
+	drive set "$other" --toggle "$(printf '20ms,%.0s' $(seq 19))0" out=1
+	await seen_or_merged 20
+	settle
+	# With those that the wires began with.
+	same 21 "$(of_panel wire_changes)" 'levels that came over the wire'
+	seen_or_merged 20
+	sed 1d "$tmp/mon" | awk '
+		$1 <= last || $2 != 0 { print "not after the one before: " $0; exit 1 }
+		NR == 1 { first = $1 }
+		{ last = $1 }
+		END { exit !(last - first > 0.3) }'
+	end mon
+	end set
+
+	drive set "$chip" led=1
+	expect '"in"=active' gpioget --chip "$other" in
+	inside wire led
+	expect '"in"=inactive' gpioget --chip "$other" in
+	end set
+
+	# The chip goes while its line is driven.
+	drive set "$other" out=1
+	await reads active key
+	inside --device other disconnect
+	await reads inactive key
+	await there 7
+	drive again "$(chip_with 7)" out=1
+	await reads active key
+	end serve
+	absent 6
+	absent 7
+}
+
+of_panel() { # COUNTER
+	inside --device panel stats | sed -n "s/^\t$1: //p"
+}
+
+seen_or_merged() { # EDGES
+	[ "$(($(count_events mon) + $(of_panel edges_merged)))" = "$1" ]
+}
+
+reads() { # active|inactive LINE
+	[ "$(gpioget --chip "$chip" "$2")" = "\"$2\"=$1" ]
+}
+
 faults_strike() {
 	serve --device $panel
 	inside fault set silent,type=get-value
@@ -222,6 +275,7 @@ if [ -z "$reason" ]; then
 	check 'vduse: a process is a chip, and both see what the other does' process_is_a_chip
 	check 'vduse: a device without interrupts' no_interrupts
 	check 'vduse: gpiomon sees what gpioset drives on a wired line, and 48 edges' edges
+	check 'vduse: gpiomon sees what gpioset drives on another chip of the process' wired_chips
 	check 'vduse: requests that are not answered fail in time' faults_strike
 	check 'vduse: unbind and bind' rebound
 	check 'vduse: unplugged and plugged in again, with another device beside' unplugged
@@ -232,7 +286,7 @@ if [ -z "$reason" ]; then
 	check 'vduse: what a user may not do is told' not_root
 	check 'vduse: no warning, bug, oops, or complaint of a checker' no_splat
 else
-	for _ in $(seq 11); do
+	for _ in $(seq 12); do
 		ktap_test_skip "vduse: $reason"
 	done
 fi
