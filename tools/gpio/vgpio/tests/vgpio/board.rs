@@ -444,7 +444,7 @@ fn a_page_that_does_not_read() {
     let names: Vec<_> = (0..64).map(|line| format!("line-{line}")).collect();
     let daemon = Daemon::start(&format!("lines=64,names={}", names.join(":")));
     let board = Board::start(&daemon, &[]);
-    let [idle, mut page] = [board.open(), board.open()];
+    let [mut idle, mut page] = [board.open(), board.open()];
     set_socket_recv_buffer_size(idle.socket.get_ref(), 4096).unwrap();
     let before = board.status("VmRSS");
     let mut toggle = program()
@@ -466,6 +466,17 @@ fn a_page_that_does_not_read() {
     page.until_levels(&last);
     let grown = board.status("VmRSS").saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB");
+    // When the other one reads at last it gets the state that there is, and of all edges only those
+    // that the kernel had kept for it, and fewer than there were.
+    let mut edges = 0;
+    idle.until(|it| {
+        let lines = it["edges"].as_array().unwrap().iter();
+        edges += lines
+            .map(|it| it[1].as_array().unwrap().len())
+            .sum::<usize>();
+        it["levels"] == last
+    });
+    assert!(edges < 63 * 600 * 2 / 3, "{edges} edges");
 }
 
 #[test]
