@@ -55,6 +55,7 @@ fn lines(device: &str, names: &[&str]) -> Vec<Line> {
         irq: IrqType::None,
         armed: false,
         latched: false,
+        from: None,
         wire: None,
     };
     (0..).zip(names).map(line).collect()

@@ -318,6 +318,10 @@ Device keys:
   irq-needs-input   refuse an interrupt on a line that is not an input
   strict            refuse all that the specification forbids to drivers
   access-platform   offer VIRTIO_F_ACCESS_PLATFORM (iommu_platform=on of QEMU)
+  poll=TIME         look for further requests for this time before sleeping [default: off]
+  host-line=FROM    a line that is one of the host: CHIP:LINE or a name; may be repeated, and be
+                    followed by keys of that line: line=N, name=NAME, only=input|output,
+                    bias=pull-up|pull-down|disabled, debounce=TIME
 
 Prints \"ready\" when all sockets are open and all VDUSE devices are there. RUST_LOG=debug logs more.";
 

@@ -222,6 +222,9 @@ fn attributes(line: &Line) -> String {
             words.push("latched".to_owned());
         }
     }
+    if let Some(from) = &line.from {
+        words.push(format!("from={from:?}"));
+    }
     if let Some(wire) = &line.wire {
         words.push(format!("wire={}:{}", wire.device, wire.line));
     }

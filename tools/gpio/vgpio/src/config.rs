@@ -39,7 +39,6 @@ pub struct Device {
     pub access_platform: bool,
     pub queue_size: Option<u32>,
     pub poll: Option<String>,
-    /// Only in files.
     pub host_line: Vec<real::config::Table>,
 }
 
@@ -79,8 +78,19 @@ impl std::str::FromStr for Device {
                 Some((key, value)) => (key, Some(value)),
                 None => (word, None),
             };
-            ensure!(seen.insert(key), "{key} is given twice");
             let required = || value.with_context(|| format!("{key} needs a value: {key}=..."));
+            if key == "host-line" {
+                device.host_line.push(real::config::Table::new(required()?));
+                seen.retain(|key| !real::config::KEYS.contains(key));
+                continue;
+            }
+            ensure!(seen.insert(key), "{key} is given twice");
+            if real::config::KEYS.contains(&key) {
+                let table = device.host_line.last_mut();
+                let table = table.with_context(|| format!("{key} goes after host-line=..."))?;
+                table.set(key, required()?)?;
+                continue;
+            }
             let number = || -> Result<u32> {
                 let value = required()?;
                 value
@@ -109,7 +119,8 @@ impl std::str::FromStr for Device {
                 "poll" => device.poll = Some(required()?.into()),
                 _ => bail!(
                     "unknown key {key:?}: use socket, vduse, lines, label, names, names-file, values, \
-                     irq, i2c-eeprom, irq-needs-input, strict, access-platform, queue-size or poll"
+                     irq, i2c-eeprom, irq-needs-input, strict, access-platform, queue-size, poll or \
+                     host-line"
                 ),
             }
         }
@@ -344,6 +355,23 @@ mod tests {
             ("socket=s,lines=2,poll=11ms", "bad poll"),
             ("socket=s,lines=2,label=7", "bad label"),
             ("socket=s,lines=2,colour=red", "unknown key"),
+            ("socket=s,host-line", "host-line needs a value"),
+            ("socket=s,host-line=", "needs from"),
+            ("socket=s,name=a,host-line=a:1", "goes after host-line"),
+            (
+                "socket=s,host-line=a:1,name=a,name=b",
+                "name is given twice",
+            ),
+            ("socket=s,host-line=a:1,only=both", "bad only"),
+            ("socket=s,host-line=a:1,bias=up", "bad bias"),
+            ("socket=s,host-line=a:1,bias", "bias needs a value"),
+            ("socket=s,host-line=a:1,line=x", "bad line"),
+            ("socket=s,host-line=a:1,line=1", "bad host-line 1"),
+            ("socket=s,host-line=a:1,debounce=2m", "bad debounce"),
+            (
+                "socket=s,lines=2,host-line=a:1,name=a,host-line=a:2,name=a",
+                "must be unique",
+            ),
             (
                 "socket=s,lines=2,names-file=/nonexistent",
                 "cannot read names-file",
@@ -372,6 +400,32 @@ mod tests {
         std::fs::write(&path, "[[device]]\nsocket = '/s'\nlimes = 3\n").unwrap();
         let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("devices.toml:3: unknown field"), "{error}");
+    }
+
+    #[test]
+    fn host_lines_on_the_command_line() {
+        let it = describe(
+            "socket=s,lines=5,host-line=gpiochip0:17,name=a,only=input,bias=pull-up,debounce=5ms,\
+             host-line=GPIO4,line=3,name=d,only=output,bias=disabled,host-line=/dev/gpiochip1:x",
+        );
+        let in_file = with_host_lines(
+            "lines = 5\n\
+             [[device.host-line]]\nfrom = 'gpiochip0:17'\nname = 'a'\nonly = 'input'\n\
+             bias = 'pull-up'\ndebounce = '5ms'\n\
+             [[device.host-line]]\nline = 3\nfrom = 'GPIO4'\nname = 'd'\nonly = 'output'\n\
+             bias = 'disabled'\n\
+             [[device.host-line]]\nfrom = '/dev/gpiochip1:x'\n",
+        );
+        let (it, in_file) = (it.unwrap(), in_file.unwrap());
+        assert_eq!(it.host_lines, in_file.host_lines);
+        assert_eq!(it.host_lines.len(), 3);
+        assert_eq!(it.names.block(), in_file.names.block());
+        assert_eq!(
+            describe("vduse=s,host-line=a:1,host-line=a:2")
+                .unwrap()
+                .lines,
+            2
+        );
     }
 
     fn with_host_lines(text: &str) -> Result<Description, String> {

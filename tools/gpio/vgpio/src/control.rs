@@ -117,6 +117,8 @@ pub struct Line {
     pub irq: IrqType,
     pub armed: bool,
     pub latched: bool,
+    /// The line of the host that this is.
+    pub from: Option<String>,
     /// The line that is wired to this one.
     pub wire: Option<Wire>,
 }

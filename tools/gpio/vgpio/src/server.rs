@@ -14,9 +14,10 @@ use log::{debug, Level};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
 use crate::control::{self, Fault, Line, Reply, Request, Wire, LONGEST_REQUEST};
-use crate::device::Device;
+use crate::device::{Description, Device};
 use crate::limit::Limit;
 use crate::model::View;
+use crate::real::config::HostLine;
 use crate::watch::{self, Topic};
 
 /// A device and the socket on which front ends find it.
@@ -387,11 +388,15 @@ impl Server {
     }
 }
 
+/// The line of the host that a line is, if so.
+fn host_line(description: &Description, line: u16) -> Option<&HostLine> {
+    description.host_lines.iter().find(|it| it.line == line)
+}
+
 /// Makes sure that it is we who drive a line when the guest does not.
 fn ensure_ours(device: &Device, line: u16) -> Result<()> {
     let description = device.description();
-    let theirs = description.host_lines.iter().find(|it| it.line == line);
-    if let Some(theirs) = theirs {
+    if let Some(theirs) = host_line(description, line) {
         let (label, from) = (&description.label, &theirs.from);
         bail!("line {line} of {label} is {from:?} of the host, which only the guest drives");
     }
@@ -453,6 +458,7 @@ fn describe((device, lines): &Selection<'_>) -> Vec<Line> {
         irq: view.irq,
         armed: view.armed,
         latched: view.latched,
+        from: host_line(description, line).map(|it| it.from.clone()),
         wire: wires.get(&line).map(wire),
     };
     device.views(lines).into_iter().map(line).collect()

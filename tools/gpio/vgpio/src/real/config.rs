@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! How a user describes a line of the host: a `[[device.host-line]]` table in a TOML file.
+//! How a user describes a line of the host: a `[[device.host-line]]` table in a TOML file, or
+//! `host-line=FROM` among the keys of a device, with keys of its own after it.
 
 use std::time::Duration;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
+use serde::de::IntoDeserializer;
 use serde::Deserialize;
 
 use crate::duration;
@@ -24,6 +26,45 @@ pub struct Table {
     pub only: Option<Only>,
     pub bias: Option<Bias>,
     pub debounce: Option<String>,
+}
+
+/// What may follow `host-line=FROM` on the command line.
+pub const KEYS: [&str; 5] = ["line", "name", "only", "bias", "debounce"];
+
+impl Table {
+    pub fn new(from: &str) -> Self {
+        Self {
+            line: None,
+            from: from.to_owned(),
+            name: None,
+            only: None,
+            bias: None,
+            debounce: None,
+        }
+    }
+
+    /// Gives one of `KEYS` a value.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        match key {
+            "line" => {
+                let line = value.parse().ok();
+                let line = line.with_context(|| format!("bad line {value:?}: use a number"));
+                self.line = Some(line?);
+            }
+            "name" => self.name = Some(value.to_owned()),
+            "only" => self.only = Some(word(key, value)?),
+            "bias" => self.bias = Some(word(key, value)?),
+            "debounce" => self.debounce = Some(value.to_owned()),
+            _ => bail!("unknown key {key:?}"),
+        }
+        Ok(())
+    }
+}
+
+/// Reads one of a few words.
+fn word<'a, T: Deserialize<'a>>(key: &str, value: &'a str) -> Result<T> {
+    let read = T::deserialize(value.into_deserializer());
+    read.map_err(|e: serde::de::value::Error| anyhow!("bad {key}: {e}"))
 }
 
 /// What a guest may use a line for.
@@ -58,8 +99,8 @@ impl HostLine {
     /// Says so if a guest may not use the line for this.
     pub fn check(&self, usage: Usage) -> Result<()> {
         match (self.only, usage) {
-            (Some(Only::Input), Usage::Output(_)) => anyhow::bail!("is for input only"),
-            (Some(Only::Output), Usage::Input { .. }) => anyhow::bail!("is for output only"),
+            (Some(Only::Input), Usage::Output(_)) => bail!("is for input only"),
+            (Some(Only::Output), Usage::Input { .. }) => bail!("is for output only"),
             _ => Ok(()),
         }
     }

@@ -289,7 +289,7 @@ fn json_says_what_the_text_says() {
     let parse = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
     let state = |level, host, direction, irq, armed| {
         json!({"level": level, "host": host, "direction": direction, "irq": irq, "armed": armed,
-            "latched": false, "wire": null})
+            "latched": false, "from": null, "wire": null})
     };
     assert_eq!(
         parse(daemon.ok(&["info", "--json", "led", "key"])),

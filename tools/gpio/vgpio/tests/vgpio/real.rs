@@ -581,6 +581,44 @@ fn a_paused_guest_keeps_its_lines() {
 }
 
 #[test]
+fn info_shows_which_lines_are_the_hosts() {
+    let board = board();
+    let info = |args: &[&str]| {
+        let output = board.command(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = info(&["info", "-d", "one"]);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(
+        lines[1].ends_with(" driven-by=host from=\"chip:7\""),
+        "{text}"
+    );
+    assert!(
+        lines[2].ends_with(" driven-by=host from=\"chip:8\""),
+        "{text}"
+    );
+    assert_eq!(text.matches("from=").count(), 2);
+    let json: serde_json::Value =
+        serde_json::from_str(&info(&["info", "--json", "seven", "-d", "one"])).unwrap();
+    assert_eq!(json[0]["from"], "chip:7");
+}
+
+/// What a guest drives there, another one reads.
+#[test]
+fn a_wire_starts_from_a_line_of_the_host() {
+    let board = board();
+    let mut guest = board.guest();
+    let wire = ["wire", "seven", "--to-device", "vgpio1", "0"];
+    assert!(board.command(&wire).status().unwrap().success());
+    let mut other = Guest::new(&board.dir.path().join("two"));
+    guest.ok(5, 0, 1);
+    guest.ok(3, 0, OUT);
+    eventually("driven", || other.ok(4, 0, 0) == 1);
+    guest.ok(3, 0, NONE);
+    eventually("not driven", || other.ok(4, 0, 0) == 0);
+}
+
+#[test]
 fn the_host_does_not_drive_what_is_not_its_own() {
     let board = board();
     for args in [
