@@ -231,6 +231,25 @@ real_chip_goes() {
 	lines_given_back
 }
 
+real_command_line() {
+	local key=host-line=bank-a:1,name=key,only=input led=host-line=a-named,line=2,name=led
+
+	simulator_gone a
+	simulate a 10 3
+	serve --device "vduse=board,lines=6,names=:b::d:e:f,$key,$led"
+	expect '"key" "b" "led" "d" "e" "f" ' names_of "$chip"
+	inside info key | grep -qx '.* driven-by=host from="bank-a:1"'
+	pull a 1 up
+	expect '"key"=active' gpioget --chip "$chip" key
+	refuse . gpioset --chip "$chip" key=1
+	drive set "$chip" led=1
+	pin_is a 3 1
+	end set
+	end serve
+	absent 6
+	simulator_gone a
+}
+
 real_mistakes() {
 	simulator_gone a
 	simulate a 10 3
@@ -256,10 +275,11 @@ if [ -z "$reason" ]; then
 	check 'real: a line that is busy' real_busy
 	check 'real: a line without an interrupt' real_without_interrupt
 	check 'real: a chip that goes and comes back' real_chip_goes
+	check 'real: lines given on the command line' real_command_line
 	check 'real: lines that do not exist' real_mistakes
 	check 'real: no warning, bug, oops, or complaint of a checker' no_splat
 else
-	for _ in $(seq 9); do
+	for _ in $(seq 10); do
 		ktap_test_skip "real: $reason"
 	done
 fi
