@@ -19,7 +19,7 @@ help:
 	@sed -n 's/^#: \([A-Z|_]*\) \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 #: ARCH x86_64, arm64, riscv64, s390x or um (User-Mode Linux)
-#: DRIVER rust, or c for the driver in C
+#: DRIVER rust, c for the driver in C, or c-fixed for that one with the fixes in scripts/patches
 #: TRANSPORT pci or mmio (QEMU)
 #: MODULE 1 builds the driver as a module
 #: SAN 1 builds with KASAN, UBSAN, lockdep and kmemleak
@@ -76,7 +76,7 @@ samples: ## boot a guest and test the sample drivers on devices that QEMU emulat
 kunit: ## build and run the KUnit suites (SLOW=1, SMP=<n>, SHUFFLE=<seed>, REPEAT=<n>)
 	@scripts/kunit
 
-compare: ## run the KUnit suites on both drivers, and print which tests each passes
+compare: ## run the KUnit suites on both drivers, and on the one in C with the fixes, and print which tests each passes
 	@scripts/compare
 
 fuzz: ## run the driver against hostile devices (SEED, SEEDS, RESPONSES)

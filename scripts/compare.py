@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Puts what kunit.py says of the two drivers into one table, and fails if a test fails on the
+"""Puts what kunit.py says of the drivers into one table, and fails if a test fails on the
 driver in Rust. A test's name begins with the number of what it is about."""
 
 import argparse
@@ -19,6 +19,8 @@ SUITES = {
     "gpio_virtio_life": FINDINGS,
     "gpio_virtio_faults": FINDINGS,
 }
+# The drivers, by the value of DRIVER, and the headings of their columns.
+DRIVERS = {"c": "C", "c-fixed": "C, fixed", "rust": "Rust"}
 # Without a status, the kernel has not come to the end of the test.
 WORDS = {"PASS": "ok", "FAIL": "FAILED", "SKIP": "skipped", None: "HANGS"}
 
@@ -49,12 +51,12 @@ def number_of(name):
     return (match[1].upper(), int(match[2])), match[3].replace("_", " ")
 
 
-def table(c, rust):
-    """Rows by title, sorted by number: number, what was checked, driver in C, driver in Rust."""
+def table(found):
+    """Rows by title, sorted by number: number, what was checked, and the results of each driver."""
     rows = {title: [] for title in SUITES.values()}
-    for suite, name in dict.fromkeys([*rust, *c]):
+    for suite, name in found["rust"]:
         number, checked = number_of(name)
-        rows[SUITES[suite]].append((number, checked, c.get((suite, name)), rust.get((suite, name))))
+        rows[SUITES[suite]].append((number, checked, *(found[driver].get((suite, name)) for driver in DRIVERS)))
     for title in rows:
         rows[title].sort(key=lambda row: row[0])
     return rows
@@ -64,24 +66,27 @@ def label(number):
     return f"{number[0]}{number[1]}" if number[0] else ""
 
 
-def totals(rows, column):
-    every = [row[column] for part in rows.values() for row in part]
-    return sum(status == "PASS" for status in every), len(every)
+def passed(rows):
+    """How many tests each driver passes, by its name, and how many there are."""
+    every = [row[2:] for part in rows.values() for row in part]
+    counts = (sum(status == "PASS" for status in column) for column in zip(*every))
+    return dict(zip(DRIVERS, counts)), len(every)
 
 
 def show(rows):
     width = max(len(row[1]) for part in rows.values() for row in part)
     for title, part in rows.items():
-        print(f"{title}\n{'No.':4} {'what was checked':{width}}  {'C':11}  Rust")
-        for number, checked, c, rust in part:
-            print(f"{label(number):4} {checked:{width}}  {WORDS[c]:11}  {WORDS[rust]}")
+        print(" ".join([f"{title}\n{'No.':4} {'what was checked':{width}}", *(f" {name:11}" for name in DRIVERS.values())]))
+        for number, checked, *every in part:
+            print(" ".join([f"{label(number):4} {checked:{width}}", *(f" {WORDS[status]:11}" for status in every)]))
         print()
 
 
 def write(rows, path, args):
     """The same for Documentation/."""
     today = datetime.date.today().isoformat()
-    heading = "The two virtio GPIO drivers compared"
+    counts, total = passed(rows)
+    heading = "The virtio GPIO drivers compared"
     lines = [
         ".. SPDX-License-Identifier: GPL-2.0",
         "",
@@ -90,18 +95,18 @@ def write(rows, path, args):
         "=" * len(heading),
         "",
         "Results of the KUnit suites in ``drivers/gpio/gpio-virtio-kunit/``, which know nothing of",
-        "the driver, on the driver in C and on the one in Rust. ``make compare`` runs them. The",
-        "numbers are those in Documentation/project/c-driver.rst; tests without a number",
-        "check general behaviour.",
+        "the driver, on the driver in C, on that one with the fixes in ``scripts/patches``, and on",
+        "the one in Rust. ``make compare`` runs them. The numbers are those in",
+        "Documentation/project/c-driver.rst; tests without a number check general behaviour.",
         "",
-        f"Measured on {today} with Linux {args.kernel}, ``ARCH={args.arch}``, the driver in Rust of",
-        f"commit {args.commit}. The driver in C passes {totals(rows, 2)[0]} of {totals(rows, 2)[1]} tests, the driver in",
-        f"Rust {totals(rows, 3)[0]}.",
+        f"Measured on {today} with Linux {args.kernel}, ``ARCH={args.arch}``, the driver in Rust and",
+        f"the fixes of commit {args.commit}. The driver in C passes {counts['c']} of {total} tests,",
+        f"{counts['c-fixed']} with the fixes, and the driver in Rust {counts['rust']}.",
         "",
     ]
     for title, part in rows.items():
-        lines += [title, "=" * len(title), "", ".. list-table::", "   :header-rows: 1", "   :widths: 8 60 16 16", ""]
-        for row in [(None, "What was checked", "C", "Rust"), *part]:
+        lines += [title, "=" * len(title), "", ".. list-table::", "   :header-rows: 1", "   :widths: 8 50 14 14 14", ""]
+        for row in [(None, "What was checked", *DRIVERS.values()), *part]:
             first = "No." if row[0] is None else label(row[0])
             cells = [first, row[1], *(cell if row[0] is None else WORDS[cell] for cell in row[2:])]
             lines += [f"   {'*' if n == 0 else ' '} - {cell}".rstrip() for n, cell in enumerate(cells)]
@@ -114,13 +119,12 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     missing = commands.add_parser("missing", help="list the tests without a result")
     missing.add_argument("results", type=Path, help="directory with the list of tests, and the output of kunit.py")
-    both = commands.add_parser("table", help="print the table")
-    both.add_argument("--c", type=Path, required=True, help="directory of the driver in C")
-    both.add_argument("--rust", type=Path, required=True, help="directory of the driver in Rust")
-    both.add_argument("--kernel", required=True, help="version of the kernel")
-    both.add_argument("--commit", required=True, help="version of the driver in Rust")
-    both.add_argument("--arch", required=True)
-    both.add_argument("--rst", type=Path, help="file to write the table for the documentation to")
+    every = commands.add_parser("table", help="print the table")
+    every.add_argument("--results", type=Path, required=True, help="directory with a directory for each driver")
+    every.add_argument("--kernel", required=True, help="version of the kernel")
+    every.add_argument("--commit", required=True, help="version of this repository")
+    every.add_argument("--arch", required=True)
+    every.add_argument("--rst", type=Path, help="file to write the table for the documentation to")
     args = parser.parse_args()
 
     if args.command == "missing":
@@ -128,14 +132,14 @@ def main():
             if status is None:
                 print(".".join(name))
         return 0
-    rows = table(results(args.c), results(args.rust))
+    rows = table({driver: results(args.results / driver) for driver in DRIVERS})
     show(rows)
-    for column, name in ((2, "C"), (3, "Rust")):
-        print("driver in {}: {} of {} passed".format(name, *totals(rows, column)))
+    counts, total = passed(rows)
+    for driver, name in DRIVERS.items():
+        print(f"driver in {name}: {counts[driver]} of {total} passed")
     if args.rst:
         write(rows, args.rst, args)
-    passed, every = totals(rows, 3)
-    return passed != every
+    return counts["rust"] != total
 
 
 if __name__ == "__main__":

@@ -2,18 +2,18 @@
 # SPDX-License-Identifier: GPL-2.0
 """Puts this repository into a kernel tree, and takes it out again.
 
-    graft.py graft [--copy] [--force] KDIR     put it in, or refresh it
-    graft.py ungraft KDIR                      restore the tree byte for byte
+    graft.py graft [--copy] [--force] [--without NUMBER] KDIR     put it in, or refresh it
+    graft.py ungraft KDIR                                         restore the tree byte for byte
 
 New files become links (or copies) at the same path in the tree. Existing files of the tree
 are changed in two ways: by the patches in scripts/patches, which fix bugs of the kernel,
 and then by inserting the lines declared in graft.toml. A patch that the tree already has
 is skipped. A tree that a patch does not fit is refused: the abstractions are sound only
-with these fixes, so the tree must not build without them. All checks come before the first
-change. The original state of the tree is kept in KDIR/.graft: `original/` holds the edited files,
-`state.json` says, path by path, what was there and what we may have put there. That file
-is written before the tree is touched, so an interrupted run is finished, or undone, by the
-next one.
+with these fixes, so the tree must not build without them; those of the driver in C can be
+left out. All checks come before the first change. The original state of the tree is kept in
+KDIR/.graft: `original/` holds the edited files, `state.json` says, path by path, what was there
+and what we may have put there. That file is written before the tree is touched, so an
+interrupted run is finished, or undone, by the next one.
 """
 
 import argparse
@@ -134,9 +134,7 @@ class Patch:
         self.files = re.findall(r"^\+\+\+ b/(.*?)(?:\t.*)?$", self.diff, re.MULTILINE)
 
     def apply(self, directory, kdir):
-        """Patches the files below `directory`; returns whether they had not been patched before."""
-        if git_apply(directory, self.path, "--check", "--reverse").returncode == 0:
-            return False
+        """Patches the files below `directory`."""
         result = git_apply(directory, self.path)
         if result.returncode:
             errors = result.stderr.strip() or "git failed without a word"
@@ -144,19 +142,20 @@ class Patch:
             if not bad:
                 raise Refusal(f"{self.name}: {errors.splitlines()[0]}")
             raise Refusal(f"KDIR={kdir} does not fit: patch {self.name} does not apply to {bad[1]}")
-        return True
 
 
 class Overlay:
     """What the repository adds to a kernel tree, read from the table and the work tree."""
 
-    def __init__(self):
+    def __init__(self, without=None):
+        """Leaves out the patches whose names begin with `without`."""
         try:
             table = tomllib.loads(TABLE.read_text())
         except (OSError, tomllib.TOMLDecodeError) as err:
             raise Refusal(f"cannot read {TABLE}: {err}") from err
         self.versions = table["versions"]
-        self.patches = [Patch(path) for path in sorted(PATCHES.glob("*.patch"))]
+        paths = [path for path in sorted(PATCHES.glob("*.patch")) if not without or not path.name.startswith(without)]
+        self.patches = [Patch(path) for path in paths]
         self.edits = {}
         for edit in table.get("edit", []):
             self.edits.setdefault(edit["file"], []).append(edit)
@@ -173,21 +172,25 @@ class Overlay:
                 if not re.search(r"^\.|~$|\.orig$|\.rej$|^__pycache__$", child.name):
                     self.add(child, f"{to}/{child.name}")
 
-    def patched(self, tree):
-        """The patches that the tree lacks, and what they make of its own files."""
-        lacking = []
-        files = {}
+    def lacking(self, directory):
+        """The patches that the files below `directory` lack."""
         with tempfile.TemporaryDirectory() as top:
-            for patch in self.patches:
-                for name in patch.files:
-                    path = Path(top) / name
-                    if not path.exists():
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        path.write_bytes(tree.original(name)[0])
-                if patch.apply(top, tree.root):
-                    lacking.append(patch)
-                    files.update((name, (Path(top) / name).read_bytes()) for name in patch.files)
-        return lacking, files
+            shutil.copytree(directory, top, dirs_exist_ok=True)
+            # A patch may change what one before it has added, so the last one is looked for first.
+            had = [git_apply(top, patch.path, "--reverse").returncode == 0 for patch in reversed(self.patches)]
+        return [patch for patch, had in zip(self.patches, reversed(had)) if not had]
+
+    def patched(self, tree):
+        """What the patches that the tree lacks make of its own files."""
+        with tempfile.TemporaryDirectory() as top:
+            for name in sorted({name for patch in self.patches for name in patch.files}):
+                path = Path(top) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(tree.original(name)[0])
+            lacking = self.lacking(top)
+            for patch in lacking:
+                patch.apply(top, tree.root)
+            return {name: (Path(top) / name).read_bytes() for patch in lacking for name in patch.files}
 
     def wanted(self, tree, copy):
         """All paths and what they are to be."""
@@ -197,7 +200,7 @@ class Overlay:
                 result[path] = Wanted(source.read_bytes(), mode=mode_of(source))
             else:
                 result[path] = Wanted(target=str(source))
-        patched = self.patched(tree)[1]
+        patched = self.patched(tree)
         for path in {**patched, **self.edits}:
             content, mode = tree.original(path)
             text = patched.get(path, content).decode()
@@ -375,6 +378,7 @@ def main():
     graft = commands.add_parser("graft", help="put the overlay into a tree, or refresh it")
     graft.add_argument("--copy", action="store_true", help="copy files in place of linking them")
     graft.add_argument("--force", action="store_true", help="graft into a tree of another version if the patches apply")
+    graft.add_argument("--without", metavar="NUMBER", help="leave out the patches whose names begin with it")
     ungraft = commands.add_parser("ungraft", help="restore a tree byte for byte")
     for command in graft, ungraft:
         command.add_argument("kdir", metavar="KDIR")
@@ -387,7 +391,7 @@ def main():
             tree.check_owner()
             print(f"{tree.root}: {tree.ungraft()} paths restored")
             return
-        overlay = Overlay()
+        overlay = Overlay(args.without)
         tree.check_version(overlay.versions, args.force)
         tree.check_owner()
         print(f"{tree.root}: {tree.graft(overlay, args.copy)} paths changed")

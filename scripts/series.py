@@ -122,6 +122,7 @@ def states(tree, overlay, parts):
             patched[name] = content, mode
             (Path(top) / name).parent.mkdir(parents=True, exist_ok=True)
             (Path(top) / name).write_bytes(content)
+        lacking = [patch.path for patch in overlay.lacking(top)]
         done = set()
         ours = {}
         yield None, None, patched
@@ -129,7 +130,9 @@ def states(tree, overlay, parts):
             if isinstance(patch, Step):
                 done.add(patch.name)
                 ours = grown[patch]
-            elif not patch.apply(top, tree.root):
+            elif patch.path in lacking:
+                patch.apply(top, tree.root)
+            else:
                 continue
             files = dict(ours)
             for name, (_, mode) in patched.items():

@@ -309,6 +309,31 @@ class SmallTree(unittest.TestCase):
         self.assertEqual(self.core(), PATCHED)
         self.ungraft()
 
+    def test_skips_patches_of_one_file_that_the_tree_has(self):
+        self.add_patch(SECOND_PATCH)
+        both = PATCHED.replace("return 0;", "return -1;")
+        kconfig = TREE["drivers/gpio/Kconfig"].replace("config GPIO_B", "config GPIO_AB\n\tbool\n\nconfig GPIO_B")
+        for core, lacking in ((TREE["kernel/core.c"], 2), (PATCHED, 1), (both, 0)):
+            write(self.tree, {"kernel/core.c": core})
+            write(self.tree, {"drivers/gpio/Kconfig": TREE["drivers/gpio/Kconfig"] if lacking else kconfig})
+            self.before = snapshot(self.tree)
+            for _ in range(2):
+                self.graft()
+                self.assertEqual(self.core(), both)
+            self.assertEqual((self.tree / ".graft/original/kernel/core.c").exists(), lacking > 0)
+            self.ungraft()
+
+    def test_patches_can_be_left_out(self):
+        self.add_patch(SECOND_PATCH)
+        self.graft()
+        self.graft("--without", "00")
+        self.assertEqual(self.core(), TREE["kernel/core.c"])
+        self.graft("--without", "0002")
+        self.assertEqual(self.core(), PATCHED)
+        self.graft()
+        self.assertEqual(self.core(), PATCHED.replace("return 0;", "return -1;"))
+        self.ungraft()
+
     def test_patch_finds_lines_that_have_moved(self):
         write(self.tree, {"kernel/core.c": f"// Moved.\n{TREE['kernel/core.c']}"})
         self.before = snapshot(self.tree)

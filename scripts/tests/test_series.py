@@ -153,6 +153,16 @@ class Series(test_graft.SmallTree):
         self.before = snapshot(self.tree)
         self.assertEqual([path.parent.name for path in self.write_series()], ["2-ours"] * 3)
 
+    def test_leaves_out_patches_of_one_file_that_the_tree_has(self):
+        self.add_patch(SECOND_PATCH)
+        write(self.repo, {"scripts/series.toml": SERIES.replace("0001-*", "000*")})
+        self.assertEqual([path.parent.name for path in self.write_series("all")], ["1-fixes"] * 3 + ["2-ours"] * 3)
+        write(self.tree, {"kernel/core.c": test_graft.PATCHED.replace("return 0;", "return -1;")})
+        kconfig = TREE["drivers/gpio/Kconfig"].replace("config GPIO_B", "config GPIO_AB\n\tbool\n\nconfig GPIO_B")
+        write(self.tree, {"drivers/gpio/Kconfig": kconfig})
+        self.before = snapshot(self.tree)
+        self.assertEqual([path.parent.name for path in self.write_series("none")], ["2-ours"] * 3)
+
     def test_refuses_a_step_that_the_files_have_left_behind(self):
         write(self.repo, {"drivers/gpio/ours/one.rs": "// One.\nfn two() {}\n// End.\n"})
         self.assert_no_series("scripts/steps/ours/02-two: error: patch failed: drivers/gpio/ours/one.rs:1")
