@@ -47,6 +47,7 @@ install_tests() ( # BUILD
 	mkdir -p "$to/kselftest" "$to/gpio-virtio/test_modules"
 	cp "$tree/tools/testing/selftests/kselftest/ktap_helpers.sh" "$to/kselftest/"
 	cp -r "$tests"/*.sh "$tests/hard" "$to/gpio-virtio/"
+	[[ -z ${NESTED:-} ]] || cp "$NESTED" "$to/gpio-virtio/linux"
 	cp "$build/test_modules/"*.ko "$to/gpio-virtio/test_modules/"
 	for program in "$tests"/*.c; do
 		"$repo/scripts/enter" clang --target="${machine[triplet]}" --sysroot="$userland" -fuse-ld=lld \

@@ -408,6 +408,16 @@ inside() {
 	/bin/vgpio --control "$control" "$@"
 }
 
+# A counter of its device `panel`.
+of_panel() { # COUNTER
+	inside --device panel stats | sed -n "s/^\t$1: //p"
+}
+
+# Edges that a monitor has seen, and those that the device merged meanwhile.
+seen_or_merged() { # EDGES
+	[ "$(($(count_events mon) + $(of_panel edges_merged)))" = "$1" ]
+}
+
 # Serves devices of the guest, one of which has 6 lines, from when this returns.
 serve() { # --device DEVICE | --config FILE...
 	spawn serve /bin/vgpio --control "$control" serve "$@"

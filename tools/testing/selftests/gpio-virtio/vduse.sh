@@ -119,14 +119,6 @@ wired_chips() {
 	absent 7
 }
 
-of_panel() { # COUNTER
-	inside --device panel stats | sed -n "s/^\t$1: //p"
-}
-
-seen_or_merged() { # EDGES
-	[ "$(($(count_events mon) + $(of_panel edges_merged)))" = "$1" ]
-}
-
 reads() { # active|inactive LINE
 	[ "$(gpioget --chip "$chip" "$2")" = "\"$2\"=$1" ]
 }
