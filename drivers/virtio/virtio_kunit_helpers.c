@@ -1539,16 +1539,15 @@ EXPORT_SYMBOL_GPL(kunit_virtio_slow_map);
  * kunit_virtio_use_id() - Complete the next buffer of a queue with a false id
  * @dev: the device
  * @queue: index of the queue
- * @id: the id in the used ring, in place of the head of the buffer
- *
- * Without effect on a queue that is not set up.
+ * @id: the id in the used ring, in place of the head of the buffer; a negative
+ *	one if it is to be the head after all
  */
-void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, u16 id)
+void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, int id)
 {
 	struct queue *q = to_queue(dev, queue);
 
 	guard(device_state)(dev);
-	q->spoil = q->vq;
+	q->spoil = id >= 0;
 	q->spoil_id = id;
 }
 EXPORT_SYMBOL_GPL(kunit_virtio_use_id);

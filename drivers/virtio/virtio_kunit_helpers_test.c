@@ -572,6 +572,17 @@ static void uses_wrong_id(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
 }
 
+static void uses_right_id_after_all(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	unsigned int len;
+
+	kunit_virtio_use_id(toy->dev, 0, 0xffff);
+	kunit_virtio_use_id(toy->dev, 0, -1);
+	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
+	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
+}
+
 static void interrupts_for_no_reason(struct kunit *test)
 {
 	struct toy *toy = toy_plug(test);
@@ -712,8 +723,6 @@ static void is_bound_again(struct kunit *test)
 	unsigned int len;
 
 	device_release_driver(&toy->vdev->dev);
-	/* There is no queue that has a next buffer. */
-	kunit_virtio_use_id(toy->dev, 0, 0xffff);
 	KUNIT_ASSERT_EQ(test, device_attach(&toy->vdev->dev), 1);
 	KUNIT_ASSERT_EQ(test, toy_send(toy, 0), 0);
 	KUNIT_EXPECT_EQ(test, toy_receive(toy, &len), 0);
@@ -1327,6 +1336,7 @@ static struct kunit_case toy_cases[] = {
 	KUNIT_CASE(rescues),
 	KUNIT_CASE(rescues_after_reset),
 	KUNIT_CASE(uses_wrong_id),
+	KUNIT_CASE(uses_right_id_after_all),
 	KUNIT_CASE(interrupts_for_no_reason),
 	KUNIT_CASE(counts_completed_buffers),
 	KUNIT_CASE(asks_for_no_sense_after_a_lie),

@@ -223,7 +223,7 @@ void kunit_virtio_refuse_features(struct kunit_virtio *dev, unsigned int after,
 				  unsigned int count);
 int kunit_virtio_bounce(struct kunit_virtio *dev);
 void kunit_virtio_slow_map(struct kunit_virtio *dev, unsigned int us);
-void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, u16 id);
+void kunit_virtio_use_id(struct kunit_virtio *dev, unsigned int queue, int id);
 void kunit_virtio_poll(struct kunit_virtio *dev, unsigned int queue);
 void kunit_virtio_interrupt(struct kunit_virtio *dev, unsigned int queue);
 void kunit_virtio_late_irqs(struct kunit_virtio *dev);

@@ -158,7 +158,7 @@ static void ruin(struct fuzz *z, struct rnd_state *rnd)
 	case TRICK_ID:
 		/* In flight, used before, never added, or out of range. */
 		kunit_virtio_use_id(dev, queue,
-				    one_in(rnd, 4) ? prandom_u32_state(rnd) :
+				    one_in(rnd, 4) ? (u16)prandom_u32_state(rnd) :
 						     below(rnd, size));
 		break;
 	case TRICK_NOTIFY:
@@ -345,5 +345,8 @@ void fuzz_device_stop(struct fuzz *z)
 	kunit_virtio_unlock(z->f->g->dev, flags);
 	kunit_virtio_fail_notify(z->f->g->dev, false);
 	kunit_virtio_fail_map(z->f->g->dev, 0);
+	/* Without a driver it would wait for the queue of the next. */
+	for (unsigned int queue = 0; queue < (z->f->g->config.no_irq ? 1 : 2); queue++)
+		kunit_virtio_use_id(z->f->g->dev, queue, -1);
 	kunit_virtio_set_irq(z->f->g->dev, KUNIT_VIRTIO_HARDIRQ);
 }
