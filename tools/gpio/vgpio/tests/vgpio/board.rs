@@ -2,14 +2,14 @@
 
 //! The page of `vgpio board`, by what a browser sends and gets.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use serde_json::{json, Value};
-use tungstenite::{Message, WebSocket};
+use tungstenite::{Error, Message, WebSocket};
 
 use crate::daemon::{complaint, eventually, program, Daemon};
 use crate::driver::{Guest, PATIENCE};
@@ -134,7 +134,14 @@ struct Page {
 impl Page {
     /// The next message.
     fn next(&mut self) -> &Value {
-        let Message::Text(text) = self.socket.read().unwrap() else {
+        let message = loop {
+            match self.socket.read() {
+                // A process that was stopped and continues is interrupted if there is a timeout.
+                Err(Error::Io(err)) if err.kind() == ErrorKind::Interrupted => (),
+                message => break message.unwrap(),
+            }
+        };
+        let Message::Text(text) = message else {
             panic!("not a text");
         };
         self.last = serde_json::from_str(&text).unwrap();
