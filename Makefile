@@ -107,7 +107,7 @@ weight: ## count the lines of code
 	@scripts/weight
 
 series: ## write the patches that are sent to the kernel's lists, into SERIES (default: series/)
-	@scripts/graft series $(abspath $(SERIES))
+	@scripts/series $(abspath $(SERIES))
 
 check-series: ## apply the series patch by patch, and build and test each state (hours; PARTS)
 	@scripts/check-series $(PARTS)
