@@ -17,7 +17,6 @@ from is refused.
 """
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -25,36 +24,36 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from graft import PATCHES, REPO, SUBJECT, Overlay, Patch, Refusal, Tree, git_apply, insert
+from graft import PATCHES, REPO, SUBJECT, Overlay, Patch, Refusal, Tree, git_apply, insert, mode_of
 
 PARTS = REPO / "scripts" / "series.toml"
 STEPS = REPO / "scripts" / "steps"
-LIMIT = 800
 
 
-class Step:
+def files_below(top):
+    """The paths of all files below a directory, by their names relative to it."""
+    return {str(path.relative_to(top)): path for path in top.rglob("*") if path.is_file()}
+
+
+class Step(Patch):
     """A patch that the files of this repository are taken back by."""
 
     def __init__(self, path):
-        self.path = path
+        super().__init__(path)
         self.name = str(path.relative_to(STEPS).with_suffix(""))
-        self.message, found, rest = path.read_text().partition("\n---\n")
-        if not self.message.startswith(SUBJECT) or not found:
-            raise Refusal(f"{self.name} has to begin with '{SUBJECT}', and its message to end with '---'")
-        head = rest.partition("diff --git ")[0]
+        head = self.diff.partition("diff --git ")[0]
         self.whole = re.findall(r"^whole: (\S+)$", head, re.MULTILINE)
         self.before = re.findall(r"^before: (\S+) (\S+)$", head, re.MULTILINE)
-        self.has_diff = "\ndiff --git " in f"\n{rest}"
 
     def take_back(self, top):
         """Takes what it changes and adds out of the files below `top`."""
-        if self.has_diff:
+        if self.files:
             result = git_apply(str(top), self.path, "--reverse")
             if result.returncode:
                 raise Refusal(f"scripts/steps/{self.name}: {result.stderr.strip().splitlines()[0]}")
         for name in self.whole:
             path = top / name
-            files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+            files = [path] if path.is_file() else files_below(path).values()
             if not files or name.endswith("/") != path.is_dir():
                 raise Refusal(f"scripts/steps/{self.name}: no file {name}, or an earlier step has it")
             for file in files:
@@ -73,14 +72,11 @@ class Part:
         self.lists = entry["lists"]
         self.patches = []
         for name in entry["patches"]:
-            if name.startswith("patches/"):
-                paths = sorted(PATCHES.parent.glob(name))
-                self.patches += map(Patch, paths)
-            else:
-                paths = [STEPS / f"{name}.patch"]
-                self.patches += [Step(path) for path in paths if path.exists()]
-            if not paths or not paths[0].exists():
+            kind, pattern = (Patch, name) if name.startswith("patches/") else (Step, f"steps/{name}.patch")
+            paths = sorted((REPO / "scripts").glob(pattern))
+            if not paths:
                 raise Refusal(f"{PARTS.name}: there is no {name}")
+            self.patches += map(kind, paths)
 
 
 def states(tree, overlay, parts):
@@ -89,7 +85,7 @@ def states(tree, overlay, parts):
     order = [(part, patch) for part in parts for patch in part.patches]
     steps = [patch for _, patch in order if isinstance(patch, Step)]
     names = [step.name for step in steps]
-    sent = [patch.path for _, patch in order if isinstance(patch, Patch)]
+    sent = [patch.path for _, patch in order]
     for patch in overlay.patches:
         if sent.count(patch.path) != 1:
             raise Refusal(f"{PARTS.name}: {patch.name} has to be in one part")
@@ -104,15 +100,14 @@ def states(tree, overlay, parts):
             path = top / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(source.read_bytes())
-            path.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
+            path.chmod(mode_of(source))
         grown = {}
         for step in reversed(steps):
-            before = {p: (p.read_bytes(), p.stat().st_mode & 0o777) for p in top.rglob("*") if p.is_file()}
-            grown[step] = {str(p.relative_to(top)): what for p, what in before.items()}
+            grown[step] = {name: (path.read_bytes(), mode_of(path)) for name, path in files_below(top).items()}
             step.take_back(top)
-        rest = sorted(str(p.relative_to(top)) for p in top.rglob("*") if p.is_file())
+        rest = files_below(top)
         if rest:
-            raise Refusal(f"{PARTS.name}: no step adds {', '.join(rest)}")
+            raise Refusal(f"{PARTS.name}: no step adds {', '.join(sorted(rest))}")
 
     with tempfile.TemporaryDirectory() as top:
         changed = {name for patch in overlay.patches for name in patch.files} | set(overlay.edits)
@@ -151,11 +146,12 @@ def git(directory, *args, **options):
 
 def commit_all(tree, overlay, parts, directory):
     """Makes a repository of the files that the series touches, a commit for each patch; returns
-    the first and the last commit of each part."""
+    the range of commits of each part."""
     directory.mkdir(parents=True, exist_ok=True)
     git(directory, "init", "--quiet", "--initial-branch=series")
     ranges = {}
     last = {}
+    head = None
     for part, patch, files in states(tree, overlay, parts):
         for name in last.keys() - files.keys():
             (directory / name).unlink()
@@ -173,12 +169,11 @@ def commit_all(tree, overlay, parts, directory):
             message = patch.message.removeprefix(SUBJECT)
             if not git(directory, "status", "--porcelain"):
                 raise Refusal(f"{patch.path.name} changes nothing")
-        before = git(directory, "rev-parse", "HEAD").strip() if patch else None
         git(directory, "commit", "--quiet", "--cleanup=whitespace", "--file=-", input=message)
+        before, head = head, git(directory, "rev-parse", "HEAD").strip()
         if part:
-            first = ranges.get(part, (before, None))[0]
-            ranges[part] = first, git(directory, "rev-parse", "HEAD").strip()
-    return ranges
+            ranges[part] = ranges.get(part, (before,))[0], head
+    return {part: "..".join(ends) for part, ends in ranges.items()}
 
 
 def release(tree):
@@ -199,7 +194,6 @@ def recipients(tree, maintainers, patches):
 
 def write(tree, overlay, parts, out):
     """Writes all parts below the directory `out`; returns the number of patches."""
-    total = 0
     with tempfile.TemporaryDirectory() as top:
         repository = Path(top) / "series"
         ranges = commit_all(tree, overlay, parts, repository)
@@ -210,31 +204,28 @@ def write(tree, overlay, parts, out):
             directory.mkdir(parents=True, exist_ok=True)
             for old in directory.glob("[0-9]*.patch"):
                 old.unlink()
-            first, last = ranges[part]
+            format_patch = ["format-patch", "--quiet", "--signoff", "--no-renames"]
+            mails = Path(top) / part.name
+            git(repository, *format_patch, f"--output-directory={mails}", ranges[part])
+            addresses = recipients(tree, repository / "MAINTAINERS", sorted(mails.iterdir()))
+            for wanted in part.lists:
+                if not any(wanted in address for address in addresses):
+                    raise Refusal(f"MAINTAINERS does not lead from the part {part.name} to {wanted}")
             base = f"Applies to Linux {release(tree)}"
             base += f", after {number - 1}-{parts[number - 2].name}." if number > 1 else "."
             cover = Path(top) / "cover"
             cover.write_text(f"{part.subject}\n\n{part.cover}\n\n{base}\n")
-            plain = ["format-patch", "--quiet", "--output-directory", directory, "--signoff", "--no-renames"]
-            git(repository, *plain, f"{first}..{last}")
-            patches = sorted(directory.glob("[0-9]*.patch"))
-            addresses = recipients(tree, repository / "MAINTAINERS", patches)
-            for wanted in part.lists:
-                if not any(wanted in address for address in addresses):
-                    raise Refusal(f"MAINTAINERS does not lead from the part {part.name} to {wanted}")
-            for old in patches:
-                old.unlink()
             git(
                 repository,
-                *plain,
+                *format_patch,
+                f"--output-directory={directory}",
                 "--cover-letter",
                 "--cover-from-description=subject",
                 f"--description-file={cover}",
                 *(f"--{'to' if '<' in address else 'cc'}={address}" for address in addresses),
-                f"{first}..{last}",
+                ranges[part],
             )
-            total += len(part.patches)
-    return total
+        return int(git(repository, "rev-list", "--count", "HEAD")) - 1
 
 
 def main():
