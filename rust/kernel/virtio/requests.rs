@@ -542,7 +542,8 @@ impl<Out: Part, In: Part> Requests<Out, In> {
                 free: Message::many(count, parts, GFP_KERNEL)?,
                 first: None,
                 closed: Some(Closed::Held),
-                period: msecs_to_jiffies((options.timeout_ms / 16).clamp(1, CHECK_MS)),
+                // 0, which is no timeout, wraps around to the longest.
+                period: msecs_to_jiffies((options.timeout_ms.wrapping_sub(1) / 16).min(CHECK_MS)),
                 polling: false,
                 misses: 0,
             };
@@ -887,6 +888,19 @@ mod tests {
 
         assert_eq!(device.requests.start(), Err(EINVAL));
         assert_eq!(device.requests.call([1, 2], None).err(), Some(ENODEV));
+        Ok(())
+    }
+
+    #[test]
+    fn timer_looks_rarely_if_there_is_no_timeout() -> Result {
+        for (timeout_ms, check_ms) in [(0, CHECK_MS), (30_000, CHECK_MS), (160, 9)] {
+            let period = device(timeout_ms)?
+                .requests
+                .queue
+                .with(|_, slots| slots.period);
+
+            assert_eq!(period, msecs_to_jiffies(check_ms));
+        }
         Ok(())
     }
 
