@@ -223,7 +223,7 @@ def qemu(args, device, known, accel, run):
     if args.overlay:
         command += ["-dtb", device_tree(command, args.overlay, run)]
     command += [
-        "-accel", "tcg,thread=multi" if accel == "tcg" else accel, "-machine", "memory-backend=memory",
+        "-accel", f"tcg,thread={args.tcg_threads}" if accel == "tcg" else accel, "-machine", "memory-backend=memory",
         # vhost-user: the device reads and writes the guest's memory.
         "-object", f"memory-backend-memfd,id=memory,size={memory},share=on",
         "-kernel", f"{args.build}/{known['image']}", "-initrd", str(args.initrd),
@@ -405,6 +405,8 @@ def parse():
     parser.add_argument("--smp", type=int, default=2)
     parser.add_argument("--memory", type=int, default=256, help="memory of the guest in MiB")
     parser.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto")
+    parser.add_argument("--tcg-threads", choices=["single", "multi"], default="multi",
+                        help="one thread for all emulated processors, or one each")  # fmt: skip
     parser.add_argument("--emulator", action="append", default=[], metavar="ARG",
                         help="argument of QEMU, given as --emulator=ARG; repeatable")  # fmt: skip
     parser.add_argument("--overlay", action="append", default=[], metavar="DTBO",
