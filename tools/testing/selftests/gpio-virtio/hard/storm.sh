@@ -11,10 +11,13 @@ returned() {
 	stat main event_queue.returned
 }
 
-# A task that only computes does half of what it did before, or more, on each processor.
-half_is_left() { # STORM
+# A task that only computes does half of what it did before, or more, on each processor. A device
+# that was as busy before takes as much of the host's processors.
+half_is_left() { # STORM [BUSY]
 	local before quiet stormy seconds
+	${2:-:}
 	quiet=$(./spin "$COUNT")
+	[ $# -lt 2 ] || host stop watch || :
 	before=$(returned)
 	seconds=$(seconds)
 	"$1"
@@ -39,11 +42,14 @@ check 'storm: of INVALID: half of each processor is left, then the line works' i
 
 edges() {
 	monitor mon "$main" tamper lid
-	half_is_left toggle
+	half_is_left toggle toggle_unwatched
 	host stop watch || :
 	vgpio --device main set tamper=0 lid=0
 	settle
 	pace mon main tamper=1 lid=1 tamper=0 lid=0
+}
+toggle_unwatched() {
+	host start watch vgpio --device main toggle --count 10000000 --interval 0 button door
 }
 toggle() {
 	host start watch vgpio --device main toggle --count 10000000 --interval 0 tamper lid
@@ -52,7 +58,7 @@ check 'storm: of edges: half of each processor is left, then the lines work' edg
 
 odd_events() {
 	monitor mon "$main" tamper
-	half_is_left toggle_oddly
+	half_is_left toggle_oddly toggle_unwatched
 	host stop watch || :
 	vgpio --device main fault clear
 	vgpio --device main set tamper=0
