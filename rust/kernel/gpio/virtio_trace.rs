@@ -11,7 +11,6 @@
 use crate::{
     bindings,
     device::Device,
-    jump_label::static_branch_unlikely,
     prelude::*,
     time::{
         Instant,
@@ -69,7 +68,7 @@ pub fn response_since() -> Option<Instant<Monotonic>> {
     #[cfg(CONFIG_TRACEPOINTS)]
     // SAFETY: This is the static key of a tracepoint.
     if unsafe {
-        static_branch_unlikely!(
+        crate::jump_label::static_branch_unlikely!(
             bindings::__tracepoint_virtio_gpio_response,
             bindings::tracepoint,
             key
