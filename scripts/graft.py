@@ -10,10 +10,11 @@ are changed in two ways: by the patches in scripts/patches, which fix bugs of th
 and then by inserting the lines declared in graft.toml. A patch that the tree already has
 is skipped. A tree that a patch does not fit is refused: the abstractions are sound only
 with these fixes, so the tree must not build without them; those of the driver in C can be
-left out. All checks come before the first change. The original state of the tree is kept in
-KDIR/.graft: `original/` holds the edited files, `state.json` says, path by path, what was there
-and what we may have put there. That file is written before the tree is touched, so an
-interrupted run is finished, or undone, by the next one.
+left out. The new files are for the first version in graft.toml; scripts/patches-VERSION changes
+them for another one, in copies. All checks come before the first change. The original state of
+the tree is kept in KDIR/.graft: `original/` holds the edited files, `state.json` says, path by
+path, what was there and what we may have put there. That file is written before the tree is
+touched, so an interrupted run is finished, or undone, by the next one.
 """
 
 import argparse
@@ -122,8 +123,13 @@ def git_apply(directory, patch, *options):
     return subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, check=False)
 
 
+def number(version):
+    """What versions are compared by."""
+    return [int(part) for part in version.split(".")]
+
+
 class Patch:
-    """A patch of the tree's own files, with the message that it is sent with."""
+    """A patch, with the message that it is sent with."""
 
     def __init__(self, path):
         self.path = path
@@ -144,21 +150,41 @@ class Patch:
             raise Refusal(f"KDIR={kdir} does not fit: patch {self.name} does not apply to {bad[1]}")
 
 
+def put_files(top, patches, read):
+    """Puts all files that patches are for below `top`."""
+    for name in sorted({name for patch in patches for name in patch.files}):
+        path = Path(top) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(read(name))
+
+
+def apply_all(top, patches, kdir):
+    """Applies patches to the files below `top`, and returns the files."""
+    for patch in patches:
+        patch.apply(top, kdir)
+    return {name: (Path(top) / name).read_bytes() for patch in patches for name in patch.files}
+
+
 class Overlay:
     """What the repository adds to a kernel tree, read from the table and the work tree."""
 
-    def __init__(self, without=None):
-        """Leaves out the patches whose names begin with `without`."""
+    def __init__(self, version=None, without=None):
+        """For a tree of `version`. Leaves out the patches whose names begin with `without`."""
         try:
             table = tomllib.loads(TABLE.read_text())
         except (OSError, tomllib.TOMLDecodeError) as err:
             raise Refusal(f"cannot read {TABLE}: {err}") from err
         self.versions = table["versions"]
+        # A version that is none of these is taken for the last one before it.
+        before = [known for known in self.versions if version and number(known) <= number(version)]
+        version = before[-1] if before else self.versions[0]
         paths = [path for path in sorted(PATCHES.glob("*.patch")) if not without or not path.name.startswith(without)]
         self.patches = [Patch(path) for path in paths]
+        self.ports = [Patch(path) for path in sorted(Path(f"{PATCHES}-{version}").glob("*.patch"))]
         self.edits = {}
         for edit in table.get("edit", []):
-            self.edits.setdefault(edit["file"], []).append(edit)
+            if version in edit.get("versions", [version]):
+                self.edits.setdefault(edit["file"], []).append(edit)
         self.new = {}
         for entry in table["new"]:
             self.add(REPO / entry["from"], entry.get("to", entry["from"]))
@@ -183,21 +209,28 @@ class Overlay:
     def patched(self, tree):
         """What the patches that the tree lacks make of its own files."""
         with tempfile.TemporaryDirectory() as top:
-            for name in sorted({name for patch in self.patches for name in patch.files}):
-                path = Path(top) / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(tree.original(name)[0])
-            lacking = self.lacking(top)
-            for patch in lacking:
-                patch.apply(top, tree.root)
-            return {name: (Path(top) / name).read_bytes() for patch in lacking for name in patch.files}
+            put_files(top, self.patches, lambda name: tree.original(name)[0])
+            return apply_all(top, self.lacking(top), tree.root)
+
+    def ported(self, tree):
+        """What the patches for the version make of the new files."""
+
+        def read(name):
+            if name not in self.new:
+                raise Refusal(f"{PATCHES.name}-*: {name} is none of the new files in {TABLE.name}")
+            return self.new[name].read_bytes()
+
+        with tempfile.TemporaryDirectory() as top:
+            put_files(top, self.ports, read)
+            return apply_all(top, self.ports, tree.root)
 
     def wanted(self, tree, copy):
         """All paths and what they are to be."""
         result = {}
+        ported = self.ported(tree)
         for path, source in self.new.items():
-            if copy:
-                result[path] = Wanted(source.read_bytes(), mode=mode_of(source))
+            if copy or path in ported:
+                result[path] = Wanted(ported.get(path, source.read_bytes()), mode=mode_of(source))
             else:
                 result[path] = Wanted(target=str(source))
         patched = self.patched(tree)
@@ -239,7 +272,7 @@ class Tree:
         if owner != str(REPO) and Path(owner).exists():
             raise Refusal(f"KDIR={self.root} is grafted from {owner}: run 'make ungraft' there first")
 
-    def check_version(self, versions, force):
+    def version(self):
         try:
             head = (self.root / "Makefile").read_text()[:2000]
             (self.root / "Kbuild").stat()
@@ -248,10 +281,12 @@ class Tree:
         level = dict(re.findall(r"^(VERSION|PATCHLEVEL) = (\d+)$", head, re.MULTILINE))
         if len(level) != 2:
             raise Refusal(f"KDIR={self.root} is not a Linux kernel source tree")
-        version = f"{level['VERSION']}.{level['PATCHLEVEL']}"
-        if version not in versions and not force:
+        return f"{level['VERSION']}.{level['PATCHLEVEL']}"
+
+    def check_version(self, versions, force):
+        if self.version() not in versions and not force:
             raise Refusal(
-                f"KDIR={self.root} is Linux {version}, this fits {' and '.join(versions)}: "
+                f"KDIR={self.root} is Linux {self.version()}, this fits {' and '.join(versions)}: "
                 "take another tree, or try it with FORCE=1"
             )
 
@@ -391,7 +426,7 @@ def main():
             tree.check_owner()
             print(f"{tree.root}: {tree.ungraft()} paths restored")
             return
-        overlay = Overlay(args.without)
+        overlay = Overlay(tree.version(), args.without)
         tree.check_version(overlay.versions, args.force)
         tree.check_owner()
         print(f"{tree.root}: {tree.graft(overlay, args.copy)} paths changed")

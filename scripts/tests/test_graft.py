@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Tests of graft.py: on a small tree made for each test, and, where GRAFT_PRISTINE names
-one, on a real kernel tree with the real table."""
+"""Tests of graft.py: on a small tree made for each test, and with the real table on the kernel
+trees that are in the directory GRAFT_PRISTINE."""
 
 import contextlib
 import importlib.util
@@ -115,6 +115,20 @@ diff --git a/kernel/core.c b/kernel/core.c
  \tm = g(n);
  \treturn m;
  }
+"""
+
+# What another version needs of a new file.
+PORT = """\
+Subject: [PATCH] ours: follow the change of one
+
+Why.
+---
+diff --git a/drivers/gpio/ours/one.rs b/drivers/gpio/ours/one.rs
+--- a/drivers/gpio/ours/one.rs
++++ b/drivers/gpio/ours/one.rs
+@@ -1 +1 @@
+-// One.
++// Ported.
 """
 
 PATCHED = TREE["kernel/core.c"].replace("\tm =", "\tif (n > 4)\n\t\treturn 0;\n\tm =")
@@ -301,6 +315,50 @@ class SmallTree(unittest.TestCase):
         self.assertEqual(self.core(), TREE["kernel/core.c"])
         self.assertFalse((self.tree / ".graft/original/kernel/core.c").exists())
         self.ungraft()
+
+    def set_version(self, version):
+        write(self.tree, {"Makefile": TREE["Makefile"].replace("PATCHLEVEL = 2", f"PATCHLEVEL = {version[2:]}")})
+        self.before = snapshot(self.tree)
+
+    def port(self, text=PORT):
+        write(self.repo, {"scripts/patches-7.3/0001-ours-follow-the-change.patch": text})
+
+    def test_edits_are_those_of_the_version(self):
+        edit = '[[edit]]\nversions = ["{}"]\nfile = "rust/lib.rs"\nanchor = "^pub mod b;"\nwhere = "before"\ntext = "// {}\\n"\n'
+        self.edit_table('versions = ["7.2"]\n', 'versions = ["7.2", "7.3"]\n')
+        with (self.repo / "scripts/graft.toml").open("a") as table:
+            table.write(edit.format("7.2", "Two.") + edit.format("7.3", "Three."))
+        for version, word, other in ("7.2", "Two.", "Three."), ("7.3", "Three.", "Two."):
+            self.set_version(version)
+            self.graft()
+            text = (self.tree / "rust/lib.rs").read_text()
+            self.assertIn(f"// {word}\npub mod b;", text)
+            self.assertNotIn(other, text)
+            self.ungraft()
+
+    def test_new_files_are_those_of_the_version(self):
+        self.edit_table('versions = ["7.2"]\n', 'versions = ["7.2", "7.3"]\n')
+        self.port()
+        one = self.tree / "drivers/gpio/ours/one.rs"
+        # An unknown version has the files of the last one before it.
+        for version, text in ("7.1", "// One.\n"), ("7.2", "// One.\n"), ("7.3", "// Ported.\n"), ("7.10", "// Ported.\n"):
+            self.set_version(version)
+            for _ in range(2):
+                self.graft("--force")
+                self.assertEqual(one.read_text(), text)
+                self.assertEqual(one.is_symlink(), text == "// One.\n")
+                self.assertTrue((self.tree / "drivers/gpio/ours/two.rs").is_symlink())
+            self.ungraft()
+        self.assertEqual((self.repo / "drivers/gpio/ours/one.rs").read_text(), "// One.\n")
+
+    def test_refuses_new_files_that_the_version_does_not_fit(self):
+        self.edit_table('versions = ["7.2"]\n', 'versions = ["7.2", "7.3"]\n')
+        self.port()
+        self.set_version("7.3")
+        write(self.repo, {"drivers/gpio/ours/one.rs": "// Changed.\n"})
+        self.assert_refused("patch 0001-ours-follow-the-change.patch does not apply to drivers/gpio/ours/one.rs")
+        self.port(PATCH)
+        self.assert_refused("kernel/core.c is none of the new files in graft.toml")
 
     def test_skips_a_patch_that_the_tree_has(self):
         write(self.tree, {"kernel/core.c": PATCHED})
@@ -508,10 +566,11 @@ class SmallTree(unittest.TestCase):
         self.assertEqual(snapshot(self.tree), self.before)
 
 
-@unittest.skipUnless(os.environ.get("GRAFT_PRISTINE"), "GRAFT_PRISTINE names no kernel tree")
 class RealTree(unittest.TestCase):
-    def test_round_trip(self):
-        pristine = Path(os.environ["GRAFT_PRISTINE"])
+    def round_trip(self, version):
+        pristine = Path(os.environ.get("GRAFT_PRISTINE", "/nowhere")) / f"linux-source-{version}"
+        if not pristine.is_dir():
+            self.skipTest(f"there is no {pristine}")
         top = self.enterContext(tempfile.TemporaryDirectory(dir=pristine.parent))
         tree = Path(top) / "tree"
         # Hard links, as the trees of the checkouts are made.
@@ -521,6 +580,12 @@ class RealTree(unittest.TestCase):
             if step[0] == "graft":
                 self.assertTrue((tree / ".graft/state.json").exists())
         subprocess.run(["diff", "-r", "--no-dereference", pristine, tree], check=True)
+
+    def test_round_trip(self):
+        self.round_trip("7.2")
+
+    def test_round_trip_of_the_next_kernel(self):
+        self.round_trip("7.3")
 
 
 if __name__ == "__main__":
