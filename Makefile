@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 SERIES ?= series
 
 # Command line variables reach the scripts through the environment.
-export ARCH DRIVER MODULE SAN KDIR JOBS COPY FORCE TRANSPORT TOOLCHAIN DEBIAN_MIRROR STRESS PARTS
+export ARCH DRIVER KERNEL MODULE SAN KDIR JOBS COPY FORCE TRANSPORT TOOLCHAIN DEBIAN_MIRROR STRESS PARTS
 export SLOW SMP SHUFFLE REPEAT CONFIGS GUEST COMPARE PAIRS OPERATIONS KEEP RAW OUT RESPONSES FUZZ_SECONDS SOAK FULL
 
 help:
@@ -20,6 +20,7 @@ help:
 
 #: ARCH x86_64, arm64, riscv64, s390x or um (User-Mode Linux)
 #: DRIVER rust, c for the driver in C, or c-fixed for that one with the fixes in scripts/patches
+#: KERNEL 7.2, or 7.3 for the release candidate in Debian's experimental
 #: TRANSPORT pci or mmio (QEMU)
 #: MODULE 1 builds the driver as a module
 #: SAN 1 builds with KASAN, UBSAN, lockdep and kmemleak

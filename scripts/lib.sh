@@ -22,6 +22,10 @@ release=trixie
 # shellcheck disable=SC2034 # for those that source this
 own=$cache/checkouts/$(printf %s "$repo" | sha256sum | cut -c 1-12)
 
+# The version that the repository is for, or the one after it, with a tree and builds of its own.
+kernel=${KERNEL:-7.2}
+[[ $kernel == 7.2 ]] || own+=-$kernel
+
 # The control socket of the device that `make run` starts: short, as a socket's path must be.
 # shellcheck disable=SC2034 # for those that source this
 control_dir=/tmp/gpio-virtio-rust-$(basename "$own")
@@ -46,6 +50,8 @@ one_of() { # NAME VALUE CHOICE...
 	printf -v choices '%s or ' "${@:3}"
 	die "$1=$2: must be ${choices% or }"
 }
+
+one_of KERNEL "$kernel" 7.2 7.3
 
 # Fills `machine` with what scripts/arch has of an architecture, lines of NAME=VALUE.
 # shellcheck disable=SC2034 # for those that source this
