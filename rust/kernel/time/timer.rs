@@ -135,6 +135,7 @@ impl<T: Expire> PinnedDrop for Timer<T> {
     }
 }
 
+#[cfg(CONFIG_RUST_TIMER_KUNIT_TEST)]
 #[kunit_tests(rust_kernel_timer)]
 mod tests {
     use super::*;

@@ -791,6 +791,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     }
 }
 
+#[cfg(CONFIG_RUST_VIRTIO_KUNIT_TEST)]
 #[kunit_tests(rust_virtio_requests)]
 mod tests {
     use super::*;
