@@ -639,7 +639,10 @@ impl IrqDomain {
         }
         // SAFETY: By the type invariant `lines` lives at least until the read-side critical section
         // ends.
-        unsafe { &*lines }.handle_irq(offset)
+        let lines = unsafe { &*lines };
+
+        // SAFETY: `_guard` is dropped after the call.
+        unsafe { lines.handle_irq(offset) }
     }
 }
 
@@ -747,13 +750,20 @@ impl IrqLines {
         let mut next = 0;
         while let Some(line) = self.early.with(|early| early.next_bit(next)) {
             // Fails for a line whose interrupt was never requested.
-            let _ = dispatch(domain, line as u32);
+            //
+            // SAFETY: By the safety requirements, as `withdraw()` was not called yet.
+            let _ = unsafe { dispatch(domain, line as u32) };
             next = line + 1;
         }
     }
 
-    /// See [`IrqDomain::handle_irq`]. The caller must be in an RCU read-side critical section.
-    fn handle_irq(&self, line: u32) -> Result {
+    /// See [`IrqDomain::handle_irq`].
+    ///
+    /// # Safety
+    ///
+    /// The caller must be in an RCU read-side critical section, within which it got `self` from an
+    /// [`IrqDomain`].
+    unsafe fn handle_irq(&self, line: u32) -> Result {
         let mut domain = self.domain.load(Acquire);
 
         if domain.is_null() {
@@ -772,15 +782,19 @@ impl IrqLines {
                 return Ok(());
             }
         }
-        dispatch(domain, line)
+        // SAFETY: By the type invariants it is the domain of the chip, which lives until
+        // `withdraw()` has returned. That has not removed `self` from the `IrqDomain` before the
+        // critical section of the caller began, and so waits for its end.
+        unsafe { dispatch(domain, line) }
     }
 
     /// Takes the bus lock of a line.
     ///
     /// Sleeps uninterruptibly: genirq cannot fail its operation here.
     fn lock(&self, line: u32) {
-        // SAFETY: `line` is within the bitmap, which lives as long as `self`. All other accesses to
-        // the bitmap are atomic.
+        // SAFETY: `line` is within the bitmap, which has a bit for each line of the chip and lives,
+        // at its address, as long as `self`. There are only atomic accesses to it, by C, as in
+        // `Bitmap::set_bit_atomic()`.
         unsafe {
             bindings::wait_on_bit_lock(
                 self.locks.as_ptr().cast_mut(),
@@ -806,8 +820,11 @@ impl PinnedDrop for IrqLines {
 }
 
 /// Runs the flow handler of a line.
-fn dispatch(domain: *mut bindings::irq_domain, line: u32) -> Result {
-    // SAFETY: The callers got `domain` from an `IrqLines`. By its type invariant it is the chip's,
-    // and is not freed before `withdraw()` has waited for them.
+///
+/// # Safety
+///
+/// `domain` must be an IRQ domain that is not freed during the call.
+unsafe fn dispatch(domain: *mut bindings::irq_domain, line: u32) -> Result {
+    // SAFETY: By the safety requirements of this function.
     to_result(unsafe { bindings::generic_handle_domain_irq_safe(domain, line as usize) })
 }

@@ -234,11 +234,11 @@ impl<Out: Part, In: Part> Slots<Out, In> {
         while let Some(waiter) = next {
             // SAFETY: By the type invariants; the lock is held.
             let call = unsafe { call(waiter) };
-            let (scope, all_sent) = (call.scope, call.all_sent);
-            let all_sent = match (self.closed, scope) {
-                _ if all_sent.is_some() => all_sent,
+            let all_sent = match (self.closed, call.scope) {
+                _ if call.all_sent.is_some() => call.all_sent,
                 (Some(Closed::Ended), _) => Some(Err(ENODEV)),
-                (None, _) | (_, Scope::Replay) => self.send(ring, waiter),
+                // SAFETY: It is in the list; the lock is held.
+                (None, _) | (_, Scope::Replay) => unsafe { self.send(ring, waiter) },
                 _ => None,
             };
             if all_sent.is_none() {
@@ -256,9 +256,13 @@ impl<Out: Part, In: Part> Slots<Out, In> {
     }
 
     /// Sends what there is room for of a call. Returns [`None`] if there is more.
-    fn send(&mut self, ring: &mut Ring<'_, Out, In>, waiter: Link<Out, In>) -> Option<Result> {
+    ///
+    /// # Safety
+    ///
+    /// `link` must be in the list, and the lock held.
+    unsafe fn send(&mut self, ring: &mut Ring<'_, Out, In>, link: Link<Out, In>) -> Option<Result> {
         // SAFETY: By the type invariants, as it is in the list; the lock is held.
-        let call = unsafe { call(waiter) };
+        let call = unsafe { call(link) };
 
         loop {
             // A message in the ring makes room when it comes back.
@@ -289,7 +293,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
 
             call.progress = timer::jiffies();
             call.unanswered += usize::from(!call.posted);
-            self.slots[number] = Slot::Sent((!call.posted).then_some(waiter));
+            self.slots[number] = Slot::Sent((!call.posted).then_some(link));
         }
     }
 
@@ -757,7 +761,8 @@ impl<Out: Part, In: Part> Requests<Out, In> {
             (polls, slots.period)
         });
 
-        if !polls || !self.poll(waiter) {
+        // SAFETY: The waiter is on the stack of the caller.
+        if !polls || !unsafe { self.poll(waiter) } {
             // SAFETY: The waiter is on the stack of the caller.
             let done = unsafe { &waiter.as_ref().done };
 
@@ -773,10 +778,14 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     }
 
     /// Polls for the end of a call. Returns whether it has ended.
-    fn poll(&self, waiter: Link<Out, In>) -> bool {
+    ///
+    /// # Safety
+    ///
+    /// `waiter` must be alive.
+    unsafe fn poll(&self, waiter: Link<Out, In>) -> bool {
         let finished = self.queue.poll(self.options.poll, |ring, slots| {
             slots.collect(ring);
-            // SAFETY: The waiter is on the stack of the caller, and the lock is held.
+            // SAFETY: By the requirements of this function, and the lock is held.
             let call = unsafe { call(waiter) };
 
             call.all_sent.is_some() && call.unanswered == 0
