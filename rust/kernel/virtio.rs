@@ -28,6 +28,18 @@
 //! Other buses drop the data after the C `remove` callback has returned. The virtio core requires
 //! that the device is reset by then, but unregistering from subsystems needs a working device.
 //!
+//! # Guarantees of the transport
+//!
+//! Memory is as safe as it is for a driver in C, which relies on the same of the transport:
+//!
+//! - after `virtio_reset_device()` the device does not access memory,
+//! - once `del_vqs()` has returned no callback begins, and those in progress end within an RCU grace
+//!   period, as those with interrupts off do.
+//!
+//! remoteproc guarantees neither: its reset only clears the status, and its handler may use a
+//! virtqueue that is freed. ccw does not guarantee the first if its reset command fails, nor the
+//! second without adapter interrupts.
+//!
 //! C headers:
 //! - [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 //! - [`include/linux/virtio_config.h`](srctree/include/linux/virtio_config.h)

@@ -80,7 +80,7 @@ pub enum FlowHandler {
 /// There is no callback for `disable_irq()`, which makes it lazy: the line stays unmasked until an
 /// interrupt is raised, which genirq then masks, marks as pending, and resends on `enable_irq()`.
 /// So edges in between are not lost, and a pair of calls costs nothing. (The resend takes
-/// `CONFIG_HARDIRQS_SW_RESEND`, which most architectures have; a driver may select it.)
+/// `CONFIG_HARDIRQS_SW_RESEND`, which most architectures have. On others such an edge is lost.)
 ///
 /// # Locking
 ///

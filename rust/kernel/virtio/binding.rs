@@ -116,8 +116,8 @@ unsafe impl Sync for Binding {}
 unsafe extern "C" fn callback(vq: *mut bindings::virtqueue) {
     // SAFETY: The core passes a valid virtqueue of a valid device. `attach()` has set `priv` to a
     // `Binding` before the queues were found. `detach()` clears it after the queues were deleted
-    // and a grace period has passed. Transports call with interrupts off, or `del_vqs()` waits for
-    // the call.
+    // and a grace period has passed, and so after the call: see "Guarantees of the transport" in
+    // the documentation of the bus.
     let (binding, index) = unsafe { (&*(*(*vq).vdev).priv_.cast::<Binding>(), (*vq).index) };
 
     // SAFETY: By the type invariants `owner` is not written while there are queues.
@@ -595,8 +595,8 @@ impl Binding {
     ///
     /// Soundness depends on the order: closed queues start no operation, then a device that is
     /// reset no longer accesses memory, and only then are buffers and rings freed. Callbacks in
-    /// progress find a closed queue. Transports guarantee that the device leaves memory alone after
-    /// `virtio_reset_device()`.
+    /// progress find a closed queue. See "Guarantees of the transport" in the documentation of the
+    /// bus for what `virtio_reset_device()` means.
     ///
     /// # Safety
     ///

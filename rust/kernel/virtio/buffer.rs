@@ -58,6 +58,9 @@ pub unsafe trait Buffer: Sized + Send + 'static {
 }
 
 /// The segments of a [`Buffer`], in order.
+///
+/// Only [`Buffer::segments`] gets one. So whatever is added is the memory of a buffer, which the
+/// safety requirements of [`Buffer`] are about.
 pub struct SegmentList {
     tables: [MaybeUninit<bindings::scatterlist>; Self::MAX],
     readable: usize,

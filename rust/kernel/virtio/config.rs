@@ -89,8 +89,8 @@ impl Config<'_> {
         let mut value = MaybeUninit::<T>::zeroed();
 
         // SAFETY: `value` has room for a `T`, whose size is one that transports support by the
-        // requirements of `ConfigField`. The field is aligned; transports check it against the end
-        // of the configuration space. This function may sleep, as `get` may.
+        // requirements of `ConfigField`. The field is aligned and within `MAX_SIZE`; transports
+        // whose device may have less check its end. This function may sleep, as `get` may.
         unsafe {
             get(
                 vdev,

@@ -469,7 +469,8 @@ pub struct AnyQueue<'a>(pub(super) &'a dyn Operations);
 ///
 /// # Safety
 ///
-/// After `close()` has returned, the implementer must not use the virtqueue it got by `open()`.
+/// After `close()` has returned, the implementer must not use the virtqueue it got by `open()`,
+/// except for what `reclaim()` does.
 pub(super) unsafe trait Operations: Sync {
     fn name(&self) -> &'static CStr;
 
