@@ -10,7 +10,10 @@ use crate::{
     types::Opaque, //
 };
 use core::{
-    cell::UnsafeCell,
+    cell::{
+        Cell,
+        UnsafeCell, //
+    },
     marker::PhantomPinned, //
 };
 
@@ -164,6 +167,9 @@ pub struct IrqLock<T, K: IrqLockKind> {
     #[pin]
     _pin: PhantomPinned,
 
+    /// [`IrqLock::with`] runs. Without `CONFIG_SMP` C's locks let their holder in again.
+    held: Cell<bool>,
+
     /// The data protected by the lock.
     data: UnsafeCell<T>,
 }
@@ -172,7 +178,8 @@ pub struct IrqLock<T, K: IrqLockKind> {
 unsafe impl<T: Send, K: IrqLockKind> Send for IrqLock<T, K> {}
 
 // SAFETY: `with()` hands out the data to one caller at a time, on any thread, hence `T: Send`.
-// References to the data never exist on two threads at once, so `T: Sync` is not needed.
+// References to the data never exist on two threads at once, so `T: Sync` is not needed. `held` is
+// only accessed with the lock held.
 unsafe impl<T: Send, K: IrqLockKind> Sync for IrqLock<T, K> {}
 
 impl<T, K: IrqLockKind> IrqLock<T, K> {
@@ -188,6 +195,7 @@ impl<T, K: IrqLockKind> IrqLock<T, K> {
             // SAFETY: `slot` is valid for writes while the closure runs, and the lock is pinned.
             lock <- Opaque::ffi_init(|slot| unsafe { K::init(slot, name, key) }),
             _pin: PhantomPinned,
+            held: Cell::new(false),
             data: UnsafeCell::new(data),
         })
     }
@@ -195,7 +203,8 @@ impl<T, K: IrqLockKind> IrqLock<T, K> {
     /// Runs `f` on the protected data with the lock held and local interrupts disabled, then
     /// restores the caller's interrupt state.
     ///
-    /// `f` must not sleep. Calling this from within `f` on the same lock deadlocks.
+    /// `f` must not sleep. Calling this from within `f` on the same lock deadlocks, or, without
+    /// `CONFIG_SMP`, panics.
     ///
     /// # Context
     ///
@@ -205,10 +214,18 @@ impl<T, K: IrqLockKind> IrqLock<T, K> {
         // SAFETY: The lock was initialised by `new()`, the only constructor.
         let flags = unsafe { K::lock(self.lock.get()) };
 
-        // SAFETY: The lock is held, so there is no other reference to the data. The one created
-        // here cannot outlive the call of `f`, which is generic over its lifetime, and so ends
-        // before the lock is released below.
+        if !cfg!(CONFIG_SMP) {
+            assert!(!self.held.replace(true), "a lock is taken by its holder");
+        }
+
+        // SAFETY: The lock is held, and not by a caller further up, so there is no other reference
+        // to the data. The one created here cannot outlive the call of `f`, which is generic over
+        // its lifetime, and so ends before the lock is released below.
         let ret = f(unsafe { &mut *self.data.get() });
+
+        if !cfg!(CONFIG_SMP) {
+            self.held.set(false);
+        }
 
         // SAFETY: The lock was acquired above by this very caller, with `flags` as its result. As
         // sections nest by construction, all that were entered within `f` have been left.
