@@ -33,8 +33,8 @@
 //! Memory is as safe as it is for a driver in C, which relies on the same of the transport:
 //!
 //! - after `virtio_reset_device()` the device does not access memory,
-//! - once `del_vqs()` has returned no callback begins, and those in progress end within an RCU grace
-//!   period, as those with interrupts off do.
+//! - once `del_vqs()` has returned no callback begins, and those in progress end within a grace
+//!   period of RCU, as those with interrupts off do.
 //!
 //! remoteproc guarantees neither: its reset only clears the status, and its handler may use a
 //! virtqueue that is freed. ccw does not guarantee the first if its reset command fails, nor the
