@@ -9,7 +9,8 @@ LIMIT=$((120 + COUNT * 60))
 
 # Pages that processors keep for themselves are free, too, but MemFree does not count them.
 pages_kib() {
-	awk '/pages free/ { pages += $3 } /count:/ { pages += $2 } END { print pages * -4 }' /proc/zoneinfo
+	awk '/pages free/ { pages += $3 } /count:/ { pages += $2 }
+		END { print pages * -4 }' /proc/zoneinfo
 }
 
 # Objects of kmalloc() up to 8 KiB; the rest is pages only.
