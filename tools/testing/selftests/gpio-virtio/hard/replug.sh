@@ -33,7 +33,7 @@ by_guest() {
 # Behind a bridge that forwards to no bus the function does not answer any more, which is how
 # a surprise shows. Its registers still do: without them virtio_pci waits for the end of the
 # reset without a timeout, whatever the driver does.
-by_surprise() {
+vanish() {
 	local port
 	port=$(basename "$(readlink -f "$pci/$function/..")")
 
@@ -41,8 +41,16 @@ by_surprise() {
 	printf '\0\0' | dd of="$pci/$port/config" bs=1 seek=25 conv=notrunc
 	echo 1 >"$pci/$function/remove"
 	dd if="$tmp/buses" of="$pci/$port/config" bs=1 seek=25 conv=notrunc
+}
+
+come_back() {
 	echo 1 >/sys/bus/pci/rescan
 	await there 8
+}
+
+by_surprise() {
+	vanish
+	come_back
 }
 
 replugged() { # HOW
@@ -61,11 +69,13 @@ surprised_midway() {
 	spawn stuck gpioget --chip "$main" lid
 	await faults_seen main
 	start=$(seconds)
-	by_surprise &
+	vanish &
 	await gone stuck
 	[ $(($(seconds) - start)) -lt 3 ]
+	# Before the device is probed again, which would wait for answers.
 	vgpio --device main fault clear
 	wait "$!"
+	come_back
 }
 
 check "replug: $COUNT times by the guest under load, nothing is left behind" replugged by_guest
