@@ -35,6 +35,7 @@
  * @status: its status
  * @stuck: its status remains after a reset
  * @refuses: it refuses its features
+ * @fails: the probe of the driver fails
  * @stop: the next get_status() waits for @resume
  * @stop_late: the first one after the restore of the driver waits, too
  * @stopped: get_status() waits
@@ -57,6 +58,7 @@ struct core_test {
 	u8 status;
 	bool stuck;
 	bool refuses;
+	bool fails;
 	bool stop;
 	bool stop_late;
 	struct completion stopped;
@@ -139,6 +141,10 @@ static int core_test_probe(struct virtio_device *vdev)
 {
 	struct core_test *core = to_core_test(vdev);
 
+	if (core->fails) {
+		virtio_reset_device(vdev);
+		return -EIO;
+	}
 	core->bound = true;
 	core->quiesced = false;
 	return 0;
@@ -210,6 +216,10 @@ static struct virtio_driver core_test_driver = {
 };
 
 /* Tests */
+
+/* Status of a device that a driver uses. */
+#define CORE_TEST_IN_USE	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | \
+				 VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK)
 
 /**
  * struct core_test_pair - two calls of a transport
@@ -314,8 +324,7 @@ static void rebind_while_quiesced(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, pair->resume(&core->vdev), 0);
 	KUNIT_EXPECT_EQ(test, core->unprepared, 0);
-	KUNIT_EXPECT_EQ(test, core->status, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |
-			VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK);
+	KUNIT_EXPECT_EQ(test, core->status, CORE_TEST_IN_USE);
 	virtio_config_changed(&core->vdev);
 	KUNIT_EXPECT_EQ(test, core->config_changes, 1);
 
@@ -362,6 +371,22 @@ static void remains_after_reset(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, core->bound);
 	KUNIT_EXPECT_NE(test, core->status, 0);
 	KUNIT_EXPECT_EQ(test, test_taint(TAINT_WARN), warned);
+}
+
+/* Neither the failure before nor what the driver has done about it remains. */
+static void probed_after_a_failure(struct kunit *test)
+{
+	struct core_test *core = test->priv;
+
+	device_release_driver(&core->vdev.dev);
+	core->fails = true;
+	KUNIT_EXPECT_NE(test, device_attach(&core->vdev.dev), 1);
+	KUNIT_EXPECT_EQ(test, core->status, VIRTIO_CONFIG_S_FAILED);
+
+	core->fails = false;
+	KUNIT_EXPECT_EQ(test, device_attach(&core->vdev.dev), 1);
+	KUNIT_EXPECT_TRUE(test, core->bound);
+	KUNIT_EXPECT_EQ(test, core->status, CORE_TEST_IN_USE);
 }
 
 static bool core_test_notify(struct virtqueue *vq)
@@ -467,6 +492,7 @@ static struct kunit_case core_test_cases[] = {
 	KUNIT_CASE_PARAM(rebind_while_quiesced, core_test_pair_gen_params),
 	KUNIT_CASE_PARAM(cannot_be_restored, core_test_pair_gen_params),
 	KUNIT_CASE(remains_after_reset),
+	KUNIT_CASE(probed_after_a_failure),
 	KUNIT_CASE(chained_by_the_device),
 	{}
 };

@@ -972,6 +972,8 @@ static void kunit_virtio_set_status(struct virtio_device *vdev, u8 status)
 
 	if (dev->pulled)
 		return;
+	/* The device may have set it since the status was read: only a reset clears it. */
+	status |= dev->status & VIRTIO_CONFIG_S_NEEDS_RESET;
 	if (dev->status & ~status)
 		broke(dev, KUNIT_VIRTIO_RULE_STATUS, "from %#x to %#x", dev->status,
 		      status);
@@ -983,6 +985,8 @@ static void kunit_virtio_set_status(struct virtio_device *vdev, u8 status)
 		 */
 		broke(dev, KUNIT_VIRTIO_RULE_STATUS,
 		      "%#x again: the device was not reset", status);
+	else if ((status & VIRTIO_CONFIG_S_DRIVER) && !(status & VIRTIO_CONFIG_S_ACKNOWLEDGE))
+		broke(dev, KUNIT_VIRTIO_RULE_STATUS, "%#x: not acknowledged", status);
 	if (status & ~dev->status & VIRTIO_CONFIG_S_FEATURES_OK && refuses_features(dev))
 		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
 	dev->status = status;

@@ -973,13 +973,10 @@ static void refuses_features(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, dev->driver);
 	KUNIT_EXPECT_TRUE(test, kunit_virtio_status(toy->dev) & VIRTIO_CONFIG_S_FAILED);
 
-	/* As the core does before it probes drivers. */
-	virtio_reset_device(toy->vdev);
 	kunit_virtio_refuse_features(toy->dev, 1, 1);
 	KUNIT_ASSERT_EQ(test, device_attach(dev), 1);
 	device_release_driver(dev);
 	KUNIT_EXPECT_EQ(test, device_attach(dev), 0);
-	virtio_reset_device(toy->vdev);
 	KUNIT_EXPECT_EQ(test, device_attach(dev), 1);
 }
 
@@ -990,7 +987,6 @@ static void fails_to_take_features(struct kunit *test)
 	kunit_virtio_fail_finalize(toy->dev, 1);
 	KUNIT_ASSERT_EQ(test, kunit_virtio_register(toy->dev), 0);
 	KUNIT_EXPECT_NULL(test, toy->vdev->dev.driver);
-	virtio_reset_device(toy->vdev);
 	KUNIT_EXPECT_EQ(test, device_attach(&toy->vdev->dev), 1);
 }
 
@@ -1210,6 +1206,28 @@ static void notices_status_bits_that_go(struct kunit *test)
 	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_STATUS);
 }
 
+static void notices_missing_acknowledgement(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	const struct virtio_config_ops *config = toy->vdev->config;
+
+	config->reset(toy->vdev);
+	config->set_status(toy->vdev, VIRTIO_CONFIG_S_DRIVER);
+	toy_expect_broken(toy, KUNIT_VIRTIO_RULE_STATUS);
+}
+
+/* The driver has read the status before the device has changed it. */
+static void status_is_written_while_a_reset_is_needed(struct kunit *test)
+{
+	struct toy *toy = toy_plug(test);
+	u8 status = toy->vdev->config->get_status(toy->vdev);
+
+	kunit_virtio_needs_reset(toy->dev);
+	toy->vdev->config->set_status(toy->vdev, status | VIRTIO_CONFIG_S_FAILED);
+	KUNIT_EXPECT_EQ(test, kunit_virtio_status(toy->dev),
+			status | VIRTIO_CONFIG_S_FAILED | VIRTIO_CONFIG_S_NEEDS_RESET);
+}
+
 static void notices_missing_reset(struct kunit *test)
 {
 	struct toy *toy = toy_plug(test);
@@ -1382,6 +1400,8 @@ static struct kunit_case toy_cases[] = {
 	KUNIT_CASE(notices_old_queue_after_reset),
 	KUNIT_CASE(notices_early_queues),
 	KUNIT_CASE(notices_status_bits_that_go),
+	KUNIT_CASE(notices_missing_acknowledgement),
+	KUNIT_CASE(status_is_written_while_a_reset_is_needed),
 	KUNIT_CASE(notices_missing_reset),
 	KUNIT_CASE(notices_buffers_left),
 	KUNIT_CASE(notices_use_while_reset_is_needed),

@@ -50,8 +50,9 @@ enum kunit_virtio_irq {
  *	reset
  * @KUNIT_VIRTIO_RULE_NEGOTIATE: no queue is set up before the features are
  *	agreed on
- * @KUNIT_VIRTIO_RULE_STATUS: status bits are set once, and cleared by a reset
- *	only; a driver that lets go of the device has reset it
+ * @KUNIT_VIRTIO_RULE_STATUS: status bits are set once, ACKNOWLEDGE before
+ *	DRIVER, and cleared by a reset only; a driver that lets go of the device
+ *	has reset it
  * @KUNIT_VIRTIO_RULE_RESET: a queue is deleted after a reset only
  * @KUNIT_VIRTIO_RULE_LEFT: no buffer is in a queue that is deleted, no memory
  *	stays mapped, and no queue outlives its driver
