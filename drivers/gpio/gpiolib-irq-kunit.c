@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * KUnit tests of gpiolib: flags and interrupts of lines while others use
- * them, and while their chip is removed.
+ * them, and while their chip is removed; arrays of lines.
  */
 
 #include <linux/anon_inodes.h>
@@ -57,6 +57,8 @@ struct test_chip {
 	struct stop_point in_bus_unlock;
 	struct stop_point after_bus_unlock;
 	struct stop_point in_resume;
+	/* Lines of the last get_multiple() or set_multiple(). */
+	unsigned long wanted;
 	int requested;
 	/* Descriptors of its own do not keep the device. */
 	struct gpio_device *gdev;
@@ -121,6 +123,22 @@ static int test_get(struct gpio_chip *gc, unsigned int offset)
 {
 	stop_at(&((struct test_chip *)gpiochip_get_data(gc))->in_get);
 	return 0;
+}
+
+static int test_direction_output(struct gpio_chip *gc, unsigned int offset, int value)
+{
+	return 0;
+}
+
+static int test_get_multiple(struct gpio_chip *gc, unsigned long *mask, unsigned long *bits)
+{
+	((struct test_chip *)gpiochip_get_data(gc))->wanted = *mask;
+	return 0;
+}
+
+static int test_set_multiple(struct gpio_chip *gc, unsigned long *mask, unsigned long *bits)
+{
+	return test_get_multiple(gc, mask, bits);
 }
 
 static struct test_chip *chip_of(struct irq_data *data)
@@ -221,6 +239,7 @@ static struct test_chip *new_chip(struct kunit *test)
 		.get_direction = test_get_direction,
 		.direction_input = test_direction_input,
 		.get = test_get,
+		.get_multiple = test_get_multiple,
 	};
 	gpio_irq_chip_set_chip(&chip->gc.irq, &test_irq_chip);
 	chip->gc.irq.handler = handle_level_irq;
@@ -695,6 +714,66 @@ static void failed_registration_leaves_no_chip(struct kunit *test)
 }
 #endif /* CONFIG_GPIO_SYSFS */
 
+static void end_array(void *descs)
+{
+	gpiod_put_array(descs);
+}
+
+static void end_table(void *table)
+{
+	gpiod_remove_lookup_table(table);
+}
+
+static void end_chip(void *data)
+{
+	struct test_chip *chip = data;
+
+	gpiochip_remove(&chip->gc);
+	kfree(chip);
+}
+
+/* Of an array, a consumer may get or set the first lines only. */
+static void others_of_an_array_stay_out(struct kunit *test)
+{
+	struct test_chip *chip = new_chip(test);
+	struct gpiod_lookup_table *table;
+	struct gpio_descs *descs;
+	unsigned long values = 0;
+
+	chip->gc.direction_output = test_direction_output;
+	chip->gc.set_multiple = test_set_multiple;
+	KUNIT_ASSERT_EQ(test, gpiochip_add_data(&chip->gc, chip), 0);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, end_chip, chip), 0);
+
+	table = kunit_kzalloc(test, struct_size(table, table, LINES + 1), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, table);
+	table->dev_id = dev_name(chip->gc.parent);
+	for (unsigned int i = 0; i < LINES; i++)
+		table->table[i] = GPIO_LOOKUP_IDX(chip->gc.label, i, "test", i,
+						  GPIO_ACTIVE_HIGH);
+	gpiod_add_lookup_table(table);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, end_table, table), 0);
+	descs = gpiod_get_array(chip->gc.parent, "test", GPIOD_OUT_LOW);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, descs);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, end_array, descs), 0);
+	KUNIT_ASSERT_NOT_NULL(test, descs->info);
+
+	for (unsigned int lines = LINES; lines > 1; lines--) {
+		unsigned long mask = GENMASK(lines - 1, 0);
+
+		KUNIT_EXPECT_EQ(test, 0,
+				gpiod_set_array_value_cansleep(lines, descs->desc,
+							       descs->info, &values));
+		KUNIT_EXPECT_EQ(test, chip->wanted, mask);
+		chip->wanted = 0;
+		KUNIT_EXPECT_EQ(test, 0,
+				gpiod_get_array_value_cansleep(lines, descs->desc,
+							       descs->info, &values));
+		KUNIT_EXPECT_EQ(test, chip->wanted, mask);
+		chip->wanted = 0;
+	}
+}
+
 static struct kunit_case gpiolib_irq_cases[] = {
 	KUNIT_CASE(flags_survive_get_direction),
 	KUNIT_CASE(flags_survive_free),
@@ -714,6 +793,7 @@ static struct kunit_case gpiolib_irq_cases[] = {
 #ifdef CONFIG_GPIO_SYSFS
 	KUNIT_CASE(failed_registration_leaves_no_chip),
 #endif
+	KUNIT_CASE(others_of_an_array_stay_out),
 	{}
 };
 
