@@ -48,6 +48,18 @@ static const struct virtio_device_id transport_test_ids[] = {
 	{ }
 };
 
+/* Returns an interrupt of no hardware, or an error. */
+static int transport_test_irq(void)
+{
+	int irq = irq_alloc_desc(NUMA_NO_NODE);
+
+	if (irq > 0) {
+		irq_set_chip_and_handler(irq, &dummy_irq_chip, handle_simple_irq);
+		irq_clear_status_flags(irq, IRQ_NOREQUEST);
+	}
+	return irq;
+}
+
 /* PCI */
 
 #define PCI_TEST_BAR_SIZE	SZ_4K
@@ -65,6 +77,7 @@ static const struct virtio_device_id transport_test_ids[] = {
  * @regs: the registers in its BAR
  * @pci_dev: its PCI device
  * @vdev: its virtio device, while the driver is bound
+ * @features: those that it offers besides VIRTIO_F_VERSION_1
  * @stuck: a reset never completes
  * @gone: it was removed by surprise: all bits read as set
  * @master_at_reset: bus mastering was enabled in the last reset
@@ -78,6 +91,7 @@ struct pci_test {
 	u8 regs[PCI_TEST_BAR_SIZE];
 	struct pci_dev *pci_dev;
 	struct virtio_device *vdev;
+	u64 features;
 	bool stuck;
 	bool gone;
 	bool master_at_reset;
@@ -144,9 +158,12 @@ static unsigned long pci_test_bar_read(struct um_pci_device *um, int bar,
 
 	if (pci->gone)
 		return ULONG_MAX;
-	if (offset == VIRTIO_PCI_COMMON_DF)
-		return get_bytes(pci->regs + VIRTIO_PCI_COMMON_DFSELECT, 4) ==
-			VIRTIO_F_VERSION_1 / 32 ? BIT(VIRTIO_F_VERSION_1 % 32) : 0;
+	if (offset == VIRTIO_PCI_COMMON_DF) {
+		u64 features = pci->features | BIT_ULL(VIRTIO_F_VERSION_1);
+		u32 select = get_bytes(pci->regs + VIRTIO_PCI_COMMON_DFSELECT, 4);
+
+		return select < 2 ? (u32)(features >> 32 * select) : 0;
+	}
 	return get_bytes(pci->regs + offset, size);
 }
 
@@ -292,6 +309,46 @@ static void pci_config_ends_early(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, pci->regs[PCI_TEST_DEVICE], 0);
 }
 
+/* Binds the driver again, to a device with a feature that it did not have before. */
+static void pci_test_offer(struct kunit *test, unsigned int feature)
+{
+	struct pci_test *pci = test->priv;
+	struct device *dev = &pci->vdev->dev;
+
+	device_release_driver(dev);
+	pci->features |= BIT_ULL(feature);
+	KUNIT_ASSERT_EQ(test, device_attach(dev), 1);
+	KUNIT_ASSERT_TRUE(test, virtio_has_feature(pci->vdev, feature));
+}
+
+static void pci_reset_without_admin_queue(struct kunit *test)
+{
+	struct pci_test *pci = test->priv;
+
+	pci_test_offer(test, VIRTIO_F_ADMIN_VQ);
+	KUNIT_EXPECT_EQ(test, virtio_find_vqs(pci->vdev, 0, NULL, NULL, NULL), -EINVAL);
+	virtio_reset_device(pci->vdev);
+}
+
+static void pci_admin_queue_among_others(struct kunit *test)
+{
+	struct pci_test *pci = test->priv;
+	u8 *regs = pci->regs;
+
+	pci_test_offer(test, VIRTIO_F_ADMIN_VQ);
+	/* Without an interrupt there are no queues. */
+	pci->pci_dev->irq = transport_test_irq();
+	KUNIT_ASSERT_GT(test, (int)pci->pci_dev->irq, 0);
+	put_unaligned_le16(1, regs + VIRTIO_PCI_COMMON_NUMQ);
+	put_unaligned_le16(1, regs + VIRTIO_PCI_COMMON_ADM_Q_NUM);
+	put_unaligned_le16(0, regs + VIRTIO_PCI_COMMON_ADM_Q_IDX);
+	KUNIT_EXPECT_EQ(test, virtio_find_vqs(pci->vdev, 0, NULL, NULL, NULL), -EINVAL);
+	put_unaligned_le16(1, regs + VIRTIO_PCI_COMMON_ADM_Q_IDX);
+	/* The one with index 1 has no descriptors. */
+	KUNIT_EXPECT_EQ(test, virtio_find_vqs(pci->vdev, 0, NULL, NULL, NULL), -ENOENT);
+	irq_free_desc(pci->pci_dev->irq);
+}
+
 static void pci_test_cap(struct pci_test *pci, u8 at, u8 next, u8 len, u8 type,
 			 u32 offset, u32 length)
 {
@@ -367,6 +424,8 @@ static struct kunit_case pci_test_cases[] = {
 	KUNIT_CASE_SLOW(pci_reset_never_ends_in_suspend),
 	KUNIT_CASE(pci_reset_of_function_that_is_gone),
 	KUNIT_CASE(pci_config_ends_early),
+	KUNIT_CASE(pci_reset_without_admin_queue),
+	KUNIT_CASE(pci_admin_queue_among_others),
 	{}
 };
 
@@ -604,11 +663,9 @@ static int mmio_test_init(struct kunit *test)
 	mmio = kunit_kzalloc(test, sizeof(*mmio), GFP_KERNEL);
 	if (!mmio)
 		return -ENOMEM;
-	mmio->irq = irq_alloc_desc(NUMA_NO_NODE);
+	mmio->irq = transport_test_irq();
 	if (mmio->irq < 0)
 		return mmio->irq;
-	irq_set_chip_and_handler(mmio->irq, &dummy_irq_chip, handle_simple_irq);
-	irq_clear_status_flags(mmio->irq, IRQ_NOREQUEST);
 
 	the_mmio_test = mmio;
 	test->priv = mmio;
