@@ -63,7 +63,7 @@ pub(crate) type Buffer = virtio::Message<EventRequest, EventResponse, u16>;
 const BUDGET: u32 = 64;
 
 /// How many events the work item handles before it pauses for a jiffy.
-const STORM_BUDGET: u32 = 256;
+const STORM_BUDGET: u32 = 128;
 
 /// Time in milliseconds after which a line is tried again.
 const RETRY_MS: Msecs = 10;
