@@ -1,12 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# samples.sh FIRST LAST: tests the virtio samples in a guest that has an entropy device and a disk,
-# of whose first and last sector the driver logs this. TAP; the last line is `N passed, N failed`.
+# samples.sh FIRST LAST PACKED: tests the virtio samples in a guest that has an entropy device and a
+# disk, of whose first and last sector the driver logs this. Whether their rings are packed is `on` or
+# `off`. TAP; the last line is `N passed, N failed`.
 
 rng=/dev/rust-virtio-rng
 first_sector=$1
 last_sector=$2
+packed=$3
 number=0
 failed=0
 
@@ -26,6 +28,15 @@ check() { # NAME COMMAND...
 # The device that a driver is bound to.
 device_of() { # DRIVER
 	find "/sys/bus/virtio/drivers/$1" -name 'virtio*' -exec basename {} \; | grep .
+}
+
+# VIRTIO_F_RING_PACKED was agreed on.
+rings_are() { # on|off
+	for driver in rust_virtio_rng rust_virtio_blk; do
+		device=$(device_of $driver) || return
+		bit=$(cut -c 35 "/sys/bus/virtio/devices/$device/features")
+		[ "$bit" = "$([ "$1" = on ] && echo 1 || echo 0)" ] || return
+	done
 }
 
 random_bytes_differ() {
@@ -116,6 +127,7 @@ no_complaints() {
 
 echo TAP version 13
 check "the entropy device is bound" device_of rust_virtio_rng
+check "packed rings are $packed" rings_are "$packed"
 check "random bytes differ" random_bytes_differ
 check "random bytes are random" random_bytes_are_random
 check "many readers of random bytes" many_readers
