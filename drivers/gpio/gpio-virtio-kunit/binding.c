@@ -829,10 +829,12 @@ static void works_with_bounce_buffers(struct kunit *test)
 
 /* All of these, at random */
 
-static void soak_step(struct fixture *f, struct rnd_state *rnd, const struct pause **pause)
+/* Returns whether it has bound a driver. */
+static bool soak_step(struct fixture *f, struct rnd_state *rnd, const struct pause **pause)
 {
 	static const enum step steps[] = { STEP_UNBIND, STEP_OTHER, STEP_TESTED };
 	bool paused = *pause;
+	enum step step = STEP_UNBIND;
 	unsigned int kinds = IS_ENABLED(CONFIG_PM_SLEEP) ? ARRAY_SIZE(pauses) : 1;
 
 	switch (prandom_u32_state(rnd) % 8) {
@@ -841,7 +843,8 @@ static void soak_step(struct fixture *f, struct rnd_state *rnd, const struct pau
 	case 2:
 		/* It fails while queues cannot be set up. */
 		kunit_virtio_fail_find(f->g->dev, 0);
-		take_step(f, steps[prandom_u32_state(rnd) % ARRAY_SIZE(steps)], NULL, NULL);
+		step = steps[prandom_u32_state(rnd) % ARRAY_SIZE(steps)];
+		take_step(f, step, NULL, NULL);
 		break;
 	case 3:
 	case 4:
@@ -865,20 +868,23 @@ static void soak_step(struct fixture *f, struct rnd_state *rnd, const struct pau
 	if (!*pause || !(prandom_u32_state(rnd) % 16))
 		use_line(f);
 	WRITE_ONCE(f->steps, f->steps + 1);
+	return step != STEP_UNBIND;
 }
 
 static void rebinds_at_random(struct kunit *test)
 {
 	struct fixture *f = plug_two(test);
 	const struct pause *pause = NULL;
+	unsigned int binds = 0;
 	struct rnd_state rnd;
 
 	prandom_seed_state(&rnd, binding_seed);
 	for (unsigned int i = 0; i < binding_steps && !f->hung; i++) {
-		soak_step(f, &rnd, &pause);
+		binds += soak_step(f, &rnd, &pause);
 		KUNIT_ASSERT_EQ_MSG(test, atomic_read(&strays), 0, "step %u", i);
 		KUNIT_ASSERT_EQ_MSG(test, kernel_splats(f), 0, "step %u", i);
 	}
+	kunit_info(test, "%u drivers were bound\n", binds);
 	kunit_virtio_fail_find(f->g->dev, 0);
 	if (pause)
 		pause->end(f);
