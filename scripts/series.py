@@ -13,7 +13,8 @@ tells what it changes in other files of earlier steps. As the files themselves a
 are at the end of the series, steps are taken back, the last one first: a file appears in the form
 that it has without what later steps change. The edits of graft.toml name the step that they belong
 to. So the tree after the last patch is the grafted one, and a step that the files have moved away
-from is refused.
+from is refused. What scripts/patches-VERSION changes for a version of the kernel is merged into each
+form of a file, as far as the form has it; steps that the version does not need are left out.
 """
 
 import argparse
@@ -62,6 +63,15 @@ class Step(Patch):
             (top / name).write_bytes((self.path.parent / form).read_bytes())
 
 
+def merge(form, last, ported):
+    """Makes of a form of a file what `ported` makes of its last one. What the form has otherwise stays."""
+    with tempfile.TemporaryDirectory() as top:
+        names = ["form", "last", "ported"]
+        for name, content in zip(names, (form, last, ported)):
+            (Path(top) / name).write_bytes(content)
+        return git(top, "merge-file", "--stdout", "--ours", *names).encode()
+
+
 class Part:
     """Patches that are sent together."""
 
@@ -94,6 +104,14 @@ def states(tree, overlay, parts):
             if edit.get("step") not in names:
                 raise Refusal(f"{PARTS.name} has no step '{edit.get('step')}' of an edit of {name}")
 
+    ported = overlay.ported(tree)
+
+    def form(name, path):
+        content = path.read_bytes()
+        if name in ported:
+            content = merge(content, overlay.new[name].read_bytes(), ported[name])
+        return content, mode_of(path)
+
     with tempfile.TemporaryDirectory() as top:
         top = Path(top)
         for name, source in overlay.new.items():
@@ -103,7 +121,7 @@ def states(tree, overlay, parts):
             path.chmod(mode_of(source))
         grown = {}
         for step in reversed(steps):
-            grown[step] = {name: (path.read_bytes(), mode_of(path)) for name, path in files_below(top).items()}
+            grown[step] = {name: form(name, path) for name, path in files_below(top).items()}
             step.take_back(top)
         rest = files_below(top)
         if rest:
@@ -168,6 +186,9 @@ def commit_all(tree, overlay, parts, directory):
         else:
             message = patch.message.removeprefix(SUBJECT)
             if not git(directory, "status", "--porcelain"):
+                # An edit that this version of the kernel does not need.
+                if overlay.ports and isinstance(patch, Step) and not patch.files and not patch.whole:
+                    continue
                 raise Refusal(f"{patch.path.name} changes nothing")
         git(directory, "commit", "--quiet", "--cleanup=whitespace", "--file=-", input=message)
         before, head = head, git(directory, "rev-parse", "HEAD").strip()
@@ -241,7 +262,7 @@ def main():
     except (OSError, tomllib.TOMLDecodeError) as err:
         raise Refusal(f"cannot read {PARTS}: {err}") from err
     with Tree(args.kdir).locked() as tree:
-        overlay = Overlay()
+        overlay = Overlay(tree.version())
         tree.check_version(overlay.versions, True)
         if args.command == "repository":
             commit_all(tree, overlay, parts, args.directory)

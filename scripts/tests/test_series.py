@@ -34,7 +34,7 @@ patches = ["ours/01-one", "ours/02-two"]
 
 # The second step has a part of one.rs, another form of four.rs before it, and the rest.
 STEPS = {
-    "drivers/gpio/ours/one.rs": "// One.\nfn one() {}\n// End.\n",
+    "drivers/gpio/ours/one.rs": "// One.\n\nfn one() {}\n// End.\n",
     "drivers/gpio/ours/four.rs": "// Four.\n",
     "scripts/series.toml": SERIES,
     "scripts/steps/ours/four.rs": "// Less than four.\n",
@@ -58,12 +58,15 @@ before: four.rs drivers/gpio/ours/four.rs
 diff --git a/drivers/gpio/ours/one.rs b/drivers/gpio/ours/one.rs
 --- a/drivers/gpio/ours/one.rs
 +++ b/drivers/gpio/ours/one.rs
-@@ -1,2 +1,3 @@
+@@ -1,3 +1,4 @@
  // One.
+ 
 +fn one() {}
  // End.
 """,
 }
+
+PORT = test_graft.PORT.replace("@@ -1 +1 @@", "@@ -1,2 +1,2 @@") + " \n"
 
 MAINTAINER = "#!/bin/sh\necho 'A Maintainer <a@maintainer.invalid>'\necho list@vger.kernel.org\n"
 
@@ -136,10 +139,29 @@ class Series(test_graft.SmallTree):
     def test_grows_step_by_step(self):
         patches = [path for path in self.write_series() if "cover" not in path.name]
         tree = self.apply(patches[:2])
-        self.assertEqual((tree / "drivers/gpio/ours/one.rs").read_text(), "// One.\n// End.\n")
+        self.assertEqual((tree / "drivers/gpio/ours/one.rs").read_text(), "// One.\n\n// End.\n")
         self.assertEqual((tree / "drivers/gpio/ours/four.rs").read_text(), "// Less than four.\n")
         self.assertEqual((tree / "rust/lib.rs").read_text(), "pub mod a;\npub mod b;\npub mod c;\n")
         self.assertFalse((tree / "drivers/gpio/ours/two.rs").exists())
+
+    def test_ports_each_form_of_a_file(self):
+        self.edit_table('versions = ["7.2"]\n', 'versions = ["7.2", "7.3"]\n')
+        self.port(PORT)
+        self.set_version("7.3")
+        patches = [path for path in self.write_series() if "cover" not in path.name]
+        for count, text in (2, "// Ported.\n\n// End.\n"), (3, "// Ported.\n\nfn one() {}\n// End.\n"):
+            tree = self.apply(patches[:count], f"patched-{count}")
+            self.assertEqual((tree / "drivers/gpio/ours/one.rs").read_text(), text)
+
+    def test_refuses_a_step_that_a_version_leaves_nothing_of(self):
+        self.edit_table('versions = ["7.2"]\n', 'versions = ["7.2", "7.3"]\n')
+        self.set_version("7.3")
+        steps = SERIES.replace('"ours/02-two"', '"ours/02-two", "ours/03-none"')
+        none = {"scripts/steps/ours/03-none.patch": "Subject: [PATCH] gpio: add nothing\n\nWhy.\n---\n"}
+        write(self.repo, {"scripts/series.toml": steps, **none})
+        self.assert_no_series("03-none.patch changes nothing")
+        self.port(PORT)
+        self.assertEqual(len(self.write_series()), 5)
 
     def test_is_addressed_and_signed_off(self):
         cover, first = self.write_series()[:2]

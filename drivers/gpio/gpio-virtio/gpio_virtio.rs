@@ -150,8 +150,8 @@ impl VirtioGpio {
         let binding = vdev.binding();
         let vdev: ARef<virtio::Device> = (&**vdev).into();
         let timeout_ms = *module_parameters::timeout_ms.value();
-        let poll_us = *module_parameters::poll_us.value();
         let key = static_lock_class!();
+        let poll_us = *module_parameters::poll_us.value();
         let options = virtio::Options {
             slots: usize::from(ngpio).clamp(MIN_SLOTS, MAX_SLOTS),
             timeout_ms,
