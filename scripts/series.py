@@ -18,6 +18,7 @@ form of a file, as far as the form has it; steps that the version does not need 
 """
 
 import argparse
+import functools
 import re
 import subprocess
 import sys
@@ -63,6 +64,7 @@ class Step(Patch):
             (top / name).write_bytes((self.path.parent / form).read_bytes())
 
 
+@functools.cache
 def merge(form, last, ported):
     """Makes of a form of a file what `ported` makes of its last one. What the form has otherwise stays."""
     with tempfile.TemporaryDirectory() as top:

@@ -57,7 +57,7 @@ struct test_chip {
 	struct stop_point in_bus_unlock;
 	struct stop_point after_bus_unlock;
 	struct stop_point in_resume;
-	/* Lines of the last get_multiple() or set_multiple(). */
+	/* Lines of the last get_multiple() or set_multiple(), in a test of arrays. */
 	unsigned long wanted;
 	int requested;
 	/* Descriptors of its own do not keep the device. */
@@ -130,15 +130,13 @@ static int test_direction_output(struct gpio_chip *gc, unsigned int offset, int 
 	return 0;
 }
 
-static int test_get_multiple(struct gpio_chip *gc, unsigned long *mask, unsigned long *bits)
+/* Gets or sets nothing. */
+static int test_multiple(struct gpio_chip *gc, unsigned long *mask, unsigned long *bits)
 {
-	((struct test_chip *)gpiochip_get_data(gc))->wanted = *mask;
-	return 0;
-}
+	struct test_chip *chip = gpiochip_get_data(gc);
 
-static int test_set_multiple(struct gpio_chip *gc, unsigned long *mask, unsigned long *bits)
-{
-	return test_get_multiple(gc, mask, bits);
+	chip->wanted = *mask;
+	return 0;
 }
 
 static struct test_chip *chip_of(struct irq_data *data)
@@ -239,7 +237,6 @@ static struct test_chip *new_chip(struct kunit *test)
 		.get_direction = test_get_direction,
 		.direction_input = test_direction_input,
 		.get = test_get,
-		.get_multiple = test_get_multiple,
 	};
 	gpio_irq_chip_set_chip(&chip->gc.irq, &test_irq_chip);
 	chip->gc.irq.handler = handle_level_irq;
@@ -714,15 +711,8 @@ static void failed_registration_leaves_no_chip(struct kunit *test)
 }
 #endif /* CONFIG_GPIO_SYSFS */
 
-static void end_array(void *descs)
-{
-	gpiod_put_array(descs);
-}
-
-static void end_table(void *table)
-{
-	gpiod_remove_lookup_table(table);
-}
+KUNIT_DEFINE_ACTION_WRAPPER(end_array, gpiod_put_array, struct gpio_descs *);
+KUNIT_DEFINE_ACTION_WRAPPER(end_table, gpiod_remove_lookup_table, struct gpiod_lookup_table *);
 
 static void end_chip(void *data)
 {
@@ -741,7 +731,8 @@ static void others_of_an_array_stay_out(struct kunit *test)
 	unsigned long values = 0;
 
 	chip->gc.direction_output = test_direction_output;
-	chip->gc.set_multiple = test_set_multiple;
+	chip->gc.get_multiple = test_multiple;
+	chip->gc.set_multiple = test_multiple;
 	KUNIT_ASSERT_EQ(test, gpiochip_add_data(&chip->gc, chip), 0);
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, end_chip, chip), 0);
 

@@ -211,9 +211,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
         let call = unsafe { call(waiter) };
 
         if call.all_sent.is_some() && call.unanswered == 0 {
-            let next = call.next.take();
-
-            *self.find(Some(waiter)) = next;
+            *self.find(Some(waiter)) = call.next.take();
             // SAFETY: As it was in the list it is alive.
             unsafe { waiter.as_ref() }.done.complete();
         }
@@ -302,9 +300,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
         while let Some((message, written)) = ring.pop() {
             self.returned(message, written);
         }
-        if self.first.is_some() {
-            self.send_waiting(ring);
-        }
+        self.send_waiting(ring);
     }
 
     /// Takes all answers that have come, and enables callbacks for the others, unless a task polls.

@@ -31,8 +31,8 @@ by_guest() {
 }
 
 # Behind a bridge that forwards to no bus the function does not answer any more, which is how
-# a surprise shows. Its registers still do: without them virtio_pci waits for the end of the
-# reset without a timeout, whatever the driver does.
+# a surprise shows. Its registers still do: without them virtio_pci waits 10 seconds for the end
+# of the reset, and complains.
 vanish() {
 	local port
 	port=$(basename "$(readlink -f "$pci/$function/..")")
