@@ -762,7 +762,7 @@ static void c1_killed_caller_leaves_its_turn(struct kunit *test)
 	/* The first one takes the only slot, the others wait in order. */
 	for (int i = 0; i < 3; i++) {
 		jobs[i] = job_start(f, get_value, descs[i]);
-		fsleep(2000);
+		job_sleeps(jobs[i]);
 	}
 	job_kill(jobs[1]);
 	KUNIT_EXPECT_TRUE(test, job_wait(jobs[1], driver_patience()));
@@ -787,7 +787,7 @@ static void c1_callers_are_served_in_order(struct kunit *test)
 	fault(f, .type = VIRTIO_GPIO_MSG_GET_VALUE, .line = 0, .count = 1, .hold = true);
 	for (int i = 0; i < 4; i++) {
 		jobs[i] = job_start(f, get_value, descs[i]);
-		msleep(20);
+		job_sleeps(jobs[i]);
 	}
 	gpio_model_release(f->g, false);
 	for (int i = 0; i < 4; i++) {

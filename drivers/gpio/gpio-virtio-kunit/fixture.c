@@ -6,6 +6,7 @@
 #include <linux/delay.h>
 #include <linux/glob.h>
 #include <linux/gpio/machine.h>
+#include <linux/iopoll.h>
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
@@ -464,6 +465,17 @@ bool job_wait(struct job *job, unsigned int ms)
 
 	WRITE_ONCE(job->f->steps, job->f->steps + 1);
 	return done;
+}
+
+/* Waits until the thread waits: for an answer, or for its turn. */
+void job_sleeps(struct job *job)
+{
+	unsigned int state;
+
+	if (read_poll_timeout(READ_ONCE, state, state & TASK_UNINTERRUPTIBLE, 200,
+			      2 * USEC_PER_SEC, false, job->task->__state))
+		KUNIT_FAIL_AND_ABORT(job->f->test, "a thread does not wait, its state is %#x",
+				     state);
 }
 
 void job_kill(struct job *job)

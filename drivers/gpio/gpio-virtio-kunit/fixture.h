@@ -141,6 +141,7 @@ void irq_put(struct irq_user *user);
 /* Threads */
 struct job *job_start(struct fixture *f, int (*fn)(struct job *job), void *arg);
 bool job_wait(struct job *job, unsigned int ms);
+void job_sleeps(struct job *job);
 void job_kill(struct job *job);
 
 /* The kernel log since the test began */

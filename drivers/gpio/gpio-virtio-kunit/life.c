@@ -460,7 +460,7 @@ static void a8_type_is_not_sent_again_after_a_reset(struct kunit *test)
 	assert_soon(f, 1, "get 1");
 	/* The type waits for room in the ring. */
 	request = job_start(f, request_rising, user);
-	msleep(50);
+	job_sleeps(request);
 	expect_count(f, 0, "type 0 rising");
 
 	gpio_model_mark(f->g);

@@ -355,9 +355,9 @@ static void d11_not_when_the_line_is_used_again(struct kunit *test)
 	jobs[0] = job_start(f, get_value, line_get(f, 1, GPIOD_IN));
 	assert_soon(f, 1, "get 1");
 	jobs[1] = job_start(f, put_line, desc);
-	msleep(30);
+	job_sleeps(jobs[1]);
 	jobs[2] = job_start(f, request_rising, user);
-	msleep(30);
+	job_sleeps(jobs[2]);
 	gpio_model_release(f->g, false);
 	for (int i = 0; i < 3; i++)
 		KUNIT_EXPECT_TRUE(test, job_wait(jobs[i], driver_patience()));
