@@ -24,6 +24,7 @@
  */
 
 #include <linux/delay.h>
+#include <linux/iopoll.h>
 #include <linux/irq.h>
 #include <linux/irqdesc.h>
 
@@ -330,7 +331,7 @@ static void a6_unhandled_interrupt_is_disabled(struct kunit *test)
 {
 	struct fixture *f = plug(test);
 	struct irq_user *user = irq_user(f, 0);
-	int seen = -1;
+	int seen;
 
 	KUNIT_ASSERT_EQ(test, 0, request_irq(user->irq, not_mine, IRQF_TRIGGER_HIGH,
 					     "kunit", user));
@@ -338,10 +339,10 @@ static void a6_unhandled_interrupt_is_disabled(struct kunit *test)
 	age(user);
 	gpio_model_level(f->g, 0, true);
 	/* genirq disables it after 100 more. */
-	while (atomic_read(&user->count) != seen) {
-		seen = atomic_read(&user->count);
-		msleep(30);
-	}
+	read_poll_timeout(atomic_read, seen, seen >= 100, USEC_PER_MSEC, 10 * USEC_PER_SEC, false,
+			  &user->count);
+	msleep(30);
+	seen = atomic_read(&user->count);
 	/* With forced threads one more may be pending. */
 	KUNIT_EXPECT_GE(test, seen, 100);
 	KUNIT_EXPECT_LE(test, seen, 102);
