@@ -487,6 +487,8 @@ static void memory(unsigned int lines)
 	drive(&device, "unbind");
 	trace_allocations(true);
 	drive(&device, "bind");
+	/* Until the uevents were received, and freed. */
+	usleep(500000);
 	trace_stop();
 	printf("{\"workload\": \"memory\", \"lines\": %u, \"chip\": %u", lines, lines);
 	trace_print_memory();

@@ -180,7 +180,8 @@ static void collect_block(const char *line, void *data)
 	struct blocks *blocks = data;
 	struct block *block;
 
-	if (!address || !is_ours(line))
+	/* What we allocate may be freed by others. */
+	if (!address || (size && !is_ours(line)))
 		return;
 	if (blocks->count == blocks->room) {
 		blocks->room = blocks->room ? 2 * blocks->room : 1024;
