@@ -272,16 +272,20 @@ class Tree:
         if owner != str(REPO) and Path(owner).exists():
             raise Refusal(f"KDIR={self.root} is grafted from {owner}: run 'make ungraft' there first")
 
-    def version(self):
+    def release(self):
+        """The version, to the last part: 7.2.12, or 7.3.0-rc7."""
         try:
             head = (self.root / "Makefile").read_text()[:2000]
             (self.root / "Kbuild").stat()
         except (OSError, UnicodeDecodeError):
             head = ""
-        level = dict(re.findall(r"^(VERSION|PATCHLEVEL) = (\d+)$", head, re.MULTILINE))
-        if len(level) != 2:
+        parts = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) =[ \t]*(\S*)$", head, re.MULTILINE))
+        if not (parts.get("VERSION") and parts.get("PATCHLEVEL")):
             raise Refusal(f"KDIR={self.root} is not a Linux kernel source tree")
-        return f"{level['VERSION']}.{level['PATCHLEVEL']}"
+        return f"{parts['VERSION']}.{parts['PATCHLEVEL']}.{parts.get('SUBLEVEL', 0)}{parts.get('EXTRAVERSION', '')}"
+
+    def version(self):
+        return ".".join(self.release().split(".")[:2])
 
     def check_version(self, versions, force):
         if self.version() not in versions and not force:

@@ -199,12 +199,6 @@ def commit_all(tree, overlay, parts, directory):
     return {part: "..".join(ends) for part, ends in ranges.items()}
 
 
-def release(tree):
-    head = (tree.root / "Makefile").read_text()[:2000]
-    found = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) =[ \t]*(\S*)$", head, re.MULTILINE))
-    return f"{found['VERSION']}.{found['PATCHLEVEL']}.{found['SUBLEVEL']}{found.get('EXTRAVERSION', '')}"
-
-
 def recipients(tree, maintainers, patches):
     """Whom get_maintainer.pl names for all patches of a part."""
     script = [tree.root / "scripts/get_maintainer.pl", "--nogit", "--nogit-fallback", "--norolestats", "--nor"]
@@ -234,7 +228,7 @@ def write(tree, overlay, parts, out):
             for wanted in part.lists:
                 if not any(wanted in address for address in addresses):
                     raise Refusal(f"MAINTAINERS does not lead from the part {part.name} to {wanted}")
-            base = f"Applies to Linux {release(tree)}"
+            base = f"Applies to Linux {tree.release()}"
             base += f", after {number - 1}-{parts[number - 2].name}." if number > 1 else "."
             cover = Path(top) / "cover"
             cover.write_text(f"{part.subject}\n\n{part.cover}\n\n{base}\n")
