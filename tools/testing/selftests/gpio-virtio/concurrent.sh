@@ -56,3 +56,42 @@ racing_monitors() {
 		events mon
 }
 check 'D5: 4 processes begin and end to watch 4 lines, 25 times, while edges come' racing_monitors
+
+# The interrupt of a chip, and how many a processor has handled.
+interrupt_of() { # CHIP
+	sed -nE "s/^ *([0-9]+):.*[ ,]$(device_of "$1")(,.*)?$/\1/p" /proc/interrupts
+}
+handled_by() { # PROCESSOR INTERRUPT
+	awk -v column=$(($1 + 2)) -v name="$2:" '$1 == name { print $column }' /proc/interrupts
+}
+
+second=/sys/devices/system/cpu/cpu1/online
+
+processor_goes() {
+	local irq merged handled
+	irq=$(interrupt_of "$main")
+	merged=$(stat main edges_merged)
+
+	echo 2 >"/proc/irq/$irq/smp_affinity"
+	handled=$(handled_by 1 "$irq")
+	monitor mon "$main" tamper
+	pace mon main tamper=1 tamper=0
+	differ "$handled" "$(handled_by 1 "$irq")" 'interrupts of the second processor'
+
+	host start watch vgpio --device main toggle --count 100 --interval 10ms tamper
+	await has_events mon 20
+	echo 0 >"$second"
+	expect '"door"=active' gpioget --chip "$main" door
+	host finish watch
+	await all_reported main "$merged" 102 mon
+
+	echo 1 >"$second"
+	echo 3 >"/proc/irq/$irq/smp_affinity"
+	pace mon main tamper=1 tamper=0
+}
+if [ -e "$second" ]; then
+	check 'D2: the processor that takes the interrupts goes while edges come: none lost' \
+		processor_goes
+else
+	ktap_test_skip 'D2: there is no second processor that could go'
+fi
