@@ -15,7 +15,7 @@
 //! # Limits
 //!
 //! - The device has no message for bias, drive mode or debounce, so there is no `set_config`.
-//! - Lines wake the system up if the transport's interrupt does; there is nothing to be set.
+//! - Lines do not wake the system up: the device is reset for a suspend.
 //! - Interrupts of more lines than the eventq has room for take turns at being armed.
 
 use kernel::{

@@ -345,7 +345,7 @@ impl<T: IrqChip> IrqChipVTable<T> {
         irq_unmask: Some(Self::irq_unmask_callback),
         irq_set_type: Some(Self::irq_set_type_callback),
         irq_print_chip: Some(Self::irq_print_chip_callback),
-        // The parent's interrupt wakes the system up; the lines need no setting for it.
+        // Consumers may ask for it: the lines need no setting to wake the system up.
         flags: (bindings::IRQCHIP_IMMUTABLE | bindings::IRQCHIP_SKIP_SET_WAKE) as usize,
         ..pin_init::zeroed()
     };
