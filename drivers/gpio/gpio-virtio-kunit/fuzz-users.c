@@ -323,8 +323,12 @@ void fuzz_users_stop(struct fuzz *z)
 void fuzz_users_free_irqs(struct fuzz *z)
 {
 	for (unsigned int i = 0; i < FUZZ_USERS; i++) {
-		for (unsigned int n = 0; n < FUZZ_USER_LINES; n++)
+		for (unsigned int n = 0; n < FUZZ_USER_LINES; n++) {
+			ktime_t start = ktime_get();
+
 			free_interrupt(&z->users[i].lines[n]);
+			fuzz_end_step(z, "free of an interrupt", start);
+		}
 	}
 }
 

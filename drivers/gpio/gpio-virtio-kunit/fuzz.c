@@ -162,10 +162,10 @@ static struct fuzz *plan(struct kunit *test, unsigned int seed)
 /* Life */
 
 /* Each step has to terminate, whatever the device does, after a few timeouts. */
-static void end_step(struct life *life, const char *step, ktime_t start)
+void fuzz_end_step(struct fuzz *z, const char *step, ktime_t start)
 {
 	s64 ms = ktime_ms_delta(ktime_get(), start);
-	struct fixture *f = life->z->f;
+	struct fixture *f = z->f;
 
 	WRITE_ONCE(f->steps, f->steps + 1);
 	KUNIT_EXPECT_LT_MSG(f->test, ms, 3 * (s64)driver_patience(), "%s", step);
@@ -178,15 +178,15 @@ static void end_chip(struct life *life, void (*away)(struct fixture *f), const c
 	ktime_t start;
 
 	down_write(&z->chip);
-	start = ktime_get();
 	/* Mostly consumers free their interrupts first. */
 	if (!one_in(&life->rnd, 4))
 		fuzz_users_free_irqs(z);
+	start = ktime_get();
 	WRITE_ONCE(z->f->gdev, NULL);
 	away(z->f);
 	fuzz_users_forget_irqs(z);
 	up_write(&z->chip);
-	end_step(life, step, start);
+	fuzz_end_step(z, step, start);
 }
 
 static void bind(struct life *life, const struct virtio_gpio_config *space)
@@ -199,7 +199,7 @@ static void bind(struct life *life, const struct virtio_gpio_config *space)
 	if (bind_driver(z->f) == 1)
 		find_chip(z->f);
 	fuzz_config_is_free(z);
-	end_step(life, "bind", start);
+	fuzz_end_step(z, "bind", start);
 }
 
 static void rebind(struct life *life)
@@ -226,7 +226,7 @@ static int reset(struct life *life)
 		fsleep(below(&life->rnd, 2000));
 		ret = virtio_device_reset_done(life->z->f->vdev);
 	}
-	end_step(life, "reset", start);
+	fuzz_end_step(life->z, "reset", start);
 	return ret;
 }
 
@@ -239,7 +239,7 @@ static int suspend(struct life *life)
 
 	life->starts++;
 	ret = virtio_device_freeze(z->f->vdev);
-	end_step(life, "suspend", start);
+	fuzz_end_step(z, "suspend", start);
 	fsleep(below(&life->rnd, 2000));
 	if (ret)
 		return ret;
@@ -250,7 +250,7 @@ static int suspend(struct life *life)
 
 	start = ktime_get();
 	ret = virtio_device_restore(z->f->vdev);
-	end_step(life, "resume", start);
+	fuzz_end_step(z, "resume", start);
 	return ret;
 }
 #else
@@ -267,7 +267,7 @@ static void shutdown(struct life *life)
 	device_lock(&life->z->f->vdev->dev);
 	shut_down(life->z->f);
 	device_unlock(&life->z->f->vdev->dev);
-	end_step(life, "shutdown", start);
+	fuzz_end_step(life->z, "shutdown", start);
 	life->is_over = true;
 }
 

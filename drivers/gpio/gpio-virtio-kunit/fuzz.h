@@ -12,6 +12,7 @@
 #include <linux/atomic.h>
 #include <linux/bits.h>
 #include <linux/hrtimer_types.h>
+#include <linux/ktime.h>
 #include <linux/prandom.h>
 #include <linux/rwsem.h>
 #include <linux/spinlock_types.h>
@@ -150,6 +151,7 @@ static inline bool one_in(struct rnd_state *rnd, unsigned int n)
 }
 
 unsigned int fuzz_responses(struct fuzz *z);
+void fuzz_end_step(struct fuzz *z, const char *step, ktime_t start);
 
 void fuzz_device_init(struct fuzz *z);
 void fuzz_device_start(struct fuzz *z);
