@@ -73,8 +73,9 @@ use crate::{
     }, //
 };
 
-/// The least number of requests that the device has at a time, if the ring has room for them.
-const MIN_SLOTS: usize = 8;
+/// The least number of requests that the device has at a time, if the ring has room for them. With
+/// few, callers who give up soon have a device reset that only pauses.
+const MIN_SLOTS: usize = 32;
 
 /// The largest number of requests that the device has at a time.
 const MAX_SLOTS: usize = 256;
