@@ -30,7 +30,7 @@ help:
 #: KDIR a kernel tree of your own
 #: COPY 1 grafts copies in place of links
 #: FORCE 1 grafts into a kernel tree of another version if the patches apply
-#: TOOLCHAIN host uses the tools of the host, without a toolchain root
+#: TOOLCHAIN newest, oldest or host: uses these tools instead of those of Debian 13
 
 toolchain: ## make the toolchain root
 	@scripts/toolchain
