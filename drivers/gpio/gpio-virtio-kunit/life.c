@@ -442,6 +442,55 @@ static void a8_device_needs_another_reset_meanwhile(struct kunit *test)
 	EXPECT_LOG(f, "reset", "ok direction 0 in", "get 0");
 }
 
+/* Has the configuration change while directions are restored, one after the other. */
+static void change_while_restoring(struct kunit *test, bool needs_reset)
+{
+	struct fixture *f = plug_with(test, .ngpio = 8, .request_ring = 2);
+
+	line_get(f, 0, GPIOD_IN);
+	line_get(f, 3, GPIOD_IN);
+	fault(f, .type = VIRTIO_GPIO_MSG_SET_DIRECTION, .line = 0, .count = 1, .hold = true);
+	gpio_model_mark(f->g);
+	kunit_virtio_needs_reset(f->g->dev);
+	assert_soon(f, 1, "direction 0 in");
+	if (needs_reset)
+		kunit_virtio_needs_reset(f->g->dev);
+	else
+		virtio_config_changed(f->vdev);
+	gpio_model_release(f->g, false);
+
+	assert_soon(f, 1, "ok direction 3 in");
+	EXPECT_LOG(f, "reset", "direction 0 in", "reset", "ok direction 0 in", "ok direction 3 in");
+}
+
+static void a8_no_direction_before_another_reset(struct kunit *test)
+{
+	change_while_restoring(test, true);
+}
+
+static void a8_nothing_is_forgotten_when_it_changes(struct kunit *test)
+{
+	change_while_restoring(test, false);
+}
+
+static void a8_no_type_before_another_reset(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	irq_get(f, 1, IRQF_TRIGGER_RISING);
+	irq_get(f, 2, IRQF_TRIGGER_RISING);
+	fault(f, .type = VIRTIO_GPIO_MSG_IRQ_TYPE, .line = 1, .count = 1, .hold = true);
+	gpio_model_mark(f->g);
+	kunit_virtio_needs_reset(f->g->dev);
+	assert_soon(f, 1, "type 1 rising");
+	kunit_virtio_needs_reset(f->g->dev);
+	gpio_model_release(f->g, false);
+
+	assert_soon(f, 1, "ok type 1 rising");
+	assert_soon(f, 1, "ok type 2 rising");
+	EXPECT_LOG(f, "reset", "type 1 rising", "reset", "ok type 2 rising");
+}
+
 static int request_rising(struct job *job)
 {
 	return irq_request(job->arg, IRQF_TRIGGER_RISING);
@@ -844,6 +893,9 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(a8_change_after_the_last_reset),
 	KUNIT_CASE(a8_no_message_before_the_next_reset),
 	KUNIT_CASE(a8_device_needs_another_reset_meanwhile),
+	KUNIT_CASE(a8_no_direction_before_another_reset),
+	KUNIT_CASE(a8_nothing_is_forgotten_when_it_changes),
+	KUNIT_CASE(a8_no_type_before_another_reset),
 	KUNIT_CASE(a8_type_is_not_sent_again_after_a_reset),
 	KUNIT_CASE(a8_shutdown_is_the_end),
 	KUNIT_CASE(d1_is_as_before_after_suspend),

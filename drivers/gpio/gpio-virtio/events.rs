@@ -214,10 +214,10 @@ impl VirtioGpio {
         virtio::Reclaim::closed(&self.eventq, virtio::Closed::Ended);
     }
 
-    /// Hands out buffers again, unless `config_changed()` has run since `changes` was read.
-    pub(crate) fn resume_events(self: &Arc<Self>, changes: u32) {
+    /// Hands out buffers again, unless `config_changed()` has run since the device was looked at.
+    pub(crate) fn resume_events(self: &Arc<Self>) {
         self.eventq.with(|_, events| {
-            if self.is_unchanged(changes) {
+            if !self.is_changed() {
                 events.held = false;
                 events.ended = false;
             }
@@ -336,19 +336,22 @@ impl VirtioGpio {
             };
 
             let mut request = Some(Request::set_irq_type(line, kind));
-            let ret = match kind {
-                // Whatever comes next for this line, the device processes it after this.
-                TriggerType::None => self.requests.post(scope, || Some(self.traced(request?))),
-                _ => {
-                    let mut ret = Err(ENODEV);
-                    // If the device was reset since, then the type is for the state before that.
-                    let sends = |_: &_| self.update(line, |state| state.irq.sends(kind));
-                    let mut next = || request.take().filter(sends);
+            let mut ret = Err(ENODEV);
+            let mut next = || {
+                let request = request.take()?;
+                // If the device was reset since, or may have to be, then the type is for the state
+                // before that.
+                let sends = self.update(line, |state| state.irq.sends(kind)) && !self.is_changed();
 
-                    self.request_all(scope, &mut next, &mut |_, _| ret = Ok(()))
-                        .and(ret)
-                }
+                ret = sends.then_some(()).ok_or(ENODEV);
+                sends.then_some(request)
             };
+            let sent = match kind {
+                // Whatever comes next for this line, the device processes it after this.
+                TriggerType::None => self.requests.post(scope, || Some(self.traced(next()?))),
+                _ => self.request_all(scope, &mut next, &mut |_, _| ()),
+            };
+            let ret = sent.and(ret);
 
             if ret == Err(EIO) {
                 // genirq has no way to tell the consumer.

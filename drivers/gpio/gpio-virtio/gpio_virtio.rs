@@ -114,8 +114,8 @@ pub(crate) struct VirtioGpio {
     sync_work: DelayedWork<Self, 3>,
     #[pin]
     resets: Mutex<Resets>,
-    /// How many times the configuration has changed; wraps around.
-    changes: Atomic<u32>,
+    /// The configuration has changed since the device was looked at.
+    changed: Atomic<bool>,
 }
 
 macro_rules! impl_work_items {
@@ -173,7 +173,7 @@ impl VirtioGpio {
             reset_work <- new_delayed_work!("VirtioGpio::reset_work"),
             sync_work <- new_delayed_work!("VirtioGpio::sync_work"),
             resets <- new_mutex!(Resets::new(timeout_ms), "VirtioGpio::resets"),
-            changes: Atomic::new(0),
+            changed: Atomic::new(false),
         }? Error)
     }
 

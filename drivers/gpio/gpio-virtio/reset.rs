@@ -66,8 +66,6 @@ pub(crate) struct Resets {
     given_up: bool,
     /// The device was reset, and the state of its lines is not restored yet.
     unrestored: bool,
-    /// How many changes of the configuration were looked at.
-    changes: u32,
 }
 
 impl Resets {
@@ -138,13 +136,16 @@ impl VirtioGpio {
             .flat_map(|line| self.update(line, |state| state.replay(line)))
             .flatten();
 
-        match self.request_all(Scope::Replay, &mut || requests.next(), &mut |_, _| ()) {
+        // The rest has to wait for the next reset if the device needs another one by now.
+        let mut next = || (!self.is_changed()).then(|| requests.next())?;
+
+        match self.request_all(Scope::Replay, &mut next, &mut |_, _| ()) {
             Err(err) if err == EIO || err == EPROTO || err == ETIMEDOUT => (),
             ret => ret?,
         }
 
-        (self.requests).start_if(|| self.is_unchanged(resets.changes))?;
-        resets.unrestored = false;
+        (self.requests).start_if(|| !self.is_changed())?;
+        resets.unrestored = self.is_changed() && requests.next().is_some();
 
         let since = Instant::<Monotonic>::now();
         let is_soon = || since.elapsed() < Delta::from_millis(SYNC_MS);
@@ -153,7 +154,7 @@ impl VirtioGpio {
         if !(0..self.ngpio).all(|line| is_soon() && self.sync_line(line, Scope::Replay)) {
             self.retry_soon();
         }
-        self.resume_events(resets.changes);
+        self.resume_events();
         Ok(())
     }
 
@@ -161,7 +162,7 @@ impl VirtioGpio {
     pub(crate) fn resume(self: &Arc<Self>) -> Result {
         let mut resets = self.resets.lock();
 
-        resets.changes = self.changes.load(Relaxed);
+        self.changed.store(false, Relaxed);
         resets.forget();
         if let Err(err) = self.replay(&mut resets) {
             dev_warn!(self.vdev.as_ref(), "cannot restore the device: {:?}\n", err);
@@ -174,15 +175,15 @@ impl VirtioGpio {
     /// `config_changed()` of the driver; any context.
     pub(crate) fn config_changed(self: &Arc<Self>) {
         // Ordered by the locks of the queues, under which it is read.
-        self.changes.fetch_add(1, Relaxed);
+        self.changed.store(true, Relaxed);
         self.hold();
         self.check_device(0);
     }
 
-    /// Returns `true` if `config_changed()` has not run since `changes` was read. If it has, the
-    /// work item that it has queued ends the hold.
-    pub(crate) fn is_unchanged(&self, changes: u32) -> bool {
-        self.changes.load(Relaxed) == changes
+    /// Returns `true` if `config_changed()` has run since the device was looked at. The work item
+    /// that it has queued ends the hold.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.changed.load(Relaxed)
     }
 
     /// Has the device looked at if a request may have failed because it needs a reset.
@@ -221,7 +222,7 @@ impl VirtioGpio {
     /// Resets the device if it needs that. Returns after what time it has to be looked at again.
     fn try_reset(self: &Arc<Self>, vdev: &virtio::Locked<'_>) -> Option<Delta> {
         let mut resets = self.resets.lock();
-        resets.changes = self.changes.load(Relaxed);
+        self.changed.store(false, Relaxed);
 
         let is_dead = resets.unrestored || vdev.needs_reset();
         let needed = is_dead || self.requests.needs_reset();
@@ -230,8 +231,8 @@ impl VirtioGpio {
         let Some(delay) = next.flatten() else {
             if !is_dead {
                 // A device that keeps half of the slots may still answer in the others.
-                let _ = (self.requests).start_if(|| self.is_unchanged(resets.changes));
-                self.resume_events(resets.changes);
+                let _ = (self.requests).start_if(|| !self.is_changed());
+                self.resume_events();
             } else {
                 self.requests.end();
                 self.end_events();
