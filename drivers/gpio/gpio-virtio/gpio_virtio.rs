@@ -73,8 +73,8 @@ use crate::{
     }, //
 };
 
-/// The least number of requests that the device has at a time, if the ring has room for them. With
-/// few, callers who give up soon have a device reset that only pauses.
+/// The least number of requests that the device has at a time, if the ring has room for them. Those
+/// of callers who have given up count.
 const MIN_SLOTS: usize = 32;
 
 /// The largest number of requests that the device has at a time.

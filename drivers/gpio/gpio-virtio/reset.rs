@@ -136,16 +136,13 @@ impl VirtioGpio {
             .flat_map(|line| self.update(line, |state| state.replay(line)))
             .flatten();
 
-        // The rest has to wait for the next reset if the device needs another one by now.
-        let mut next = || (!self.is_changed()).then(|| requests.next())?;
-
-        match self.request_all(Scope::Replay, &mut next, &mut |_, _| ()) {
+        match self.request_all(Scope::Replay, &mut || requests.next(), &mut |_, _| ()) {
             Err(err) if err == EIO || err == EPROTO || err == ETIMEDOUT => (),
             ret => ret?,
         }
 
         (self.requests).start_if(|| !self.is_changed())?;
-        resets.unrestored = self.is_changed() && requests.next().is_some();
+        resets.unrestored = false;
 
         let since = Instant::<Monotonic>::now();
         let is_soon = || since.elapsed() < Delta::from_millis(SYNC_MS);
