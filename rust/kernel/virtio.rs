@@ -452,7 +452,7 @@ macro_rules! module_virtio_driver {
 ///     /// Adds a buffer. May sleep.
 ///     fn fill(&self) -> Result {
 ///         let buffer = Message::new((), [0; 64], (), GFP_KERNEL)?;
-///         let (added, notified) = self.input.with_kick(|ring, _| ring.add(buffer));
+///         let (added, notified) = self.input.with_kick(|ring, ()| ring.add(buffer));
 ///
 ///         // Frees a buffer that was not added, outside of the lock.
 ///         added.map_err(|(err, _)| err).and(notified)
@@ -463,7 +463,7 @@ macro_rules! module_virtio_driver {
 ///     type Pointer = Arc<Self>;
 ///
 ///     fn run(this: Arc<Self>) {
-///         let Some((buffer, Ok(written))) = this.input.with(|ring, _| ring.pop()) else {
+///         let Some((buffer, Ok(written))) = this.input.with(|ring, ()| ring.pop()) else {
 ///             return;
 ///         };
 ///         let bytes = buffer.response();

@@ -565,7 +565,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     ///
     /// # Context
     ///
-    /// Any context but NMI.
+    /// Any context in which a `spinlock_t` may be taken.
     ///
     /// [`Queues::callback`]: super::Queues::callback
     pub fn callback(&self) {
@@ -582,7 +582,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     ///
     /// # Context
     ///
-    /// Any context but NMI.
+    /// Any context in which a `spinlock_t` may be taken.
     pub fn start(&self) -> Result {
         self.start_if(|| true)
     }
@@ -598,7 +598,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     ///
     /// # Context
     ///
-    /// Any context but NMI.
+    /// Any context in which a `spinlock_t` may be taken.
     pub fn start_if(&self, may_start: impl FnOnce() -> bool) -> Result {
         // A notification that fails breaks the queue, which the timer finds out.
         let (capacity, _) = self.queue.with_kick(|ring, slots| {
@@ -616,7 +616,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     ///
     /// # Context
     ///
-    /// Any context but NMI.
+    /// Any context in which a `spinlock_t` may be taken.
     pub fn hold(&self) {
         self.queue.with(|_, slots| slots.closing());
     }
@@ -625,7 +625,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     ///
     /// # Context
     ///
-    /// Any context but NMI.
+    /// Any context in which a `spinlock_t` may be taken.
     pub fn end(&self) {
         Slots::closed(&self.queue, Closed::Ended);
     }
