@@ -150,22 +150,22 @@ unsafe impl RawDeviceId for DeviceId {
     type RawType = bindings::virtio_device_id;
 }
 
-/// Id table of a virtio driver.
-pub type IdTable<T> = &'static dyn crate::device_id::IdTable<DeviceId, T>;
+/// Id table of a virtio driver. `struct virtio_device_id` has no driver data.
+pub type IdTable = &'static dyn crate::device_id::IdTable<DeviceId, ()>;
 
-/// Creates a virtio [`IdTable`] with its alias for modpost.
-///
-/// `struct virtio_device_id` has no driver data: probe finds the entry by comparing.
+/// Creates a virtio [`IdTable`], and its alias for modpost.
 #[macro_export]
 macro_rules! virtio_device_table {
-    ($table_name:ident, $module_table_name:ident, $id_info_type:ty, $table_data:expr) => {
+    ($table_name:ident, [$($id:expr),* $(,)?]) => {
         const $table_name: $crate::device_id::IdArray<
             $crate::virtio::DeviceId,
-            $id_info_type,
-            { $table_data.len() },
-        > = $crate::device_id::IdArray::new_without_index($table_data);
+            (),
+            { <[$crate::virtio::DeviceId]>::len(&[$($id),*]) },
+        > = $crate::device_id::IdArray::new_without_index([$(($id, ())),*]);
 
-        $crate::module_device_table!("virtio", $module_table_name, $table_name);
+        const _: () = {
+            $crate::module_device_table!("virtio", MODULE_ID_TABLE, $table_name);
+        };
     };
 }
 
@@ -228,26 +228,6 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
 }
 
 impl<T: Driver> Adapter<T> {
-    /// Returns the information of the first entry of the driver's table that matches `dev`.
-    fn id_info(dev: &Device) -> Option<&'static T::IdInfo> {
-        // SAFETY: `dev` is valid; its id does not change.
-        let found = unsafe { (*dev.as_raw()).id };
-        let matches = |wanted, found| wanted == bindings::VIRTIO_DEV_ANY_ID || wanted == found;
-
-        for index in 0.. {
-            // SAFETY: The table ends with an entry of zeroes, where the loop ends, too.
-            let id = unsafe { &*T::ID_TABLE.as_ptr().add(index) };
-
-            if id.device == 0 {
-                break;
-            }
-            if matches(id.device, found.device) && matches(id.vendor, found.vendor) {
-                return Some(T::ID_TABLE.info(index));
-            }
-        }
-        None
-    }
-
     /// Returns the driver's data of `dev`.
     ///
     /// Fails if there is none because the device is not, or no longer, probed. The core does not
@@ -277,20 +257,16 @@ impl<T: Driver> Adapter<T> {
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
 
         from_result(|| {
-            let info = Self::id_info(dev).ok_or(ENODEV)?;
-
             // SAFETY: `vdev` is valid, and is being probed, with its lock held. It is detached
             // below or in `remove_callback()`.
             unsafe { Binding::attach(vdev) }?;
 
-            dev.as_ref()
-                .set_drvdata(T::probe(dev, info))
-                .inspect_err(|_| {
-                    // The driver's data has been dropped. The core does not reset the device.
-                    //
-                    // SAFETY: `vdev` was attached above, and its probe has failed.
-                    unsafe { Binding::detach(vdev) }
-                })?;
+            dev.as_ref().set_drvdata(T::probe(dev)).inspect_err(|_| {
+                // The driver's data has been dropped. The core does not reset the device.
+                //
+                // SAFETY: `vdev` was attached above, and its probe has failed.
+                unsafe { Binding::detach(vdev) }
+            })?;
 
             // The core would mark the device as ready, but not the queues.
             //
@@ -493,24 +469,17 @@ macro_rules! module_virtio_driver {
 ///     }
 /// }
 ///
-/// kernel::virtio_device_table!(
-///     ID_TABLE,
-///     MODULE_ID_TABLE,
-///     <RngDriver as virtio::Driver>::IdInfo,
-///     [(virtio::DeviceId::new(4), ())]
-/// );
+/// kernel::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(4)]);
 ///
 /// #[vtable]
 /// impl virtio::Driver for RngDriver {
-///     type IdInfo = ();
 ///     type Data<'bound> = Self;
 ///
-///     const ID_TABLE: virtio::IdTable<Self::IdInfo> = &ID_TABLE;
+///     const ID_TABLE: virtio::IdTable = &ID_TABLE;
 ///     const FEATURES: &'static [virtio::Feature] = &[];
 ///
 ///     fn probe<'bound>(
 ///         dev: &'bound virtio::Device<Core<'_>>,
-///         _info: &'bound Self::IdInfo,
 ///     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
 ///         let rng = Arc::pin_init(
 ///             pin_init!(Rng {
@@ -537,16 +506,13 @@ macro_rules! module_virtio_driver {
 /// ```
 #[vtable]
 pub trait Driver {
-    /// The type holding information about each device id supported by the driver.
-    type IdInfo: 'static;
-
     /// The type of the driver's device private data.
     ///
     /// Callbacks of the device and of the bus use it at the same time.
     type Data<'bound>: Send + Sync + 'bound;
 
     /// The table of device ids supported by the driver.
-    const ID_TABLE: IdTable<Self::IdInfo>;
+    const ID_TABLE: IdTable;
 
     /// The features specific to the device type that the driver supports.
     ///
@@ -562,7 +528,6 @@ pub trait Driver {
     /// On error the queues are closed and the device is reset.
     fn probe<'bound>(
         dev: &'bound Device<device::Core<'_>>,
-        info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
 
     /// Called before the driver is unbound from the device, for instance to end waits for it: see

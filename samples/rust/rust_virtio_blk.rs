@@ -109,24 +109,17 @@ impl virtio::Queues for Blk {
     }
 }
 
-kernel::virtio_device_table!(
-    ID_TABLE,
-    MODULE_ID_TABLE,
-    <Blk as virtio::Driver>::IdInfo,
-    [(virtio::DeviceId::new(uapi::VIRTIO_ID_BLOCK), ())]
-);
+kernel::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(uapi::VIRTIO_ID_BLOCK)]);
 
 #[vtable]
 impl virtio::Driver for Blk {
-    type IdInfo = ();
     type Data<'bound> = Arc<Self>;
 
-    const ID_TABLE: virtio::IdTable<Self::IdInfo> = &ID_TABLE;
+    const ID_TABLE: virtio::IdTable = &ID_TABLE;
     const FEATURES: &'static [virtio::Feature] = &[];
 
     fn probe<'bound>(
         vdev: &'bound virtio::Device<Core<'_>>,
-        _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         let blk = Arc::pin_init(
             try_pin_init!(Blk {

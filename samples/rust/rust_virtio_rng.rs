@@ -92,24 +92,17 @@ impl MiscDevice for Rng {
     }
 }
 
-kernel::virtio_device_table!(
-    ID_TABLE,
-    MODULE_ID_TABLE,
-    <Rng as virtio::Driver>::IdInfo,
-    [(virtio::DeviceId::new(uapi::VIRTIO_ID_RNG), ())]
-);
+kernel::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(uapi::VIRTIO_ID_RNG)]);
 
 #[vtable]
 impl virtio::Driver for Rng {
-    type IdInfo = ();
     type Data<'bound> = Arc<Self>;
 
-    const ID_TABLE: virtio::IdTable<Self::IdInfo> = &ID_TABLE;
+    const ID_TABLE: virtio::IdTable = &ID_TABLE;
     const FEATURES: &'static [virtio::Feature] = &[];
 
     fn probe<'bound>(
         vdev: &'bound virtio::Device<Core<'_>>,
-        _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         let rng = Arc::pin_init(
             try_pin_init!(Rng {

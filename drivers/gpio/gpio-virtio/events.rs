@@ -76,7 +76,7 @@ pub(crate) struct Events {
     /// Those that the device does not have, with room for all.
     spare: KVec<Buffer>,
     /// No buffer is handed over: the device is reset, or does not know of the lines yet.
-    held: bool,
+    pub(crate) held: bool,
     /// The device does not work, and is restored if it ever does again: nothing is retried.
     ended: bool,
     /// What is left of the budget.
@@ -202,11 +202,6 @@ impl VirtioGpio {
     /// Hands buffers to the device for the lines that wait for one, and notifies it.
     pub(crate) fn arm_lines(self: &Arc<Self>) {
         let _ = self.eventq.with_kick(|ring, events| self.arm(ring, events));
-    }
-
-    /// Hands out no buffers until [`VirtioGpio::resume_events`]. Any context.
-    pub(crate) fn hold_events(&self) {
-        self.eventq.with(|_, events| events.held = true);
     }
 
     /// Hands out no buffers, and retries nothing, until the device is restored. Any context.

@@ -60,10 +60,6 @@ mod wire;
 
 use crate::{
     chip::GpioChip,
-    events::{
-        Buffer,
-        Events, //
-    },
     lines::Lines,
     reset::Resets,
     wire::{
@@ -93,7 +89,7 @@ pub(crate) struct VirtioGpio {
     #[pin]
     requests: Requests<Request, Response>,
     #[pin]
-    eventq: virtio::Queue<Buffer, Events>,
+    eventq: virtio::Queue<events::Buffer, events::Events>,
     #[pin]
     domain: gpio::IrqDomain,
     /// Nests in the locks of the queues.
@@ -165,7 +161,7 @@ impl VirtioGpio {
             ngpio,
             has_irq,
             requests <- Requests::new(c"requestq", Response::POISON, options, key),
-            eventq <- virtio::new_virtqueue!(c"eventq", Events::default()),
+            eventq <- virtio::new_virtqueue!(c"eventq", events::Events::default()),
             domain <- gpio::IrqDomain::new(),
             lines <- new_raw_spinlock!(Lines::new(*ngpio)?, "VirtioGpio::lines"),
             event_work <- new_delayed_work!("VirtioGpio::event_work"),
@@ -277,27 +273,20 @@ struct GpioVirtio {
     _chip: gpio::Registration<GpioChip>,
 }
 
-kernel::virtio_device_table!(
-    ID_TABLE,
-    MODULE_ID_TABLE,
-    <GpioVirtio as virtio::Driver>::IdInfo,
-    [(virtio::DeviceId::new(uapi::VIRTIO_ID_GPIO), ())]
-);
+kernel::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(uapi::VIRTIO_ID_GPIO)]);
 
 /// Lines can be used as interrupts.
 const F_IRQ: virtio::Feature = virtio::Feature::new(uapi::VIRTIO_GPIO_F_IRQ);
 
 #[vtable]
 impl virtio::Driver for GpioVirtio {
-    type IdInfo = ();
     type Data<'bound> = Self;
 
-    const ID_TABLE: virtio::IdTable<Self::IdInfo> = &ID_TABLE;
+    const ID_TABLE: virtio::IdTable = &ID_TABLE;
     const FEATURES: &'static [virtio::Feature] = &[F_IRQ];
 
     fn probe<'bound>(
         vdev: &'bound virtio::Device<Core<'_>>,
-        _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         let dev = vdev.as_ref();
         let (ngpio, names_size) = vdev.read_config(wire::read_config)?;

@@ -14,10 +14,7 @@ pub(crate) fn parse(block: &[u8], ngpio: u16) -> impl Iterator<Item = Option<&CS
 
     (0..ngpio).map(move |_| {
         let name = CStr::from_bytes_with_nul(strings.next()?).ok()?;
-        let is_printable = name
-            .to_bytes()
-            .iter()
-            .all(|byte| matches!(byte, b' '..=b'~'));
+        let is_printable = (name.to_bytes().iter()).all(|byte| matches!(byte, b' '..=b'~'));
 
         (is_printable && !name.is_empty()).then_some(name)
     })

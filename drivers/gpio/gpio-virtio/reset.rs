@@ -200,7 +200,7 @@ impl VirtioGpio {
 
     fn hold(&self) {
         self.requests.hold();
-        self.hold_events();
+        self.eventq.with(|_, events| events.held = true);
     }
 
     /// Looks whether the device needs a reset, and resets it. The work item.

@@ -79,16 +79,10 @@ fn check_status(status: u8) -> Result {
 /// - `EIO` if the device refused the message.
 /// - `EPROTO` if this is no answer to the message.
 pub(crate) fn names_answer(status: u8, used: u32, size: usize) -> Result<usize> {
-    let written = (used as usize)
-        .checked_sub(size_of_val(&status))
-        .ok_or(EPROTO)?;
-
-    if written > size {
-        return Err(EPROTO);
+    match (used as usize).checked_sub(size_of_val(&status)) {
+        Some(written) if written <= size => check_status(status).and(Ok(written)),
+        _ => Err(EPROTO),
     }
-    check_status(status)?;
-
-    Ok(written)
 }
 
 /// The part of a message that the device reads.
@@ -199,36 +193,30 @@ impl Response {
 /// The part of an event buffer that the device reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(crate) struct EventRequest {
-    line: U16,
-}
+pub(crate) struct EventRequest(U16);
 
 impl EventRequest {
     /// Returns the request to be told of an interrupt of `line`.
     pub(crate) fn new(line: u16) -> Self {
-        Self {
-            line: U16::new(line),
-        }
+        Self(U16::new(line))
     }
 }
 
 /// The part of an event buffer that the device writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(crate) struct EventResponse {
-    status: u8,
-}
+pub(crate) struct EventResponse(u8);
 
 impl EventResponse {
     /// What the memory holds before the device writes it: not a valid response.
-    pub(crate) const POISON: Self = Self { status: POISON };
+    pub(crate) const POISON: Self = Self(POISON);
 
     /// Decodes the response, of which the device says that it wrote `used` bytes.
     ///
     /// There are no errors: whatever the device wrote, its buffer is back and something has to be
     /// done with the line.
     pub(crate) fn event(&self, used: u32) -> Event {
-        match (used as usize == size_of::<Self>(), u32::from(self.status)) {
+        match (used as usize == size_of::<Self>(), self.0.into()) {
             (true, uapi::VIRTIO_GPIO_IRQ_STATUS_VALID) => Event::Valid,
             (true, uapi::VIRTIO_GPIO_IRQ_STATUS_INVALID) => Event::Invalid,
             _ => Event::Odd,
@@ -465,15 +453,15 @@ mod tests {
     #[test]
     fn events() {
         assert_eq!(EventRequest::new(0x0102).as_bytes(), [2, 1]);
-        assert_eq!(EventResponse { status: 0 }.event(1), Event::Invalid);
-        assert_eq!(EventResponse { status: 1 }.event(1), Event::Valid);
+        assert_eq!(EventResponse(0).event(1), Event::Invalid);
+        assert_eq!(EventResponse(1).event(1), Event::Valid);
         for status in 2..=u8::MAX {
-            assert_eq!(EventResponse { status }.event(1), Event::Odd);
+            assert_eq!(EventResponse(status).event(1), Event::Odd);
         }
         assert_eq!(EventResponse::POISON.event(1), Event::Odd);
         for used in [0, 2, 3, u32::MAX] {
-            assert_eq!(EventResponse { status: 1 }.event(used), Event::Odd);
-            assert_eq!(EventResponse { status: 0 }.event(used), Event::Odd);
+            assert_eq!(EventResponse(1).event(used), Event::Odd);
+            assert_eq!(EventResponse(0).event(used), Event::Odd);
         }
     }
 }

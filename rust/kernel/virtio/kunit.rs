@@ -65,15 +65,13 @@ struct Plain<const N: usize>;
 
 #[vtable]
 impl<const N: usize> Driver for Plain<N> {
-    type IdInfo = ();
     type Data<'bound> = Self;
 
-    const ID_TABLE: IdTable<Self::IdInfo> = &TABLE;
+    const ID_TABLE: IdTable = &TABLE;
     const FEATURES: &'static [Feature] = &[];
 
     fn probe<'bound>(
         dev: &'bound Device<Core<'_>>,
-        _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         keep(dev);
         // The lock of the device is held.
@@ -87,15 +85,13 @@ struct Resettable;
 
 #[vtable]
 impl Driver for Resettable {
-    type IdInfo = ();
     type Data<'bound> = Self;
 
-    const ID_TABLE: IdTable<Self::IdInfo> = &TABLE;
+    const ID_TABLE: IdTable = &TABLE;
     const FEATURES: &'static [Feature] = &[];
 
     fn probe<'bound>(
         dev: &'bound Device<Core<'_>>,
-        _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         keep(dev);
         Ok(Self)
@@ -122,15 +118,13 @@ impl Queues for NoQueues {
 
 #[vtable]
 impl Driver for Insistent {
-    type IdInfo = ();
     type Data<'bound> = Self;
 
-    const ID_TABLE: IdTable<Self::IdInfo> = &TABLE;
+    const ID_TABLE: IdTable = &TABLE;
     const FEATURES: &'static [Feature] = &[];
 
     fn probe<'bound>(
         dev: &'bound Device<Core<'_>>,
-        _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         // The transport fails the first call, which resets the device.
         let _ = dev.find_vqs(Arc::new(NoQueues, GFP_KERNEL)?);
@@ -145,15 +139,13 @@ struct Late;
 
 #[vtable]
 impl Driver for Late {
-    type IdInfo = ();
     type Data<'bound> = Self;
 
-    const ID_TABLE: IdTable<Self::IdInfo> = &TABLE;
+    const ID_TABLE: IdTable = &TABLE;
     const FEATURES: &'static [Feature] = &[];
 
     fn probe<'bound>(
         _dev: &'bound Device<Core<'_>>,
-        _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         Ok(Self)
     }
@@ -171,15 +163,13 @@ struct Reader;
 
 #[vtable]
 impl Driver for Reader {
-    type IdInfo = ();
     type Data<'bound> = Self;
 
-    const ID_TABLE: IdTable<Self::IdInfo> = &TABLE;
+    const ID_TABLE: IdTable = &TABLE;
     const FEATURES: &'static [Feature] = &[];
 
     fn probe<'bound>(
         dev: &'bound Device<Core<'_>>,
-        _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         assert_eq_or_note(dev.read_config(|config| config.read::<u32>(2)), EINVAL);
         assert_eq_or_note(dev.read_config(|config| config.read::<u32>(256)), EINVAL);

@@ -19,15 +19,13 @@ pub struct Shared;
 
 #[vtable]
 impl Driver for Shared {
-    type IdInfo = ();
     type Data<'bound> = Cell<u32>; //~ E0277
 
-    const ID_TABLE: IdTable<Self::IdInfo> = todo!();
+    const ID_TABLE: IdTable = todo!();
     const FEATURES: &'static [Feature] = &[];
 
     fn probe<'bound>(
         _dev: &'bound Device<Core<'_>>,
-        _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         Ok(Cell::new(0))
     }
