@@ -209,7 +209,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             }
             // The core fails resets for a driver without these.
             if T::HAS_RESTORE {
-                (*vdrv.get()).freeze = Some(Self::suspend_callback);
+                (*vdrv.get()).freeze = Some(Self::freeze_callback);
                 (*vdrv.get()).restore = Some(Self::resume_callback);
                 (*vdrv.get()).reset_prepare = Some(Self::suspend_callback);
                 (*vdrv.get()).reset_done = Some(Self::resume_callback);
@@ -325,6 +325,22 @@ impl<T: Driver> Adapter<T> {
         0
     }
 
+    extern "C" fn freeze_callback(vdev: *mut bindings::virtio_device) -> c_int {
+        // SAFETY: As in `suspend_callback()`.
+        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+
+        // SAFETY: As in `resume_callback()`.
+        let may_wake = T::HAS_MAY_WAKE
+            && dev.can_wake()
+            && unsafe { Self::data(dev) }.is_ok_and(|data| T::may_wake(dev, data));
+
+        // SAFETY: As in `suspend_callback()`.
+        if may_wake && unsafe { Binding::get(vdev).sleep() } {
+            return 0;
+        }
+        Self::suspend_callback(vdev)
+    }
+
     extern "C" fn resume_callback(vdev: *mut bindings::virtio_device) -> c_int {
         // SAFETY: As in `suspend_callback()`.
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
@@ -333,11 +349,19 @@ impl<T: Driver> Adapter<T> {
             // SAFETY: Unbinding, which takes the data away, needs the lock of the device.
             let data = unsafe { Self::data(dev) }?;
 
+            // If the device is restarted then it may report changes before it is restored.
+            //
+            // SAFETY: `vdev` is valid. As the lock is held, there is one such call at a time.
+            unsafe { bindings::virtio_config_driver_disable(vdev) };
+
             // SAFETY: As in `suspend_callback()`; the core has reset the device and negotiated its
             // features.
-            unsafe { Binding::get(vdev).resume() }?;
+            let ret = unsafe { Binding::get(vdev).resume() }.and_then(|()| T::restore(dev, data));
 
-            T::restore(dev, data).map(|()| 0)
+            // SAFETY: `vdev` is valid, and was disabled above.
+            unsafe { bindings::virtio_config_driver_enable(vdev) };
+
+            ret.map(|()| 0)
         })
     }
 
@@ -552,6 +576,21 @@ pub trait Driver {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Called before the system is suspended, if the transport of the device can wake it up: that
+    /// of a virtio-mmio device with the property `wakeup-source`. Returns whether the device may do
+    /// so.
+    ///
+    /// If so then the queues stay open until the system is resumed. Any interrupt of the device
+    /// wakes the system up, and the callbacks run after that. Otherwise, and without this function,
+    /// they are closed and the device is reset. That is also so for a hibernation.
+    fn may_wake<'bound>(
+        dev: &'bound Device<device::Core<'_>>,
+        this: Pin<&Self::Data<'bound>>,
+    ) -> bool {
+        let _ = (dev, this);
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Called after the system was resumed, or the transport has reset the device.
     ///
     /// Before, the bus has closed the queues, reset the device and reclaimed its buffers; now the
@@ -601,6 +640,19 @@ impl Device<device::Bound> {
 }
 
 impl Device<device::Core<'_>> {
+    /// Returns whether the system is being suspended, and the transport can wake it up.
+    fn can_wake(&self) -> bool {
+        // SAFETY: There are no safety requirements for the first FFI call. The device is valid, and
+        // holds a reference to its parent, if a transport has set one.
+        unsafe {
+            let parent = (*self.as_raw()).dev.parent;
+
+            bindings::pm_suspend_in_progress()
+                && !parent.is_null()
+                && bindings::device_property_read_bool(parent, c"wakeup-source".as_char_ptr())
+        }
+    }
+
     /// Finds the queues of `owner` in the device, and opens them.
     ///
     /// From now on `owner` gets callbacks. The bus abstraction keeps a reference to it until the

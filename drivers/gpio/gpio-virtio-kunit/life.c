@@ -7,10 +7,14 @@
  *	A8	DEVICE_NEEDS_RESET is ignored
  *	D1	a suspended device is not set up again
  *	D2	a device that was reset is not set up again
+ *	D5	interrupts do not wake the system up
  */
 
+#include <kunit/device.h>
 #include <linux/delay.h>
+#include <linux/property.h>
 #include <linux/sched/signal.h>
+#include <linux/suspend.h>
 #include <linux/virtio_config.h>
 
 #include "fixture.h"
@@ -716,6 +720,154 @@ static void d1_unbinds_while_suspended(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
+/* Plugs a device in whose transport can wake the system up. */
+static struct fixture *plug_waking(struct kunit *test)
+{
+	static const struct property_entry properties[] = {
+		PROPERTY_ENTRY_BOOL("wakeup-source"),
+		{ }
+	};
+	struct device *transport = kunit_device_register(test, "transport");
+	struct fixture *f;
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, transport);
+	KUNIT_ASSERT_EQ(test, 0,
+			device_create_managed_software_node(transport, properties, NULL));
+	f = prepare(test, .ngpio = 8);
+	f->vdev->dev.parent = transport;
+	plug_prepared(f);
+	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
+	return f;
+}
+
+/* As freeze(), in a suspend and not in a hibernation. */
+static void suspend(struct fixture *f)
+{
+#ifdef CONFIG_SUSPEND
+	int ret;
+
+	pm_suspend_target_state = PM_SUSPEND_TO_IDLE;
+	ret = freeze(f);
+	pm_suspend_target_state = PM_SUSPEND_ON;
+	KUNIT_ASSERT_EQ(f->test, ret, 0);
+#else
+	kunit_skip(f->test, "needs CONFIG_SUSPEND");
+#endif
+}
+
+/* Lines 0 and 1 interrupt. The first of them is to wake the system up. */
+static void suspend_with_wakeup(struct fixture *f, struct irq_user *users[2])
+{
+	users[0] = irq_get(f, 0, IRQF_TRIGGER_RISING);
+	users[1] = irq_get(f, 1, IRQF_TRIGGER_RISING);
+	KUNIT_ASSERT_EQ(f->test, enable_irq_wake(users[0]->irq), 0);
+	gpio_model_mark(f->g);
+	suspend(f);
+}
+
+static void expect_restored(struct fixture *f, struct irq_user *users[2])
+{
+	int count = atomic_read(&users[0]->count);
+
+	assert_soon(f, 1, "arm 1");
+	EXPECT_LOG(f, "reset", "ok type 0 rising", "arm 0");
+	EXPECT_LOG(f, "reset", "ok type 1 rising", "arm 1");
+	gpio_model_rise(f->g, 0);
+	gpio_model_rise(f->g, 1);
+	assert_irqs(users[0], count + 1);
+	assert_irqs(users[1], 1);
+	KUNIT_EXPECT_EQ(f->test, disable_irq_wake(users[0]->irq), 0);
+}
+
+static void d5_line_wakes_the_system(struct kunit *test)
+{
+	struct fixture *f = plug_waking(test);
+	struct irq_user *users[2];
+
+	suspend_with_wakeup(f, users);
+	assert_soon(f, 1, "ok type 1 none");
+	gpio_model_rise(f->g, 1);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(users[0], 1);
+	/* It may do so again. */
+	assert_soon(f, 1, "arm 0");
+	gpio_model_rise(f->g, 0);
+	assert_irqs(users[0], 2);
+	expect_count(f, 0, "reset");
+	expect_count(f, 0, "type 0 *");
+	KUNIT_EXPECT_EQ(test, atomic_read(&users[1]->count), 0);
+
+	gpio_model_mark(f->g);
+	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	expect_restored(f, users);
+}
+
+/* As that of a consumer that is suspended after the controller. */
+static void d5_line_is_to_wake_the_system_after_all(struct kunit *test)
+{
+	struct fixture *f = plug_waking(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	gpio_model_mark(f->g);
+	suspend(f);
+	assert_soon(f, 1, "ok type 0 none");
+	KUNIT_ASSERT_EQ(test, enable_irq_wake(user->irq), 0);
+	EXPECT_LOG(f, "ok type 0 none", "ok type 0 rising", "arm 0");
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+	KUNIT_EXPECT_EQ(test, disable_irq_wake(user->irq), 0);
+	expect_count(f, 0, "reset");
+	KUNIT_EXPECT_EQ(test, restore(f), 0);
+}
+
+static void d5_device_without_interrupts_is_reset(struct kunit *test)
+{
+	struct fixture *f = plug_waking(test);
+
+	line_get(f, 0, GPIOD_IN);
+	gpio_model_mark(f->g);
+	suspend(f);
+	expect_count(f, 1, "reset");
+	KUNIT_EXPECT_EQ(test, restore(f), 0);
+}
+
+static void d5_hibernation_resets_the_device(struct kunit *test)
+{
+	struct fixture *f = plug_waking(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	KUNIT_ASSERT_EQ(test, enable_irq_wake(user->irq), 0);
+	gpio_model_mark(f->g);
+	KUNIT_ASSERT_EQ(test, freeze(f), 0);
+	expect_count(f, 1, "reset");
+	KUNIT_EXPECT_EQ(test, restore(f), 0);
+	KUNIT_EXPECT_EQ(test, disable_irq_wake(user->irq), 0);
+}
+
+static void d5_unbinds_while_it_may_wake_the_system(struct kunit *test)
+{
+	struct fixture *f = plug_waking(test);
+	struct irq_user *users[2];
+
+	suspend_with_wakeup(f, users);
+	unbind_driver(f);
+	KUNIT_EXPECT_EQ(test, bind_driver(f), 1);
+	expect_new_chip(f);
+}
+
+/* The features are refused once; the driver has the device reset again. */
+static void d5_restore_fails_at_first(struct kunit *test)
+{
+	struct fixture *f = plug_waking(test);
+	struct irq_user *users[2];
+
+	suspend_with_wakeup(f, users);
+	kunit_virtio_fail_finalize(f->g->dev, 1);
+	gpio_model_mark(f->g);
+	KUNIT_EXPECT_LT(test, restore(f), 0);
+	expect_restored(f, users);
+}
+
 static void d2_is_as_before_after_reset(struct kunit *test)
 {
 	struct fixture *f = plug(test);
@@ -896,6 +1048,12 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d1_silent_device_delays_the_resume_once),
 	KUNIT_CASE_SLOW(d1_slow_device_does_not_hold_up_the_resume),
 	KUNIT_CASE(d1_unbinds_while_suspended),
+	KUNIT_CASE(d5_line_wakes_the_system),
+	KUNIT_CASE(d5_line_is_to_wake_the_system_after_all),
+	KUNIT_CASE(d5_device_without_interrupts_is_reset),
+	KUNIT_CASE(d5_hibernation_resets_the_device),
+	KUNIT_CASE(d5_unbinds_while_it_may_wake_the_system),
+	KUNIT_CASE(d5_restore_fails_at_first),
 	KUNIT_CASE(d2_is_as_before_after_reset),
 	KUNIT_CASE(d2_message_during_a_reset_waits),
 	KUNIT_CASE(d2_message_without_room_waits_for_the_reset),

@@ -282,6 +282,10 @@ impl gpio::IrqChip for GpioChip {
         Ok(())
     }
 
+    fn irq_set_wake(&self, offset: u32, on: bool) {
+        self.0.update(line(offset), |state| state.irq.set_wake(on));
+    }
+
     fn irq_bus_lock(&self, offset: u32) {
         self.0.update(line(offset), |state| state.bus_locked = true);
     }

@@ -9,13 +9,13 @@
 //! - [`irq_line`]: the state machine of a line's interrupt; [`lines`]: all that is known of lines.
 //! - [`reset`]: what resume does, and the recovery of a device that needs a reset.
 //! - Suspend, in `rust/kernel/virtio/binding.rs`: the bus closes the queues. Requests in flight
-//!   fail, later ones wait for the resume.
+//!   fail, later ones wait for the resume. If lines in use may wake the system
+//!   up, then they stay open: `may_wake()` in this file.
 //! - [`wire`] and [`names`]: the layout of messages and of the block of names.
 //!
 //! # Limits
 //!
 //! - The device has no message for bias, drive mode or debounce, so there is no `set_config`.
-//! - Lines do not wake the system up: the device is reset for a suspend.
 //! - Interrupts of more lines than the eventq has room for take turns at being armed.
 
 use kernel::{
@@ -339,6 +339,21 @@ impl virtio::Driver for GpioVirtio {
         this: Pin<&Self::Data<'bound>>,
     ) {
         this.running.0.config_changed();
+    }
+
+    fn may_wake<'bound>(
+        _vdev: &'bound virtio::Device<Core<'_>>,
+        this: Pin<&Self::Data<'bound>>,
+    ) -> bool {
+        let gpio = &this.running.0;
+
+        // Any event would wake the system up: have only those lines interrupt that are to do so.
+        (0..gpio.ngpio).fold(false, |may_wake, line| {
+            let is_started = gpio.update(line, |state| state.irq.sleep());
+
+            gpio.sync_line(line, Scope::Any);
+            is_started || may_wake
+        })
     }
 
     fn restore<'bound>(

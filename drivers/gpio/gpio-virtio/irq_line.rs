@@ -121,6 +121,10 @@ pub(crate) struct Line {
     held: Held,
     buffer: Buffer,
     spurious: u8,
+    /// genirq wants the interrupt to wake the system up.
+    wakes: bool,
+    /// The system is suspended, and the interrupt is not to wake it up.
+    asleep: bool,
 }
 
 // There may be 65535 of them.
@@ -135,6 +139,8 @@ impl Line {
         held: Held::Type(TriggerType::None),
         buffer: Buffer::Home,
         spurious: 0,
+        wakes: false,
+        asleep: false,
     };
 
     /// genirq sets the type.
@@ -175,6 +181,20 @@ impl Line {
     pub(crate) fn unmask(&mut self) -> Action {
         self.masked = false;
         self.arm()
+    }
+
+    /// genirq wants the interrupt to wake the system up, or no longer.
+    pub(crate) fn set_wake(&mut self, on: bool) {
+        self.wakes = on;
+        // Its consumer may be suspended after the controller.
+        self.asleep &= !on;
+    }
+
+    /// The system is being suspended. Until [`Line::reset`] the device holds a type only if the
+    /// interrupt is to wake the system up. Returns whether the interrupt is in use.
+    pub(crate) fn sleep(&mut self) -> bool {
+        self.asleep = !self.wakes;
+        self.started
     }
 
     /// Returns the type that the device has to be told next, if there is one.
@@ -284,11 +304,12 @@ impl Line {
         };
         self.buffer = Buffer::Home;
         self.spurious = 0;
+        self.asleep = false;
     }
 
     /// Returns the type that the device is to hold.
     fn wanted(&self) -> TriggerType {
-        if self.started {
+        if self.started && !self.asleep {
             self.trigger
         } else {
             TriggerType::None

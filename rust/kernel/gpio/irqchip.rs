@@ -307,6 +307,11 @@ pub trait IrqChip: Chip {
     /// the error.
     fn irq_set_type(&self, offset: u32, trigger: TriggerType) -> Result;
 
+    /// Lets a line wake the system up when it is suspended, or no longer: see `enable_irq_wake()`.
+    ///
+    /// Without it, lines need no setting for that. Runs under the descriptor's lock.
+    fn irq_set_wake(&self, _offset: u32, _on: bool) {}
+
     /// Called at the beginning of an operation of genirq on a line, which ends with
     /// [`IrqChip::irq_bus_sync_unlock`].
     ///
@@ -344,9 +349,9 @@ impl<T: IrqChip> IrqChipVTable<T> {
         irq_mask: Some(Self::irq_mask_callback),
         irq_unmask: Some(Self::irq_unmask_callback),
         irq_set_type: Some(Self::irq_set_type_callback),
+        irq_set_wake: Some(Self::irq_set_wake_callback),
         irq_print_chip: Some(Self::irq_print_chip_callback),
-        // Consumers may ask for it: the lines need no setting to wake the system up.
-        flags: (bindings::IRQCHIP_IMMUTABLE | bindings::IRQCHIP_SKIP_SET_WAKE) as usize,
+        flags: bindings::IRQCHIP_IMMUTABLE as usize,
         ..pin_init::zeroed()
     };
 
@@ -532,6 +537,17 @@ impl<T: IrqChip> IrqChipVTable<T> {
             inner.chip.irq_set_type(offset, trigger)?;
             Ok(bindings::IRQ_SET_MASK_OK as c_int)
         })
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::irq_startup_callback`].
+    unsafe extern "C" fn irq_set_wake_callback(data: *mut bindings::irq_data, on: c_uint) -> c_int {
+        // SAFETY: By the safety requirements of this callback.
+        let (_, inner, offset) = unsafe { Self::line(data) };
+
+        inner.chip.irq_set_wake(offset, on != 0);
+        0
     }
 
     /// # Safety

@@ -69,6 +69,8 @@ enum State {
     Open,
     /// The queues are closed for a suspend or a reset by the transport.
     Suspended,
+    /// The queues are open during a suspend, for the device to wake the system up.
+    Asleep,
     /// Opening the queues failed, or the core could not restore the device. The driver may try a
     /// reset.
     Failed,
@@ -263,7 +265,7 @@ impl Binding {
 
         match self.state.get() {
             State::New | State::Open | State::Failed => (),
-            State::Suspended => return Err(EBUSY),
+            State::Suspended | State::Asleep => return Err(EBUSY),
             State::Ended => return Err(ENODEV),
         }
 
@@ -379,16 +381,36 @@ impl Binding {
         }
     }
 
-    /// Opens the queues after [`Binding::suspend`], and marks the device as ready.
+    /// Leaves the queues open until [`Binding::resume`], if they are. Returns whether that is so.
+    ///
+    /// # Safety
+    ///
+    /// The lock of the device must be held.
+    pub(super) unsafe fn sleep(&self) -> bool {
+        let is_open = self.state.get() == State::Open;
+
+        if is_open {
+            self.state.set(State::Asleep);
+        }
+        is_open
+    }
+
+    /// Opens the queues after [`Binding::suspend`] or [`Binding::sleep`], and marks the device as
+    /// ready.
     ///
     /// # Safety
     ///
     /// The lock of the device must be held. The device must have been reset, and its features be
     /// negotiated.
     pub(super) unsafe fn resume(&self) -> Result {
-        // Not reached for a driver that was bound since the suspend: the core suspends it first.
-        if self.state.get() != State::Suspended {
-            return Err(ENODEV);
+        match self.state.get() {
+            State::Suspended => (),
+            // The core has reset the device, but its queues are those of before.
+            //
+            // SAFETY: By the requirements of this function; the device is bound.
+            State::Asleep => return unsafe { self.reopen() },
+            // Not reached for a driver that was bound since the suspend: the core suspends it first.
+            _ => return Err(ENODEV),
         }
 
         // SAFETY: By the requirements of this function; there are no queues.
@@ -398,18 +420,21 @@ impl Binding {
         Ok(())
     }
 
-    /// Tells the queues that they will not be opened after [`Binding::suspend`], whether or not
-    /// [`Binding::resume`] was called. Returns whether that is so.
+    /// Tells the queues that they will not be opened after [`Binding::suspend`] or
+    /// [`Binding::sleep`], whether or not [`Binding::resume`] was called. Returns whether that is so.
     ///
     /// # Safety
     ///
     /// The lock of the device must be held.
     pub(super) unsafe fn resume_failed(&self) -> bool {
         match self.state.get() {
-            State::Suspended | State::Failed => self.state.set(State::Failed),
+            // SAFETY: By the requirements of this function.
+            State::Asleep => unsafe { self.close() },
+            State::Suspended | State::Failed => (),
             // The queues are open, or were told already.
             _ => return false,
         }
+        self.state.set(State::Failed);
 
         // SAFETY: By the requirements of this function.
         unsafe { self.tell_owner(Closed::Ended) };

@@ -572,6 +572,51 @@ mod cases {
     }
 
     #[test]
+    fn sleep_takes_the_type_back() {
+        let mut line = armed(Rising);
+
+        assert!(line.sleep());
+        assert_eq!(
+            exchange(&mut line, ACCEPTED),
+            Some((TriggerType::None, Action::None))
+        );
+        assert_eq!(line.returned(Invalid), Action::None);
+        // Not even on demand.
+        assert_eq!(line.set_type(Falling), Action::None);
+        assert_eq!(line.next_message(), None);
+        line.reset();
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Falling, Action::Arm)));
+    }
+
+    #[test]
+    fn sleeping_line_is_to_wake_after_all() {
+        let mut line = armed(Rising);
+
+        line.sleep();
+        assert_eq!(
+            exchange(&mut line, ACCEPTED),
+            Some((TriggerType::None, Action::None))
+        );
+        assert_eq!(line.returned(Invalid), Action::None);
+        line.set_wake(true);
+        assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::Arm)));
+        line.set_wake(false);
+        assert_eq!(line.next_message(), None);
+    }
+
+    #[test]
+    fn sleep_keeps_the_type_that_wakes() {
+        let mut line = armed(Rising);
+
+        line.set_wake(true);
+        assert!(line.sleep());
+        assert_eq!(line.next_message(), None);
+        assert_eq!(line.returned(Valid), Action::Deliver);
+        let _ = line.shutdown();
+        assert!(!line.sleep());
+    }
+
+    #[test]
     fn reset_while_enabling() {
         for outcome in [ACCEPTED, REFUSED] {
             let mut line = started(Rising);

@@ -31,6 +31,8 @@ mod cases {
         Room,
         Returned(Event),
         Retry,
+        Sleep,
+        SetWake(bool),
         Reset,
     }
 
@@ -45,6 +47,9 @@ mod cases {
                 Self::NoRoom,
                 Self::Room,
                 Self::Retry,
+                Self::Sleep,
+                Self::SetWake(false),
+                Self::SetWake(true),
                 Self::Reset,
             ];
             let types = TYPES.map(Self::SetType);
@@ -84,6 +89,14 @@ mod cases {
                 }
                 Self::NoRoom => {
                     line.wait_for_buffer();
+                    Action::None
+                }
+                Self::Sleep => {
+                    line.sleep();
+                    Action::None
+                }
+                Self::SetWake(on) => {
+                    line.set_wake(on);
                     Action::None
                 }
                 Self::Reset => {
@@ -132,22 +145,26 @@ mod cases {
             Buffer::Stale,
         ];
         let spurious = [0, 1, AT_ONCE - 1, AT_ONCE, RESYNC - 1, RESYNC, u8::MAX];
-        let demands = [(false, false), (false, true), (true, false), (true, true)];
+        let demands = [(false, false), (false, true), (true, false), (true, true)]
+            .into_iter()
+            .flat_map(|demand| [(demand, false), (demand, true)]);
 
         TYPES
             .into_iter()
-            .flat_map(move |trigger| demands.into_iter().map(move |demand| (trigger, demand)))
+            .flat_map(move |trigger| demands.clone().map(move |demand| (trigger, demand)))
             .flat_map(move |start| held().map(move |held| (start, held)))
             .flat_map(move |start| buffers.into_iter().map(move |buffer| (start, buffer)))
             .flat_map(move |start| spurious.into_iter().map(move |spurious| (start, spurious)))
             .map(
-                |((((trigger, (started, masked)), held), buffer), spurious)| Line {
+                |((((trigger, ((started, masked), asleep)), held), buffer), spurious)| Line {
                     trigger,
                     started,
                     masked,
                     held,
                     buffer,
                     spurious,
+                    wakes: false,
+                    asleep,
                 },
             )
             .filter(is_consistent)
@@ -174,12 +191,12 @@ mod cases {
 
     #[test]
     fn each_step_visits_all_states() {
-        // 6 types, in use or not, masked or not, 15 things that the device may hold, 5 places of
-        // the buffer, 7 numbers of spurious returns; less those that the invariants rule out: 10
-        // things held with the buffer armed, and 15 with each of two places while the interrupt is
-        // not in use.
-        assert_eq!(states().count(), 6 * 7 * 2 * (2 * 15 * 5 - 2 * 10 - 2 * 15));
-        assert_eq!(Input::all().count(), 9 + 6 + 3 + 3);
+        // 6 types, in use or not, masked or not, asleep or not, 15 things that the device may hold,
+        // 5 places of the buffer, 7 numbers of spurious returns; less those that the invariants
+        // rule out: 10 things held with the buffer armed, and 15 with each of two places while the
+        // interrupt is not in use.
+        assert_eq!(states().count(), 6 * 7 * 4 * (2 * 15 * 5 - 2 * 10 - 2 * 15));
+        assert_eq!(Input::all().count(), 12 + 6 + 3 + 3);
     }
 
     #[test]
@@ -274,6 +291,7 @@ mod cases {
                         before.held == Held::Type(TriggerType::None)
                             && kind == before.trigger
                             && before.started
+                            && !before.asleep
                             && sent == Some(after.held)
                     }
                     None => input != Input::NextMessage || before == after,
@@ -302,7 +320,14 @@ mod cases {
                     _ => before.trigger,
                 };
 
+                let asleep = match input {
+                    Input::Sleep => true,
+                    Input::Reset | Input::SetWake(true) => false,
+                    _ => before.asleep,
+                };
+
                 (after.started, after.masked, after.trigger) == (started, masked, trigger)
+                    && after.asleep == asleep
             }),
             None
         );
@@ -314,6 +339,9 @@ mod cases {
         let dead = states().find(|state| {
             let mut line = state.clone();
 
+            if line.asleep {
+                line.reset();
+            }
             if let Held::Sent(_) = line.held {
                 let _ = line.answered(ACCEPTED);
             }

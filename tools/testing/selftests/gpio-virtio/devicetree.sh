@@ -166,6 +166,37 @@ turned_back() {
 }
 check 'rotary-encoder: the host turns a dial a little and back' turned_back
 
+# A key is released while the system sleeps, after a dial was turned that is not to wake it up. The
+# kernel releases keys for a suspend, and reports a press for the interrupt that has woken it up.
+woken() {
+	watch_input events keys
+	await state_has board 0 armed
+	dial_is_armed
+	host start key vgpio --device board toggle --count 2 --interval 12s 0
+	await expect '1 116 1' input_events events
+	await state_has board 0 armed
+	host start dial vgpio --device board toggle --count 2 --interval 6s 7
+	echo freeze >/sys/power/state
+	expect 0 vgpio --device board get --numeric 0
+	expect "$(irq_of "$(device_of "$board")")" cat /sys/power/pm_wakeup_irq
+	host finish dial
+	host finish key
+	await expect '1 116 1,1 116 0,1 116 1,1 116 0' input_events events
+	# All is as before.
+	await dial_is_armed
+	await state_has board 0 armed
+	expect 1 vgpio --device board get --numeric 2
+	: >"$tmp/events"
+	vgpio --device board set 0=1
+	await expect '1 116 1' input_events events
+	vgpio --device board set 0=0
+	await expect '1 116 1,1 116 0' input_events events
+}
+irq_of() { # DEVICE
+	sed -n "s/^ *\([0-9]*\):.* $1\$/\1/p" /proc/interrupts
+}
+check 'gpio-keys: a key wakes the sleeping system up, a dial does not' woken
+
 # A key connects its column with its row, for as long as it is pressed: the row has the level of the
 # column, which the guest drives. It drives all columns between scans. As a scan makes edges on the
 # row, one scan follows another until no key is pressed.
