@@ -663,7 +663,7 @@ impl Device<device::Core<'_>> {
     /// - [`EBUSY`] if this was called before, `probe` has returned, or `owner` returns a queue that
     ///   is open already,
     /// - [`ENODEV`] if the device lacks one of the queues,
-    /// - errors of the transport.
+    /// - [`ENOMEM`], or other errors of the transport.
     ///
     /// After an error `probe` has to fail, too: the device may have been reset, and so have lost
     /// its features.

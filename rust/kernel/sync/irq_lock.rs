@@ -208,7 +208,7 @@ impl<T, K: IrqLockKind> IrqLock<T, K> {
     ///
     /// # Context
     ///
-    /// Any context but NMI.
+    /// Any context but NMI for a raw lock, else any in which a `spinlock_t` may be taken.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: The lock was initialised by `new()`, the only constructor.

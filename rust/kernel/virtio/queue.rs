@@ -183,7 +183,7 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
     ///
     /// # Context
     ///
-    /// Any context but NMI.
+    /// Any context in which a `spinlock_t` may be taken.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&mut Access<'_, B>, &mut S) -> R) -> R {
         self.locked.with(|(ring, state)| {
@@ -216,8 +216,8 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
     ///
     /// # Context
     ///
-    /// Any context but NMI, unless the transport's notification sleeps: PCI, MMIO and s390 do not,
-    /// a remoteproc may.
+    /// As for [`Queue::with`], unless the transport's notification sleeps: PCI, MMIO and s390 do
+    /// not, a remoteproc may.
     ///
     /// [`Device::ready`]: super::Device::ready
     #[inline]
