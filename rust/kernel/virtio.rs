@@ -329,9 +329,9 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: As in `suspend_callback()`.
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
 
-        // SAFETY: As in `resume_callback()`.
         let may_wake = T::HAS_MAY_WAKE
             && dev.can_wake()
+            // SAFETY: As in `resume_callback()`.
             && unsafe { Self::data(dev) }.is_ok_and(|data| T::may_wake(dev, data));
 
         // SAFETY: As in `suspend_callback()`.

@@ -820,6 +820,19 @@ static void d5_line_is_to_wake_the_system_after_all(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, restore(f), 0);
 }
 
+static void d5_transport_does_not_wake_the_system(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
+
+	KUNIT_ASSERT_EQ(test, enable_irq_wake(user->irq), 0);
+	gpio_model_mark(f->g);
+	suspend(f);
+	expect_count(f, 1, "reset");
+	KUNIT_EXPECT_EQ(test, restore(f), 0);
+	KUNIT_EXPECT_EQ(test, disable_irq_wake(user->irq), 0);
+}
+
 static void d5_device_without_interrupts_is_reset(struct kunit *test)
 {
 	struct fixture *f = plug_waking(test);
@@ -1050,6 +1063,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d1_unbinds_while_suspended),
 	KUNIT_CASE(d5_line_wakes_the_system),
 	KUNIT_CASE(d5_line_is_to_wake_the_system_after_all),
+	KUNIT_CASE(d5_transport_does_not_wake_the_system),
 	KUNIT_CASE(d5_device_without_interrupts_is_reset),
 	KUNIT_CASE(d5_hibernation_resets_the_device),
 	KUNIT_CASE(d5_unbinds_while_it_may_wake_the_system),
