@@ -409,7 +409,7 @@ impl Binding {
             //
             // SAFETY: By the requirements of this function; the device is bound.
             State::Asleep => return unsafe { self.reopen() },
-            // Not reached for a driver that was bound since the suspend: the core suspends it first.
+            // Not reached for a driver that was bound meanwhile: the core suspends it first.
             _ => return Err(ENODEV),
         }
 
@@ -421,7 +421,8 @@ impl Binding {
     }
 
     /// Tells the queues that they will not be opened after [`Binding::suspend`] or
-    /// [`Binding::sleep`], whether or not [`Binding::resume`] was called. Returns whether that is so.
+    /// [`Binding::sleep`], whether or not [`Binding::resume`] was called. Returns whether that is
+    /// so.
     ///
     /// # Safety
     ///
