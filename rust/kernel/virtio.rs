@@ -329,13 +329,11 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: As in `suspend_callback()`.
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
 
-        let may_wake = T::HAS_MAY_WAKE
-            && dev.can_wake()
-            // SAFETY: As in `resume_callback()`.
-            && unsafe { Self::data(dev) }.is_ok_and(|data| T::may_wake(dev, data));
+        // SAFETY: As in `resume_callback()`.
+        let may_wake = || unsafe { Self::data(dev) }.is_ok_and(|data| T::may_wake(dev, data));
 
         // SAFETY: As in `suspend_callback()`.
-        if may_wake && unsafe { Binding::get(vdev).sleep() } {
+        if T::HAS_MAY_WAKE && dev.can_wake() && unsafe { Binding::get(vdev).sleep(may_wake) } {
             return 0;
         }
         Self::suspend_callback(vdev)

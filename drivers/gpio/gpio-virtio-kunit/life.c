@@ -868,6 +868,55 @@ static void d5_unbinds_while_it_may_wake_the_system(struct kunit *test)
 	expect_new_chip(f);
 }
 
+static void d5_requests_wait_for_the_resume(struct kunit *test)
+{
+	struct fixture *f = plug_waking(test);
+	struct gpio_desc *desc = line_get(f, 2, GPIOD_IN);
+	struct irq_user *users[2];
+	struct job *job;
+
+	suspend_with_wakeup(f, users);
+	job = job_start(f, get_value, desc);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(users[0], 1);
+	msleep(20);
+	expect_count(f, 0, "get 2");
+	gpio_model_mark(f->g);
+	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience()));
+	KUNIT_EXPECT_EQ(test, job->ret, 0);
+	expect_restored(f, users);
+}
+
+/* It is reset, as it may not have taken back the types. */
+static void d5_device_does_not_answer(struct kunit *test)
+{
+	struct fixture *f = plug_waking(test);
+	struct irq_user *users[2];
+
+	fault(f, .type = VIRTIO_GPIO_MSG_GET_DIRECTION, .line = 0, .count = 1, .hold = true);
+	suspend_with_wakeup(f, users);
+	expect_count(f, 1, "reset");
+	gpio_model_mark(f->g);
+	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	expect_restored(f, users);
+}
+
+/* Freezing holds the lock that the reset needs: neither waits for the other. */
+static void d5_device_needs_a_reset_meanwhile(struct kunit *test)
+{
+	struct fixture *f = plug_waking(test);
+	struct irq_user *users[2];
+	ktime_t start = ktime_get();
+
+	kunit_virtio_needs_reset(f->g->dev);
+	suspend_with_wakeup(f, users);
+	KUNIT_EXPECT_LT(test, ktime_ms_delta(ktime_get(), start), 3000);
+	gpio_model_mark(f->g);
+	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	expect_restored(f, users);
+}
+
 /* The features are refused once; the driver has the device reset again. */
 static void d5_restore_fails_at_first(struct kunit *test)
 {
@@ -1067,6 +1116,9 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d5_device_without_interrupts_is_reset),
 	KUNIT_CASE(d5_hibernation_resets_the_device),
 	KUNIT_CASE(d5_unbinds_while_it_may_wake_the_system),
+	KUNIT_CASE(d5_requests_wait_for_the_resume),
+	KUNIT_CASE(d5_device_does_not_answer),
+	KUNIT_CASE(d5_device_needs_a_reset_meanwhile),
 	KUNIT_CASE(d5_restore_fails_at_first),
 	KUNIT_CASE(d2_is_as_before_after_reset),
 	KUNIT_CASE(d2_message_during_a_reset_waits),

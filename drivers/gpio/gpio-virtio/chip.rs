@@ -283,7 +283,7 @@ impl gpio::IrqChip for GpioChip {
     }
 
     fn irq_set_wake(&self, offset: u32, on: bool) {
-        self.0.update(line(offset), |state| state.irq.set_wake(on));
+        self.0.update(line(offset), |state| state.irq.wakes = on);
     }
 
     fn irq_bus_lock(&self, offset: u32) {

@@ -9,8 +9,8 @@
 //! - [`irq_line`]: the state machine of a line's interrupt; [`lines`]: all that is known of lines.
 //! - [`reset`]: what resume does, and the recovery of a device that needs a reset.
 //! - Suspend, in `rust/kernel/virtio/binding.rs`: the bus closes the queues. Requests in flight
-//!   fail, later ones wait for the resume. If lines in use may wake the system
-//!   up, then they stay open: `may_wake()` in this file.
+//!   fail, later ones wait for the resume. If interrupts may wake the system up,
+//!   then the queues stay open: [`VirtioGpio::sleep`].
 //! - [`wire`] and [`names`]: the layout of messages and of the block of names.
 //!
 //! # Limits
@@ -19,10 +19,7 @@
 //! - Interrupts of more lines than the eventq has room for take turns at being armed.
 
 use kernel::{
-    device::{
-        Bound,
-        Core, //
-    },
+    device::Core,
     gpio,
     impl_has_delayed_work,
     new_delayed_work,
@@ -335,7 +332,7 @@ impl virtio::Driver for GpioVirtio {
     }
 
     fn config_changed<'bound>(
-        _vdev: &'bound virtio::Device<Bound>,
+        _vdev: &'bound virtio::Device<kernel::device::Bound>,
         this: Pin<&Self::Data<'bound>>,
     ) {
         this.running.0.config_changed();
@@ -345,15 +342,7 @@ impl virtio::Driver for GpioVirtio {
         _vdev: &'bound virtio::Device<Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
     ) -> bool {
-        let gpio = &this.running.0;
-
-        // Any event would wake the system up: have only those lines interrupt that are to do so.
-        (0..gpio.ngpio).fold(false, |may_wake, line| {
-            let is_started = gpio.update(line, |state| state.irq.sleep());
-
-            gpio.sync_line(line, Scope::Any);
-            is_started || may_wake
-        })
+        this.running.0.sleep()
     }
 
     fn restore<'bound>(

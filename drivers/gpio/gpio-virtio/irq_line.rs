@@ -122,9 +122,9 @@ pub(crate) struct Line {
     buffer: Buffer,
     spurious: u8,
     /// genirq wants the interrupt to wake the system up.
-    wakes: bool,
-    /// The system is suspended, and the interrupt is not to wake it up.
-    asleep: bool,
+    pub(crate) wakes: bool,
+    /// The system is suspended: the device holds a type only if the interrupt is to wake it up.
+    pub(crate) asleep: bool,
 }
 
 // There may be 65535 of them.
@@ -183,17 +183,9 @@ impl Line {
         self.arm()
     }
 
-    /// genirq wants the interrupt to wake the system up, or no longer.
-    pub(crate) fn set_wake(&mut self, on: bool) {
-        self.wakes = on;
-        // Its consumer may be suspended after the controller.
-        self.asleep &= !on;
-    }
-
-    /// The system is being suspended. Until [`Line::reset`] the device holds a type only if the
-    /// interrupt is to wake the system up. Returns whether the interrupt is in use.
+    /// The system is being suspended, until [`Line::reset`]. Returns whether the interrupt is in use.
     pub(crate) fn sleep(&mut self) -> bool {
-        self.asleep = !self.wakes;
+        self.asleep = true;
         self.started
     }
 
@@ -309,7 +301,7 @@ impl Line {
 
     /// Returns the type that the device is to hold.
     fn wanted(&self) -> TriggerType {
-        if self.started && !self.asleep {
+        if self.started && (self.wakes || !self.asleep) {
             self.trigger
         } else {
             TriggerType::None

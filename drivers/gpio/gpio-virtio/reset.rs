@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What resume does, and resets of a device that needs one. For suspend see
-//! `rust/kernel/virtio/binding.rs`.
+//! What suspend and resume do, and resets of a device that needs one. Mostly, suspend closes the
+//! queues: see `rust/kernel/virtio/binding.rs`.
 //!
 //! After a reset, whoever did it, the state of the lines in use is restored: values, directions,
 //! interrupts.
@@ -34,6 +34,7 @@ use kernel::{
 
 use crate::{
     lines::Line,
+    wire::Request,
     VirtioGpio, //
 };
 
@@ -153,6 +154,26 @@ impl VirtioGpio {
         }
         self.resume_events();
         Ok(())
+    }
+
+    /// Enables only the interrupts that are to wake the system up, and holds other requests until
+    /// the device is restored. Returns `false` if that is not possible, or no interrupt is in use.
+    /// `may_wake()` of the driver.
+    pub(crate) fn sleep(self: &Arc<Self>) -> bool {
+        let in_use = |line| self.update(line, |state| state.irq.sleep());
+        let count = (0..self.ngpio).filter(|line| in_use(*line)).count();
+
+        // The lock of the device is held: a reset that is due, for which events are held, waits.
+        if count == 0 || self.eventq.with(|_, events| events.held) {
+            return false;
+        }
+        self.requests.hold();
+
+        // When the device answers the last request it has taken the types back.
+        let mut last = Some(Request::get_direction(0));
+
+        (0..self.ngpio).all(|line| self.sync_line(line, Scope::Replay))
+            && (self.request_all(Scope::Replay, &mut || last.take(), &mut |_, _| ())).is_ok()
     }
 
     /// Restores a device that the core has reset: `restore()` of the driver.

@@ -381,18 +381,19 @@ impl Binding {
         }
     }
 
-    /// Leaves the queues open until [`Binding::resume`], if they are. Returns whether that is so.
+    /// Leaves the queues open until [`Binding::resume`], if they are and `may_wake` returns `true`.
+    /// Returns whether that is so.
     ///
     /// # Safety
     ///
     /// The lock of the device must be held.
-    pub(super) unsafe fn sleep(&self) -> bool {
-        let is_open = self.state.get() == State::Open;
+    pub(super) unsafe fn sleep(&self, may_wake: impl FnOnce() -> bool) -> bool {
+        let sleeps = self.state.get() == State::Open && may_wake();
 
-        if is_open {
+        if sleeps {
             self.state.set(State::Asleep);
         }
-        is_open
+        sleeps
     }
 
     /// Opens the queues after [`Binding::suspend`] or [`Binding::sleep`], and marks the device as

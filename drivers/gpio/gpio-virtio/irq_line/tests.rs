@@ -598,17 +598,17 @@ mod cases {
             Some((TriggerType::None, Action::None))
         );
         assert_eq!(line.returned(Invalid), Action::None);
-        line.set_wake(true);
+        line.wakes = true;
         assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::Arm)));
-        line.set_wake(false);
-        assert_eq!(line.next_message(), None);
+        line.wakes = false;
+        assert_eq!(line.next_message(), Some(TriggerType::None));
     }
 
     #[test]
     fn sleep_keeps_the_type_that_wakes() {
         let mut line = armed(Rising);
 
-        line.set_wake(true);
+        line.wakes = true;
         assert!(line.sleep());
         assert_eq!(line.next_message(), None);
         assert_eq!(line.returned(Valid), Action::Deliver);

@@ -32,7 +32,6 @@ mod cases {
         Returned(Event),
         Retry,
         Sleep,
-        SetWake(bool),
         Reset,
     }
 
@@ -48,8 +47,6 @@ mod cases {
                 Self::Room,
                 Self::Retry,
                 Self::Sleep,
-                Self::SetWake(false),
-                Self::SetWake(true),
                 Self::Reset,
             ];
             let types = TYPES.map(Self::SetType);
@@ -93,10 +90,6 @@ mod cases {
                 }
                 Self::Sleep => {
                     line.sleep();
-                    Action::None
-                }
-                Self::SetWake(on) => {
-                    line.set_wake(on);
                     Action::None
                 }
                 Self::Reset => {
@@ -196,7 +189,7 @@ mod cases {
         // rule out: 10 things held with the buffer armed, and 15 with each of two places while the
         // interrupt is not in use.
         assert_eq!(states().count(), 6 * 7 * 4 * (2 * 15 * 5 - 2 * 10 - 2 * 15));
-        assert_eq!(Input::all().count(), 12 + 6 + 3 + 3);
+        assert_eq!(Input::all().count(), 10 + 6 + 3 + 3);
     }
 
     #[test]
@@ -322,7 +315,7 @@ mod cases {
 
                 let asleep = match input {
                     Input::Sleep => true,
-                    Input::Reset | Input::SetWake(true) => false,
+                    Input::Reset => false,
                     _ => before.asleep,
                 };
 
