@@ -12,7 +12,8 @@
 //! The bus abstraction owns the virtqueues. It closes them on unbind, on probe failure, and around
 //! a suspend or a reset, always in this order: refuse new operations, reset the device, reclaim the
 //! buffers, delete the queues. The soundness of this does not depend on what a driver drops,
-//! forgets or keeps. [`Locked::reset`] does the same for a driver, and opens the queues again.
+//! forgets or keeps. [`Locked::reset`] does the same for a driver, and opens the queues again. Those
+//! of a device that may wake the system up are closed when it is resumed: see [`Driver::may_wake`].
 //!
 //! All of this runs with the lock of the device held. The state of one binding of a driver is in
 //! its [`Binding`].
@@ -579,8 +580,15 @@ pub trait Driver {
     /// so.
     ///
     /// If so then the queues stay open until the system is resumed. Any interrupt of the device
-    /// wakes the system up, and the callbacks run after that. Otherwise, and without this function,
-    /// they are closed and the device is reset. That is also so for a hibernation.
+    /// wakes the system up, and the callbacks run after that; so the device should have answered
+    /// all requests. The core resets the device before the queues are closed, opened again, and
+    /// [`Driver::restore`] is called: requests in flight fail then.
+    ///
+    /// Otherwise, and without this function, the queues are closed and the device is reset. That is
+    /// also so for a hibernation.
+    ///
+    /// Waits for the device must be bounded, and not be for [`Locked::reset`], which is not possible
+    /// with the lock of the device held.
     fn may_wake<'bound>(
         dev: &'bound Device<device::Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
