@@ -12,8 +12,8 @@
 //! The bus abstraction owns the virtqueues. It closes them on unbind, on probe failure, and around
 //! a suspend or a reset, always in this order: refuse new operations, reset the device, reclaim the
 //! buffers, delete the queues. The soundness of this does not depend on what a driver drops,
-//! forgets or keeps. [`Locked::reset`] does the same for a driver, and opens the queues again. Those
-//! of a device that may wake the system up are closed when it is resumed: see [`Driver::may_wake`].
+//! forgets or keeps. [`Locked::reset`] does the same for a driver, and opens the queues again. A
+//! device that may wake the system up keeps its queues until the resume: see [`Driver::may_wake`].
 //!
 //! All of this runs with the lock of the device held. The state of one binding of a driver is in
 //! its [`Binding`].
@@ -587,8 +587,8 @@ pub trait Driver {
     /// Otherwise, and without this function, the queues are closed and the device is reset. That is
     /// also so for a hibernation.
     ///
-    /// Waits for the device must be bounded, and not be for [`Locked::reset`], which is not possible
-    /// with the lock of the device held.
+    /// Waits for the device must be bounded, and not be for [`Locked::reset`], which needs the lock
+    /// of the device that is held.
     fn may_wake<'bound>(
         dev: &'bound Device<device::Core<'_>>,
         this: Pin<&Self::Data<'bound>>,

@@ -183,7 +183,7 @@ impl Line {
         self.arm()
     }
 
-    /// The system is being suspended, until [`Line::reset`]. Returns whether the interrupt is in use.
+    /// The system is suspended, until [`Line::reset`]. Returns whether the interrupt is in use.
     pub(crate) fn sleep(&mut self) -> bool {
         self.asleep = true;
         self.started
