@@ -384,10 +384,7 @@ impl VirtioGpio {
             (!needs_sync).then(|| unlock(lines))
         });
         let arms = unlocked.unwrap_or_else(|| {
-            // A consumer that is suspended after the controller may want to wake the system up.
-            let asleep = self.update(line, |state| state.irq.asleep);
-
-            self.sync_line(line, if asleep { Scope::Replay } else { Scope::Any });
+            self.sync_line(line, Scope::Any);
             self.lines.with(unlock)
         });
 

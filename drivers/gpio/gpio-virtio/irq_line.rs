@@ -124,7 +124,7 @@ pub(crate) struct Line {
     /// genirq wants the interrupt to wake the system up.
     pub(crate) wakes: bool,
     /// The system is suspended: the device holds a type only if the interrupt is to wake it up.
-    pub(crate) asleep: bool,
+    asleep: bool,
 }
 
 // There may be 65535 of them.

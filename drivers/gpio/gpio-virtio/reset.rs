@@ -156,9 +156,10 @@ impl VirtioGpio {
         Ok(())
     }
 
-    /// Enables only the interrupts that are to wake the system up, and holds other requests until
-    /// the device is restored. Returns `false` if that is not possible, or no interrupt is in use.
-    /// `may_wake()` of the driver.
+    /// Has only those interrupts enabled that are to wake the system up. Returns `false` if that is
+    /// not possible, or no interrupt is in use. `may_wake()` of the driver.
+    ///
+    /// Requests are not held: a consumer that is resumed before the controller waits for them.
     pub(crate) fn sleep(self: &Arc<Self>) -> bool {
         let in_use = |line| self.update(line, |state| state.irq.sleep());
         let count = (0..self.ngpio).filter(|line| in_use(*line)).count();
@@ -167,13 +168,11 @@ impl VirtioGpio {
         if count == 0 || self.eventq.with(|_, events| events.held) {
             return false;
         }
-        self.requests.hold();
-
         // When the device answers the last request it has taken the types back.
         let mut last = Some(Request::get_direction(0));
 
-        (0..self.ngpio).all(|line| self.sync_line(line, Scope::Replay))
-            && (self.request_all(Scope::Replay, &mut || last.take(), &mut |_, _| ())).is_ok()
+        (0..self.ngpio).all(|line| self.sync_line(line, Scope::Any))
+            && (self.request_all(Scope::Any, &mut || last.take(), &mut |_, _| ())).is_ok()
     }
 
     /// Restores a device that the core has reset: `restore()` of the driver.
