@@ -740,7 +740,12 @@ static struct fixture *plug_waking(struct kunit *test)
 	return f;
 }
 
-/* As freeze(), in a suspend and not in a hibernation. */
+static void restore_action(void *data)
+{
+	restore(data);
+}
+
+/* As freeze(), in a suspend and not in a hibernation. A test that fails ends it, too. */
 static void suspend(struct fixture *f)
 {
 #ifdef CONFIG_SUSPEND
@@ -750,9 +755,17 @@ static void suspend(struct fixture *f)
 	ret = freeze(f);
 	pm_suspend_target_state = PM_SUSPEND_ON;
 	KUNIT_ASSERT_EQ(f->test, ret, 0);
+	KUNIT_ASSERT_EQ(f->test, 0,
+			kunit_add_action_or_reset(f->test, restore_action, f));
 #else
 	kunit_skip(f->test, "needs CONFIG_SUSPEND");
 #endif
+}
+
+static int resume(struct fixture *f)
+{
+	kunit_remove_action(f->test, restore_action, f);
+	return restore(f);
 }
 
 /* Lines 0 and 1 interrupt. The first of them is to wake the system up. */
@@ -798,7 +811,7 @@ static void d5_line_wakes_the_system(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, atomic_read(&users[1]->count), 0);
 
 	gpio_model_mark(f->g);
-	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	KUNIT_ASSERT_EQ(test, resume(f), 0);
 	expect_restored(f, users);
 }
 
@@ -817,7 +830,7 @@ static void d5_line_is_to_wake_the_system_after_all(struct kunit *test)
 	assert_irqs(user, 1);
 	KUNIT_EXPECT_EQ(test, disable_irq_wake(user->irq), 0);
 	expect_count(f, 0, "reset");
-	KUNIT_EXPECT_EQ(test, restore(f), 0);
+	KUNIT_EXPECT_EQ(test, resume(f), 0);
 }
 
 static void d5_transport_does_not_wake_the_system(struct kunit *test)
@@ -829,7 +842,7 @@ static void d5_transport_does_not_wake_the_system(struct kunit *test)
 	gpio_model_mark(f->g);
 	suspend(f);
 	expect_count(f, 1, "reset");
-	KUNIT_EXPECT_EQ(test, restore(f), 0);
+	KUNIT_EXPECT_EQ(test, resume(f), 0);
 	KUNIT_EXPECT_EQ(test, disable_irq_wake(user->irq), 0);
 }
 
@@ -841,7 +854,7 @@ static void d5_device_without_interrupts_is_reset(struct kunit *test)
 	gpio_model_mark(f->g);
 	suspend(f);
 	expect_count(f, 1, "reset");
-	KUNIT_EXPECT_EQ(test, restore(f), 0);
+	KUNIT_EXPECT_EQ(test, resume(f), 0);
 }
 
 static void d5_hibernation_resets_the_device(struct kunit *test)
@@ -863,6 +876,7 @@ static void d5_unbinds_while_it_may_wake_the_system(struct kunit *test)
 	struct irq_user *users[2];
 
 	suspend_with_wakeup(f, users);
+	kunit_remove_action(test, restore_action, f);
 	unbind_driver(f);
 	KUNIT_EXPECT_EQ(test, bind_driver(f), 1);
 	expect_new_chip(f);
@@ -874,11 +888,14 @@ static void d5_requests_do_not_wait_for_the_resume(struct kunit *test)
 	struct fixture *f = plug_waking(test);
 	struct gpio_desc *desc = line_get(f, 2, GPIOD_IN);
 	struct irq_user *users[2];
+	struct job *job;
 
 	suspend_with_wakeup(f, users);
-	KUNIT_EXPECT_EQ(test, gpiod_get_value_cansleep(desc), 0);
+	job = job_start(f, get_value, desc);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience()));
+	KUNIT_EXPECT_EQ(test, job->ret, 0);
 	gpio_model_mark(f->g);
-	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	KUNIT_ASSERT_EQ(test, resume(f), 0);
 	expect_restored(f, users);
 }
 
@@ -892,7 +909,7 @@ static void d5_device_does_not_answer(struct kunit *test)
 	suspend_with_wakeup(f, users);
 	expect_count(f, 1, "reset");
 	gpio_model_mark(f->g);
-	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	KUNIT_ASSERT_EQ(test, resume(f), 0);
 	expect_restored(f, users);
 }
 
@@ -907,7 +924,7 @@ static void d5_device_needs_a_reset_meanwhile(struct kunit *test)
 	suspend_with_wakeup(f, users);
 	KUNIT_EXPECT_LT(test, ktime_ms_delta(ktime_get(), start), 3000);
 	gpio_model_mark(f->g);
-	KUNIT_ASSERT_EQ(test, restore(f), 0);
+	KUNIT_ASSERT_EQ(test, resume(f), 0);
 	expect_restored(f, users);
 }
 
@@ -920,7 +937,7 @@ static void d5_restore_fails_at_first(struct kunit *test)
 	suspend_with_wakeup(f, users);
 	kunit_virtio_fail_finalize(f->g->dev, 1);
 	gpio_model_mark(f->g);
-	KUNIT_EXPECT_LT(test, restore(f), 0);
+	KUNIT_EXPECT_LT(test, resume(f), 0);
 	expect_restored(f, users);
 }
 
