@@ -720,13 +720,9 @@ static void d1_unbinds_while_suspended(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
-/* Plugs a device in whose transport can wake the system up. */
-static struct fixture *plug_waking(struct kunit *test)
+/* Plugs a device in that has a transport with these properties. */
+static struct fixture *plug_below(struct kunit *test, const struct property_entry *properties)
 {
-	static const struct property_entry properties[] = {
-		PROPERTY_ENTRY_BOOL("wakeup-source"),
-		{ }
-	};
 	struct device *transport = kunit_device_register(test, "transport");
 	struct fixture *f;
 
@@ -738,6 +734,16 @@ static struct fixture *plug_waking(struct kunit *test)
 	plug_prepared(f);
 	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
 	return f;
+}
+
+static struct fixture *plug_waking(struct kunit *test)
+{
+	static const struct property_entry properties[] = {
+		PROPERTY_ENTRY_BOOL("wakeup-source"),
+		{ }
+	};
+
+	return plug_below(test, properties);
 }
 
 static void restore_action(void *data)
@@ -835,7 +841,11 @@ static void d5_line_is_to_wake_the_system_after_all(struct kunit *test)
 
 static void d5_transport_does_not_wake_the_system(struct kunit *test)
 {
-	struct fixture *f = plug(test);
+	static const struct property_entry properties[] = {
+		PROPERTY_ENTRY_BOOL("dma-coherent"),
+		{ }
+	};
+	struct fixture *f = plug_below(test, properties);
 	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
 
 	KUNIT_ASSERT_EQ(test, enable_irq_wake(user->irq), 0);
@@ -926,6 +936,19 @@ static void d5_device_needs_a_reset_meanwhile(struct kunit *test)
 	gpio_model_mark(f->g);
 	KUNIT_ASSERT_EQ(test, resume(f), 0);
 	expect_restored(f, users);
+}
+
+static void d5_restore_fails(struct kunit *test)
+{
+	struct fixture *f = plug_waking(test);
+	struct gpio_desc *desc = line_get(f, 2, GPIOD_IN);
+	struct irq_user *users[2];
+
+	suspend_with_wakeup(f, users);
+	kunit_virtio_fail_finalize(f->g->dev, UINT_MAX);
+	KUNIT_EXPECT_LT(test, resume(f), 0);
+	KUNIT_EXPECT_TRUE(test, list_empty(&f->vdev->vqs));
+	expect_failure_soon(f, desc);
 }
 
 /* The features are refused once; the driver has the device reset again. */
@@ -1130,6 +1153,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d5_requests_do_not_wait_for_the_resume),
 	KUNIT_CASE(d5_device_does_not_answer),
 	KUNIT_CASE(d5_device_needs_a_reset_meanwhile),
+	KUNIT_CASE(d5_restore_fails),
 	KUNIT_CASE(d5_restore_fails_at_first),
 	KUNIT_CASE(d2_is_as_before_after_reset),
 	KUNIT_CASE(d2_message_during_a_reset_waits),

@@ -54,8 +54,8 @@ static const struct file_operations give_fops = {
 
 static ssize_t take_write(struct file *file, const char __user *from, size_t size, loff_t *pos)
 {
-	/* The rest is for other allocations. */
-	unsigned long reserve = totalram_pages() / 32;
+	/* The rest is for other allocations, some of which are of adjacent pages. */
+	unsigned long reserve = totalram_pages() / 16;
 	struct page *page;
 
 	guard(mutex)(&lock);
