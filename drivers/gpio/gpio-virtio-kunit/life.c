@@ -798,6 +798,21 @@ static void expect_restored(struct fixture *f, struct irq_user *users[2])
 	KUNIT_EXPECT_EQ(f->test, disable_irq_wake(users[0]->irq), 0);
 }
 
+static void expect_resumed(struct fixture *f, struct irq_user *users[2])
+{
+	gpio_model_mark(f->g);
+	KUNIT_ASSERT_EQ(f->test, resume(f), 0);
+	expect_restored(f, users);
+}
+
+static void expect_suspend_to_reset(struct fixture *f)
+{
+	gpio_model_mark(f->g);
+	suspend(f);
+	expect_count(f, 1, "reset");
+	KUNIT_EXPECT_EQ(f->test, resume(f), 0);
+}
+
 static void d5_line_wakes_the_system(struct kunit *test)
 {
 	struct fixture *f = plug_waking(test);
@@ -816,9 +831,7 @@ static void d5_line_wakes_the_system(struct kunit *test)
 	expect_count(f, 0, "type 0 *");
 	KUNIT_EXPECT_EQ(test, atomic_read(&users[1]->count), 0);
 
-	gpio_model_mark(f->g);
-	KUNIT_ASSERT_EQ(test, resume(f), 0);
-	expect_restored(f, users);
+	expect_resumed(f, users);
 }
 
 /* As that of a consumer that is suspended after the controller. */
@@ -849,10 +862,7 @@ static void d5_transport_does_not_wake_the_system(struct kunit *test)
 	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
 
 	KUNIT_ASSERT_EQ(test, enable_irq_wake(user->irq), 0);
-	gpio_model_mark(f->g);
-	suspend(f);
-	expect_count(f, 1, "reset");
-	KUNIT_EXPECT_EQ(test, resume(f), 0);
+	expect_suspend_to_reset(f);
 	KUNIT_EXPECT_EQ(test, disable_irq_wake(user->irq), 0);
 }
 
@@ -861,10 +871,7 @@ static void d5_device_without_interrupts_is_reset(struct kunit *test)
 	struct fixture *f = plug_waking(test);
 
 	line_get(f, 0, GPIOD_IN);
-	gpio_model_mark(f->g);
-	suspend(f);
-	expect_count(f, 1, "reset");
-	KUNIT_EXPECT_EQ(test, resume(f), 0);
+	expect_suspend_to_reset(f);
 }
 
 static void d5_hibernation_resets_the_device(struct kunit *test)
@@ -904,9 +911,7 @@ static void d5_requests_do_not_wait_for_the_resume(struct kunit *test)
 	job = job_start(f, get_value, desc);
 	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience()));
 	KUNIT_EXPECT_EQ(test, job->ret, 0);
-	gpio_model_mark(f->g);
-	KUNIT_ASSERT_EQ(test, resume(f), 0);
-	expect_restored(f, users);
+	expect_resumed(f, users);
 }
 
 /* It is reset, as it may not have taken back the types. */
@@ -918,9 +923,7 @@ static void d5_device_does_not_answer(struct kunit *test)
 	fault(f, .type = VIRTIO_GPIO_MSG_GET_DIRECTION, .line = 0, .count = 1, .hold = true);
 	suspend_with_wakeup(f, users);
 	expect_count(f, 1, "reset");
-	gpio_model_mark(f->g);
-	KUNIT_ASSERT_EQ(test, resume(f), 0);
-	expect_restored(f, users);
+	expect_resumed(f, users);
 }
 
 /* Freezing holds the lock that the reset needs: neither waits for the other. */
@@ -933,9 +936,7 @@ static void d5_device_needs_a_reset_meanwhile(struct kunit *test)
 	kunit_virtio_needs_reset(f->g->dev);
 	suspend_with_wakeup(f, users);
 	KUNIT_EXPECT_LT(test, ktime_ms_delta(ktime_get(), start), 3000);
-	gpio_model_mark(f->g);
-	KUNIT_ASSERT_EQ(test, resume(f), 0);
-	expect_restored(f, users);
+	expect_resumed(f, users);
 }
 
 static void d5_restore_fails(struct kunit *test)

@@ -32,6 +32,23 @@ pub(super) fn exchange(line: &mut Line, outcome: Result) -> Option<(TriggerType,
     Some((kind, line.answered(outcome)))
 }
 
+/// Returns a line that genirq has started with type `kind`.
+pub(super) fn started(kind: TriggerType) -> Line {
+    let mut line = Line::NEW;
+
+    let _ = line.set_type(kind);
+    let _ = line.startup();
+    line
+}
+
+/// Returns a line that is armed for type `kind`.
+pub(super) fn armed(kind: TriggerType) -> Line {
+    let mut line = started(kind);
+
+    let _ = exchange(&mut line, ACCEPTED);
+    line
+}
+
 #[kunit_tests(gpio_virtio_irq_line)]
 mod cases {
     use super::{
@@ -48,23 +65,6 @@ mod cases {
         EdgeFalling as Falling,
         EdgeRising as Rising, //
     };
-
-    /// Returns a line that genirq has started with type `kind`.
-    fn started(kind: TriggerType) -> Line {
-        let mut line = Line::NEW;
-
-        let _ = line.set_type(kind);
-        let _ = line.startup();
-        line
-    }
-
-    /// Returns a line that is armed for type `kind`.
-    fn armed(kind: TriggerType) -> Line {
-        let mut line = started(kind);
-
-        let _ = exchange(&mut line, ACCEPTED);
-        line
-    }
 
     #[test]
     fn enables_then_arms() {
@@ -569,51 +569,6 @@ mod cases {
         line.reset();
         assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::Arm)));
         assert_eq!(line.returned(Odd), Action::Arm);
-    }
-
-    #[test]
-    fn sleep_takes_the_type_back() {
-        let mut line = armed(Rising);
-
-        assert!(line.sleep());
-        assert_eq!(
-            exchange(&mut line, ACCEPTED),
-            Some((TriggerType::None, Action::None))
-        );
-        assert_eq!(line.returned(Invalid), Action::None);
-        // Not even on demand.
-        assert_eq!(line.set_type(Falling), Action::None);
-        assert_eq!(line.next_message(), None);
-        line.reset();
-        assert_eq!(exchange(&mut line, ACCEPTED), Some((Falling, Action::Arm)));
-    }
-
-    #[test]
-    fn sleeping_line_is_to_wake_after_all() {
-        let mut line = armed(Rising);
-
-        line.sleep();
-        assert_eq!(
-            exchange(&mut line, ACCEPTED),
-            Some((TriggerType::None, Action::None))
-        );
-        assert_eq!(line.returned(Invalid), Action::None);
-        line.wakes = true;
-        assert_eq!(exchange(&mut line, ACCEPTED), Some((Rising, Action::Arm)));
-        line.wakes = false;
-        assert_eq!(line.next_message(), Some(TriggerType::None));
-    }
-
-    #[test]
-    fn sleep_keeps_the_type_that_wakes() {
-        let mut line = armed(Rising);
-
-        line.wakes = true;
-        assert!(line.sleep());
-        assert_eq!(line.next_message(), None);
-        assert_eq!(line.returned(Valid), Action::Deliver);
-        let _ = line.shutdown();
-        assert!(!line.sleep());
     }
 
     #[test]
