@@ -10,6 +10,7 @@
 #include <linux/panic.h>
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
+#include <linux/suspend.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
@@ -36,6 +37,8 @@
  * @stuck: its status remains after a reset
  * @refuses: it refuses its features
  * @fails: the probe of the driver fails
+ * @wakes: the driver leaves the device in use for it to wake the system up
+ * @asked: it was asked that
  * @stop: the next get_status() waits for @resume
  * @stop_late: the first one after the restore of the driver waits, too
  * @stopped: get_status() waits
@@ -59,6 +62,8 @@ struct core_test {
 	bool stuck;
 	bool refuses;
 	bool fails;
+	bool wakes;
+	bool asked;
 	bool stop;
 	bool stop_late;
 	struct completion stopped;
@@ -188,6 +193,14 @@ static void core_test_restore_failed(struct virtio_device *vdev)
 	core->failures++;
 }
 
+static bool core_test_may_wake(struct virtio_device *vdev)
+{
+	struct core_test *core = to_core_test(vdev);
+
+	core->asked = true;
+	return core->wakes;
+}
+
 static void core_test_config_changed(struct virtio_device *vdev)
 {
 	struct core_test *core = to_core_test(vdev);
@@ -208,6 +221,7 @@ static struct virtio_driver core_test_driver = {
 	.probe = core_test_probe,
 	.remove = core_test_remove,
 	.config_changed = core_test_config_changed,
+	.may_wake = core_test_may_wake,
 	.freeze = core_test_quiesce,
 	.restore = core_test_continue,
 	.reset_prepare = core_test_quiesce,
@@ -357,6 +371,107 @@ static void cannot_be_restored(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, core->unbound_calls, 0);
 }
 
+#ifdef CONFIG_SUSPEND
+static void core_test_sleep(struct kunit *test)
+{
+	struct core_test *core = test->priv;
+
+	pm_suspend_target_state = PM_SUSPEND_TO_IDLE;
+	KUNIT_EXPECT_EQ(test, virtio_device_freeze(&core->vdev), 0);
+	pm_suspend_target_state = PM_SUSPEND_ON;
+}
+
+static void core_test_wake_up(struct kunit *test)
+{
+	struct core_test *core = test->priv;
+
+	KUNIT_EXPECT_EQ(test, virtio_device_restore(&core->vdev), 0);
+	KUNIT_EXPECT_FALSE(test, core->quiesced);
+	KUNIT_EXPECT_EQ(test, core->unprepared, 0);
+	KUNIT_EXPECT_EQ(test, core->status, CORE_TEST_IN_USE);
+}
+
+/* The transport says so before the driver is bound. */
+static void core_test_bind_capable(struct kunit *test)
+{
+	struct core_test *core = test->priv;
+
+	device_release_driver(&core->vdev.dev);
+	device_set_wakeup_capable(&core->vdev.dev, true);
+	KUNIT_ASSERT_EQ(test, device_attach(&core->vdev.dev), 1);
+}
+
+/* The driver is quiesced when the system is resumed. */
+static void left_in_use_to_wake_the_system(struct kunit *test)
+{
+	struct core_test *core = test->priv;
+
+	core_test_bind_capable(test);
+	core->wakes = true;
+	core_test_sleep(test);
+	KUNIT_EXPECT_FALSE(test, core->quiesced);
+	KUNIT_EXPECT_EQ(test, core->status, CORE_TEST_IN_USE);
+	virtio_config_changed(&core->vdev);
+	KUNIT_EXPECT_EQ(test, core->config_changes, 0);
+	core_test_wake_up(test);
+	KUNIT_EXPECT_EQ(test, core->config_changes, 1);
+}
+
+static void quiesced_if_it_does_not_wake_the_system(struct kunit *test)
+{
+	struct core_test *core = test->priv;
+
+	/* The device cannot. */
+	core->wakes = true;
+	core_test_sleep(test);
+	KUNIT_EXPECT_TRUE(test, core->quiesced);
+	core_test_wake_up(test);
+
+	/* It is a hibernation. */
+	core_test_bind_capable(test);
+	KUNIT_EXPECT_EQ(test, virtio_device_freeze(&core->vdev), 0);
+	KUNIT_EXPECT_TRUE(test, core->quiesced);
+	core_test_wake_up(test);
+
+	/* The driver has no use for it. */
+	core->wakes = false;
+	core_test_sleep(test);
+	KUNIT_EXPECT_TRUE(test, core->quiesced);
+	core_test_wake_up(test);
+
+	/* The user has disabled it. */
+	core->wakes = true;
+	device_wakeup_disable(&core->vdev.dev);
+	core_test_sleep(test);
+	KUNIT_EXPECT_TRUE(test, core->quiesced);
+	core_test_wake_up(test);
+}
+
+/* The new binding was not told of the suspend, and one that failed has no virtqueues. */
+static void left_in_use_by_another_binding(struct kunit *test)
+{
+	struct core_test *core = test->priv;
+
+	core_test_bind_capable(test);
+	core->wakes = true;
+	core_test_sleep(test);
+	device_release_driver(&core->vdev.dev);
+	KUNIT_EXPECT_FALSE(test, device_may_wakeup(&core->vdev.dev));
+	KUNIT_ASSERT_EQ(test, device_attach(&core->vdev.dev), 1);
+	core_test_wake_up(test);
+
+	core_test_sleep(test);
+	core->refuses = true;
+	KUNIT_EXPECT_EQ(test, virtio_device_restore(&core->vdev), -ENODEV);
+	KUNIT_EXPECT_EQ(test, core->failures, 1);
+	core->asked = false;
+	core_test_sleep(test);
+	KUNIT_EXPECT_FALSE(test, core->asked);
+	core->refuses = false;
+	KUNIT_EXPECT_EQ(test, virtio_device_restore(&core->vdev), 0);
+}
+#endif
+
 /*
  * Of a device that says so, a message is enough. Once a kernel has warned of
  * something else, a WARN shows only with panic_on_warn.
@@ -491,6 +606,11 @@ static struct kunit_case core_test_cases[] = {
 	KUNIT_CASE_PARAM(unbind_before_config_change, core_test_pair_gen_params),
 	KUNIT_CASE_PARAM(rebind_while_quiesced, core_test_pair_gen_params),
 	KUNIT_CASE_PARAM(cannot_be_restored, core_test_pair_gen_params),
+#ifdef CONFIG_SUSPEND
+	KUNIT_CASE(left_in_use_to_wake_the_system),
+	KUNIT_CASE(quiesced_if_it_does_not_wake_the_system),
+	KUNIT_CASE(left_in_use_by_another_binding),
+#endif
 	KUNIT_CASE(remains_after_reset),
 	KUNIT_CASE(probed_after_a_failure),
 	KUNIT_CASE(chained_by_the_device),

@@ -210,11 +210,14 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             }
             // The core fails resets for a driver without these.
             if T::HAS_RESTORE {
-                (*vdrv.get()).freeze = Some(Self::freeze_callback);
+                (*vdrv.get()).freeze = Some(Self::suspend_callback);
                 (*vdrv.get()).restore = Some(Self::resume_callback);
                 (*vdrv.get()).reset_prepare = Some(Self::suspend_callback);
                 (*vdrv.get()).reset_done = Some(Self::resume_callback);
                 (*vdrv.get()).restore_failed = Some(Self::restore_failed_callback);
+                if T::HAS_MAY_WAKE {
+                    (*vdrv.get()).may_wake = Some(Self::may_wake_callback);
+                }
             }
         }
 
@@ -326,7 +329,7 @@ impl<T: Driver> Adapter<T> {
         0
     }
 
-    extern "C" fn freeze_callback(vdev: *mut bindings::virtio_device) -> c_int {
+    extern "C" fn may_wake_callback(vdev: *mut bindings::virtio_device) -> bool {
         // SAFETY: As in `suspend_callback()`.
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
 
@@ -334,10 +337,7 @@ impl<T: Driver> Adapter<T> {
         let may_wake = || unsafe { Self::data(dev) }.is_ok_and(|data| T::may_wake(dev, data));
 
         // SAFETY: As in `suspend_callback()`.
-        if T::HAS_MAY_WAKE && dev.can_wake() && unsafe { Binding::get(vdev).sleep(may_wake) } {
-            return 0;
-        }
-        Self::suspend_callback(vdev)
+        unsafe { Binding::get(vdev).sleep(may_wake) }
     }
 
     extern "C" fn resume_callback(vdev: *mut bindings::virtio_device) -> c_int {
@@ -348,19 +348,11 @@ impl<T: Driver> Adapter<T> {
             // SAFETY: Unbinding, which takes the data away, needs the lock of the device.
             let data = unsafe { Self::data(dev) }?;
 
-            // If the device is restarted then it may report changes before it is restored.
-            //
-            // SAFETY: `vdev` is valid. As the lock is held, there is one such call at a time.
-            unsafe { bindings::virtio_config_driver_disable(vdev) };
-
             // SAFETY: As in `suspend_callback()`; the core has reset the device and negotiated its
             // features.
-            let ret = unsafe { Binding::get(vdev).resume() }.and_then(|()| T::restore(dev, data));
+            unsafe { Binding::get(vdev).resume() }?;
 
-            // SAFETY: `vdev` is valid, and was disabled above.
-            unsafe { bindings::virtio_config_driver_enable(vdev) };
-
-            ret.map(|()| 0)
+            T::restore(dev, data).map(|()| 0)
         })
     }
 
@@ -575,17 +567,16 @@ pub trait Driver {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Called before the system is suspended, if the transport of the device can wake it up: that
-    /// of a virtio-mmio device with the property `wakeup-source`. Returns whether the device may do
-    /// so.
+    /// Called before the system is suspended, if the driver has [`Driver::restore`], and the device
+    /// can wake the system up: a virtio-mmio device with the property `wakeup-source`, unless the
+    /// user has disabled it. Returns whether the device is left in use to do so.
     ///
     /// If so then the queues stay open until the system is resumed. Any interrupt of the device
     /// wakes the system up, and the callbacks run after that; so the device should have answered
-    /// all requests. The core resets the device before the queues are closed, opened again, and
-    /// [`Driver::restore`] is called: requests in flight fail then.
+    /// all requests.
     ///
-    /// Otherwise, and without this function, the queues are closed and the device is reset. That is
-    /// also so for a hibernation.
+    /// Otherwise, and without this function, the queues are closed and the device is reset before
+    /// the suspend, as they are for a hibernation.
     ///
     /// Waits for the device must be bounded, and not be for [`Locked::reset`], which needs the lock
     /// of the device that is held.
@@ -646,19 +637,6 @@ impl Device<device::Bound> {
 }
 
 impl Device<device::Core<'_>> {
-    /// Returns whether the system is being suspended, and the transport can wake it up.
-    fn can_wake(&self) -> bool {
-        // SAFETY: There are no safety requirements for the first FFI call. The device is valid, and
-        // holds a reference to its parent, if a transport has set one.
-        unsafe {
-            let parent = (*self.as_raw()).dev.parent;
-
-            bindings::pm_suspend_in_progress()
-                && !parent.is_null()
-                && bindings::device_property_read_bool(parent, c"wakeup-source".as_char_ptr())
-        }
-    }
-
     /// Finds the queues of `owner` in the device, and opens them.
     ///
     /// From now on `owner` gets callbacks. The bus abstraction keeps a reference to it until the

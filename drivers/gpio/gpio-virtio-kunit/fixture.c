@@ -13,6 +13,7 @@
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/suspend.h>
 #include <linux/virtio.h>
 
 #include <kunit/resource.h>
@@ -291,6 +292,21 @@ int restore(struct fixture *f)
 	return -EOPNOTSUPP;
 }
 #endif
+
+/* Not in a hibernation: the device may end it. */
+int freeze_to_idle(struct fixture *f)
+{
+#ifdef CONFIG_SUSPEND
+	int ret;
+
+	pm_suspend_target_state = PM_SUSPEND_TO_IDLE;
+	ret = freeze(f);
+	pm_suspend_target_state = PM_SUSPEND_ON;
+	return ret;
+#else
+	return freeze(f);
+#endif
+}
 
 /* Lines */
 

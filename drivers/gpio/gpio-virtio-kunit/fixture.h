@@ -113,6 +113,7 @@ int bind_driver(struct fixture *f);
 bool find_chip(struct fixture *f);
 void put_chip(struct fixture *f);
 int freeze(struct fixture *f);
+int freeze_to_idle(struct fixture *f);
 int restore(struct fixture *f);
 
 /* Plugs a device with eight lines in; the driver has to bind to it. */

@@ -238,7 +238,7 @@ static int suspend(struct life *life)
 	int ret;
 
 	life->starts++;
-	ret = virtio_device_freeze(z->f->vdev);
+	ret = one_in(&life->rnd, 2) ? freeze_to_idle(z->f) : freeze(z->f);
 	fuzz_end_step(z, "suspend", start);
 	fsleep(below(&life->rnd, 2000));
 	if (ret)
@@ -400,6 +400,7 @@ static void survives(struct kunit *test)
 	struct life life = { .z = z, .starts = 1 };
 
 	fuzz_rnd(&life.rnd, z->seed, FUZZ_LIFE);
+	device_set_wakeup_capable(&z->f->vdev->dev, true);
 	plug_prepared(z->f);
 	fuzz_device_start(z);
 	if (one_in(&life.rnd, 2))

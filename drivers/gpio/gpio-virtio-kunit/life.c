@@ -10,11 +10,8 @@
  *	D5	interrupts do not wake the system up
  */
 
-#include <kunit/device.h>
 #include <linux/delay.h>
-#include <linux/property.h>
 #include <linux/sched/signal.h>
-#include <linux/suspend.h>
 #include <linux/virtio_config.h>
 
 #include "fixture.h"
@@ -720,30 +717,14 @@ static void d1_unbinds_while_suspended(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->hung);
 }
 
-/* Plugs a device in that has a transport with these properties. */
-static struct fixture *plug_below(struct kunit *test, const struct property_entry *properties)
+static struct fixture *plug_waking(struct kunit *test)
 {
-	struct device *transport = kunit_device_register(test, "transport");
-	struct fixture *f;
+	struct fixture *f = prepare(test, .ngpio = 8);
 
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, transport);
-	KUNIT_ASSERT_EQ(test, 0,
-			device_create_managed_software_node(transport, properties, NULL));
-	f = prepare(test, .ngpio = 8);
-	f->vdev->dev.parent = transport;
+	device_set_wakeup_capable(&f->vdev->dev, true);
 	plug_prepared(f);
 	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
 	return f;
-}
-
-static struct fixture *plug_waking(struct kunit *test)
-{
-	static const struct property_entry properties[] = {
-		PROPERTY_ENTRY_BOOL("wakeup-source"),
-		{ }
-	};
-
-	return plug_below(test, properties);
 }
 
 static void restore_action(void *data)
@@ -751,21 +732,14 @@ static void restore_action(void *data)
 	restore(data);
 }
 
-/* As freeze(), in a suspend and not in a hibernation. A test that fails ends it, too. */
+/* A test that fails ends it, too. */
 static void suspend(struct fixture *f)
 {
-#ifdef CONFIG_SUSPEND
-	int ret;
-
-	pm_suspend_target_state = PM_SUSPEND_TO_IDLE;
-	ret = freeze(f);
-	pm_suspend_target_state = PM_SUSPEND_ON;
-	KUNIT_ASSERT_EQ(f->test, ret, 0);
+	if (!IS_ENABLED(CONFIG_SUSPEND))
+		kunit_skip(f->test, "needs CONFIG_SUSPEND");
+	KUNIT_ASSERT_EQ(f->test, freeze_to_idle(f), 0);
 	KUNIT_ASSERT_EQ(f->test, 0,
 			kunit_add_action_or_reset(f->test, restore_action, f));
-#else
-	kunit_skip(f->test, "needs CONFIG_SUSPEND");
-#endif
 }
 
 static int resume(struct fixture *f)
@@ -852,13 +826,9 @@ static void d5_line_is_to_wake_the_system_after_all(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, resume(f), 0);
 }
 
-static void d5_transport_does_not_wake_the_system(struct kunit *test)
+static void d5_device_cannot_wake_the_system(struct kunit *test)
 {
-	static const struct property_entry properties[] = {
-		PROPERTY_ENTRY_BOOL("dma-coherent"),
-		{ }
-	};
-	struct fixture *f = plug_below(test, properties);
+	struct fixture *f = plug(test);
 	struct irq_user *user = irq_get(f, 0, IRQF_TRIGGER_RISING);
 
 	KUNIT_ASSERT_EQ(test, enable_irq_wake(user->irq), 0);
@@ -936,6 +906,24 @@ static void d5_device_needs_a_reset_meanwhile(struct kunit *test)
 	kunit_virtio_needs_reset(f->g->dev);
 	suspend_with_wakeup(f, users);
 	KUNIT_EXPECT_LT(test, ktime_ms_delta(ktime_get(), start), 3000);
+	expect_resumed(f, users);
+}
+
+/* The interrupts that are not to wake the system up would be enabled again. */
+static void d5_no_reset_before_the_resume(struct kunit *test)
+{
+	struct fixture *f = plug_waking(test);
+	struct gpio_desc *desc = line_get(f, 2, GPIOD_IN);
+	struct irq_user *users[2];
+	struct job *job;
+
+	suspend_with_wakeup(f, users);
+	virtio_break_device(f->vdev);
+	job = job_start(f, get_value, desc);
+	KUNIT_EXPECT_TRUE(test, job_wait(job, driver_patience()));
+	KUNIT_EXPECT_LT(test, job->ret, 0);
+	msleep(100);
+	expect_count(f, 0, "reset");
 	expect_resumed(f, users);
 }
 
@@ -1147,13 +1135,14 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(d1_unbinds_while_suspended),
 	KUNIT_CASE(d5_line_wakes_the_system),
 	KUNIT_CASE(d5_line_is_to_wake_the_system_after_all),
-	KUNIT_CASE(d5_transport_does_not_wake_the_system),
+	KUNIT_CASE(d5_device_cannot_wake_the_system),
 	KUNIT_CASE(d5_device_without_interrupts_is_reset),
 	KUNIT_CASE(d5_hibernation_resets_the_device),
 	KUNIT_CASE(d5_unbinds_while_it_may_wake_the_system),
 	KUNIT_CASE(d5_requests_do_not_wait_for_the_resume),
 	KUNIT_CASE(d5_device_does_not_answer),
 	KUNIT_CASE(d5_device_needs_a_reset_meanwhile),
+	KUNIT_CASE(d5_no_reset_before_the_resume),
 	KUNIT_CASE(d5_restore_fails),
 	KUNIT_CASE(d5_restore_fails_at_first),
 	KUNIT_CASE(d2_is_as_before_after_reset),

@@ -381,8 +381,8 @@ impl Binding {
         }
     }
 
-    /// Leaves the queues open until [`Binding::resume`], if they are and `may_wake` returns `true`.
-    /// Returns whether that is so.
+    /// Leaves the queues open during a suspend, if they are and `may_wake` returns `true`. Returns
+    /// whether that is so; then [`Binding::suspend`] is called when the system is resumed.
     ///
     /// # Safety
     ///
@@ -396,22 +396,16 @@ impl Binding {
         sleeps
     }
 
-    /// Opens the queues after [`Binding::suspend`] or [`Binding::sleep`], and marks the device as
-    /// ready.
+    /// Opens the queues after [`Binding::suspend`], and marks the device as ready.
     ///
     /// # Safety
     ///
     /// The lock of the device must be held. The device must have been reset, and its features be
     /// negotiated.
     pub(super) unsafe fn resume(&self) -> Result {
-        match self.state.get() {
-            State::Suspended => (),
-            // The core has reset the device, but its queues are those of before.
-            //
-            // SAFETY: By the requirements of this function; the device is bound.
-            State::Asleep => return unsafe { self.reopen() },
-            // Not reached for a driver that was bound meanwhile: the core suspends it first.
-            _ => return Err(ENODEV),
+        // Not reached for a device whose queues are open: the core has it suspended first.
+        if self.state.get() != State::Suspended {
+            return Err(ENODEV);
         }
 
         // SAFETY: By the requirements of this function; there are no queues.
@@ -421,22 +415,18 @@ impl Binding {
         Ok(())
     }
 
-    /// Tells the queues that they will not be opened after [`Binding::suspend`] or
-    /// [`Binding::sleep`], whether or not [`Binding::resume`] was called. Returns whether that is
-    /// so.
+    /// Tells the queues that they will not be opened after [`Binding::suspend`], whether or not
+    /// [`Binding::resume`] was called. Returns whether that is so.
     ///
     /// # Safety
     ///
     /// The lock of the device must be held.
     pub(super) unsafe fn resume_failed(&self) -> bool {
         match self.state.get() {
-            // SAFETY: By the requirements of this function.
-            State::Asleep => unsafe { self.close() },
-            State::Suspended | State::Failed => (),
+            State::Suspended | State::Failed => self.state.set(State::Failed),
             // The queues are open, or were told already.
             _ => return false,
         }
-        self.state.set(State::Failed);
 
         // SAFETY: By the requirements of this function.
         unsafe { self.tell_owner(Closed::Ended) };
