@@ -13,7 +13,7 @@
  *   trigger   write a number for irq_set_irq_type()
  *   count     read: how often the handler ran since the request
  *   limit     the hard handler calls disable_irq_nosync() at this count; 0 for never
- *   sleep_ms  how long the threaded handler sleeps
+ *   held      the threaded handler does not return before this is 0 again, as it is after free
  */
 
 #include <linux/atomic.h>
@@ -35,7 +35,7 @@ static int irq;
 static bool enabled;
 static atomic_t count;
 static u32 limit;
-static u32 sleep_ms = 1;
+static bool held;
 
 static irqreturn_t hard_handler(int irq, void *data)
 {
@@ -51,7 +51,9 @@ static irqreturn_t hard_handler(int irq, void *data)
 static irqreturn_t thread_handler(int irq, void *data)
 {
 	atomic_inc(&count);
-	msleep(sleep_ms);
+	do {
+		msleep(1);
+	} while (READ_ONCE(held));
 	return IRQ_HANDLED;
 }
 
@@ -92,6 +94,8 @@ static void free_locked(void)
 {
 	if (!gdev)
 		return;
+	/* free_irq() waits for the handler. */
+	WRITE_ONCE(held, false);
 	free_irq(irq, &count);
 	gpio_device_put(gdev);
 	gdev = NULL;
@@ -165,7 +169,7 @@ static int __init gpio_irq_consumer_init(void)
 	debugfs_create_file_unsafe("trigger", 0200, dir, NULL, &trigger_fops);
 	debugfs_create_atomic_t("count", 0400, dir, &count);
 	debugfs_create_u32("limit", 0600, dir, &limit);
-	debugfs_create_u32("sleep_ms", 0600, dir, &sleep_ms);
+	debugfs_create_bool("held", 0600, dir, &held);
 	return 0;
 }
 module_init(gpio_irq_consumer_init);
