@@ -391,22 +391,12 @@ static void core_test_wake_up(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, core->status, CORE_TEST_IN_USE);
 }
 
-/* The transport says so before the driver is bound. */
-static void core_test_bind_capable(struct kunit *test)
-{
-	struct core_test *core = test->priv;
-
-	device_release_driver(&core->vdev.dev);
-	device_set_wakeup_capable(&core->vdev.dev, true);
-	KUNIT_ASSERT_EQ(test, device_attach(&core->vdev.dev), 1);
-}
-
 /* The driver is quiesced when the system is resumed. */
 static void left_in_use_to_wake_the_system(struct kunit *test)
 {
 	struct core_test *core = test->priv;
 
-	core_test_bind_capable(test);
+	device_init_wakeup(&core->vdev.dev, true);
 	core->wakes = true;
 	core_test_sleep(test);
 	KUNIT_EXPECT_FALSE(test, core->quiesced);
@@ -428,7 +418,7 @@ static void quiesced_if_it_does_not_wake_the_system(struct kunit *test)
 	core_test_wake_up(test);
 
 	/* It is a hibernation. */
-	core_test_bind_capable(test);
+	device_init_wakeup(&core->vdev.dev, true);
 	KUNIT_EXPECT_EQ(test, virtio_device_freeze(&core->vdev), 0);
 	KUNIT_EXPECT_TRUE(test, core->quiesced);
 	core_test_wake_up(test);
@@ -452,11 +442,10 @@ static void left_in_use_by_another_binding(struct kunit *test)
 {
 	struct core_test *core = test->priv;
 
-	core_test_bind_capable(test);
+	device_init_wakeup(&core->vdev.dev, true);
 	core->wakes = true;
 	core_test_sleep(test);
 	device_release_driver(&core->vdev.dev);
-	KUNIT_EXPECT_FALSE(test, device_may_wakeup(&core->vdev.dev));
 	KUNIT_ASSERT_EQ(test, device_attach(&core->vdev.dev), 1);
 	core_test_wake_up(test);
 

@@ -568,8 +568,9 @@ pub trait Driver {
     }
 
     /// Called before the system is suspended, if the driver has [`Driver::restore`], and the device
-    /// can wake the system up: a virtio-mmio device with the property `wakeup-source`, unless the
-    /// user has disabled it. Returns whether the device is left in use to do so.
+    /// may wake the system up: a virtio-mmio device with the property `wakeup-source`, unless the
+    /// user has disabled it, or one of User-Mode Linux for which the user has enabled it. Returns
+    /// whether the device is left in use to do so.
     ///
     /// If so then the queues stay open until the system is resumed. Any interrupt of the device
     /// wakes the system up, and the callbacks run after that; so the device should have answered

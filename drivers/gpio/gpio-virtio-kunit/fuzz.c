@@ -400,8 +400,8 @@ static void survives(struct kunit *test)
 	struct life life = { .z = z, .starts = 1 };
 
 	fuzz_rnd(&life.rnd, z->seed, FUZZ_LIFE);
-	device_set_wakeup_capable(&z->f->vdev->dev, true);
 	plug_prepared(z->f);
+	device_init_wakeup(&z->f->vdev->dev, true);
 	fuzz_device_start(z);
 	if (one_in(&life.rnd, 2))
 		rebind(&life);

@@ -721,9 +721,9 @@ static struct fixture *plug_waking(struct kunit *test)
 {
 	struct fixture *f = prepare(test, .ngpio = 8);
 
-	device_set_wakeup_capable(&f->vdev->dev, true);
 	plug_prepared(f);
 	KUNIT_ASSERT_NOT_NULL(test, f->gdev);
+	device_init_wakeup(&f->vdev->dev, true);
 	return f;
 }
 
