@@ -568,6 +568,9 @@ impl<T: Chip> Registration<T> {
             return Err(EINVAL);
         }
         let label = CString::try_from(info.label)?;
+        let names = names
+            .map(|names| KBox::new(names, GFP_KERNEL))
+            .transpose()?;
 
         let gc = gpio_chip {
             label: label.as_char_ptr(),
@@ -575,7 +578,7 @@ impl<T: Chip> Registration<T> {
             // Let gpiolib allocate the range.
             base: -1,
             ngpio: info.ngpio,
-            names: names.as_ref().map_or(ptr::null(), LineNames::as_ptr),
+            names: names.as_ref().map_or(ptr::null(), |names| names.as_ptr()),
             can_sleep: info.can_sleep,
             ..template
         };
@@ -661,7 +664,8 @@ pub(super) struct Inner<T: Chip> {
     gc: Opaque<gpio_chip>,
     pub(super) irq: Option<Pin<KBox<IrqLines>>>,
     pub(super) chip: Arc<T>,
-    _names: Option<LineNames>,
+    /// In a box: with it the value and what [`Devres`] adds fit into 512 bytes.
+    _names: Option<KBox<LineNames>>,
     _label: CString,
     /// gpiolib, genirq and the callbacks have pointers into the value.
     #[pin]
