@@ -368,9 +368,3 @@ impl Line {
 
 #[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
 mod tests;
-#[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
-mod tests_sleep;
-#[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
-mod tests_steps;
-#[cfg(CONFIG_GPIO_VIRTIO_KUNIT_TEST)]
-mod tests_walks;

@@ -11,12 +11,16 @@ use super::{
     TriggerType, //
 };
 
-pub(super) const ACCEPTED: Result = Ok(());
-pub(super) const REFUSED: Result = Err(EIO);
-pub(super) const UNANSWERED: Result = Err(ETIMEDOUT);
-pub(super) const OUTCOMES: [Result; 3] = [ACCEPTED, REFUSED, UNANSWERED];
-pub(super) const EVENTS: [Event; 3] = [Event::Valid, Event::Invalid, Event::Odd];
-pub(super) const TYPES: [TriggerType; 6] = [
+mod sleep;
+mod steps;
+mod walks;
+
+const ACCEPTED: Result = Ok(());
+const REFUSED: Result = Err(EIO);
+const UNANSWERED: Result = Err(ETIMEDOUT);
+const OUTCOMES: [Result; 3] = [ACCEPTED, REFUSED, UNANSWERED];
+const EVENTS: [Event; 3] = [Event::Valid, Event::Invalid, Event::Odd];
+const TYPES: [TriggerType; 6] = [
     TriggerType::None,
     TriggerType::EdgeRising,
     TriggerType::EdgeFalling,
@@ -26,14 +30,14 @@ pub(super) const TYPES: [TriggerType; 6] = [
 ];
 
 /// Has the next message have this outcome. Returns what the line says to both.
-pub(super) fn exchange(line: &mut Line, outcome: Result) -> Option<(TriggerType, Action)> {
+fn exchange(line: &mut Line, outcome: Result) -> Option<(TriggerType, Action)> {
     let kind = line.next_message()?;
 
     Some((kind, line.answered(outcome)))
 }
 
 /// Returns a line that genirq has started with type `kind`.
-pub(super) fn started(kind: TriggerType) -> Line {
+fn started(kind: TriggerType) -> Line {
     let mut line = Line::NEW;
 
     let _ = line.set_type(kind);
@@ -42,7 +46,7 @@ pub(super) fn started(kind: TriggerType) -> Line {
 }
 
 /// Returns a line that is armed for type `kind`.
-pub(super) fn armed(kind: TriggerType) -> Line {
+fn armed(kind: TriggerType) -> Line {
     let mut line = started(kind);
 
     let _ = exchange(&mut line, ACCEPTED);

@@ -7,7 +7,7 @@ use kernel::prelude::*;
 #[kunit_tests(gpio_virtio_irq_line_steps)]
 mod cases {
     use super::super::{
-        tests::*,
+        super::*,
         *, //
     };
 
