@@ -52,7 +52,7 @@ static irqreturn_t thread_handler(int irq, void *data)
 {
 	atomic_inc(&count);
 	do {
-		msleep(1);
+		fsleep(USEC_PER_MSEC);
 	} while (READ_ONCE(held));
 	return IRQ_HANDLED;
 }
