@@ -68,7 +68,7 @@ use crate::{
 
 /// The least number of requests that the device has at a time, if the ring has room for them. Those
 /// of callers who have given up count.
-const MIN_SLOTS: usize = 16;
+const MIN_SLOTS: usize = 32;
 
 /// The largest number of requests that the device has at a time.
 const MAX_SLOTS: usize = 256;
