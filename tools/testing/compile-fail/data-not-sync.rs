@@ -30,3 +30,10 @@ impl Driver for Shared {
         Ok(Cell::new(0))
     }
 }
+
+kernel::module_virtio_driver! {
+    type: Shared,
+    name: "shared",
+    description: "A driver",
+    license: "GPL",
+}
