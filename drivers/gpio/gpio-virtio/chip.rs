@@ -259,11 +259,11 @@ impl gpio::IrqChip for GpioChip {
     }
 
     fn irq_startup(&self, offset: u32) {
-        self.0.step(line(offset), irq_line::Line::startup);
+        self.0.step(line(offset), &mut irq_line::Line::startup);
     }
 
     fn irq_shutdown(&self, offset: u32) {
-        self.0.step(line(offset), irq_line::Line::shutdown);
+        self.0.step(line(offset), &mut irq_line::Line::shutdown);
     }
 
     fn irq_mask(&self, offset: u32) {
@@ -271,14 +271,14 @@ impl gpio::IrqChip for GpioChip {
     }
 
     fn irq_unmask(&self, offset: u32) {
-        self.0.step(line(offset), irq_line::Line::unmask);
+        self.0.step(line(offset), &mut irq_line::Line::unmask);
     }
 
     fn irq_set_type(&self, offset: u32, trigger: TriggerType) -> Result {
         if trigger == TriggerType::None {
             return Err(EINVAL);
         }
-        self.0.step(line(offset), |irq| irq.set_type(trigger));
+        self.0.step(line(offset), &mut |irq| irq.set_type(trigger));
         Ok(())
     }
 

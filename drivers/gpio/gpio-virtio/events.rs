@@ -148,9 +148,9 @@ impl VirtioGpio {
     pub(crate) fn step(
         self: &Arc<Self>,
         line: u16,
-        mut step: impl FnMut(&mut irq_line::Line) -> Action,
+        step: &mut dyn FnMut(&mut irq_line::Line) -> Action,
     ) -> bool {
-        let action = self.lines.with(|lines| lines.step(line, &mut step));
+        let action = self.lines.with(|lines| lines.step(line, step));
 
         match action {
             Action::Retry => self.retry_soon(),
@@ -278,7 +278,7 @@ impl VirtioGpio {
                 if events.budget == BUDGET / 2 && !in_work {
                     self.poll_soon(0);
                 }
-                if self.step(line, |irq| irq.returned(event)) {
+                if self.step(line, &mut |irq| irq.returned(event)) {
                     return Some(line);
                 }
             }
@@ -357,7 +357,7 @@ impl VirtioGpio {
                     )
                 };
             }
-            self.step(line, |irq| irq.answered(ret));
+            self.step(line, &mut |irq| irq.answered(ret));
             if ret.is_err() && ret != Err(EIO) {
                 self.check_queue();
                 return false;

@@ -147,27 +147,18 @@ unsafe fn call<'a, Out, In>(waiter: Link<Out, In>) -> &'a mut Call<Out, In> {
     unsafe { &mut *waiter.as_ref().call.get() }
 }
 
-/// What the message of a slot is about.
-#[derive(Clone, Copy)]
-enum Slot<Out, In> {
-    /// Nothing.
-    Idle,
-    /// A request, and who waits for the answer. That of a posted request is dropped.
-    Sent(Option<Link<Out, In>>),
-    /// A request whose caller has given up.
-    Abandoned,
-}
-
 /// State under the lock of the queue.
 ///
 /// # Invariants
 ///
 /// Waiters in the list that begins with `first` are alive and pinned, their calls are not finished,
 /// and there are no references to these while the lock is not held. Waiters in `slots` are in the
-/// list, too.
+/// list, too, except [`Slots::POSTED`].
 struct Slots<Out, In> {
     blank: In,
-    slots: KVec<Slot<Out, In>>,
+    /// Who waits for the answer to the request of each slot. Nobody does if there is no request, or
+    /// if its caller has given up.
+    slots: KVec<Option<Link<Out, In>>>,
     /// Messages that the device does not have, with room for those of all slots.
     free: KVec<Buffer<Out, In>>,
     /// The first of all calls, in the order in which they are served.
@@ -185,6 +176,10 @@ struct Slots<Out, In> {
 unsafe impl<Out: Send, In: Send> Send for Slots<Out, In> {}
 
 impl<Out: Part, In: Part> Slots<Out, In> {
+    /// Stands for the waiter of a posted request, whose answer is dropped. There is none at this
+    /// address.
+    const POSTED: Link<Out, In> = NonNull::dangling();
+
     /// Returns how many messages the device has.
     fn in_flight(&self) -> usize {
         self.slots.len() - self.free.len()
@@ -219,8 +214,8 @@ impl<Out: Part, In: Part> Slots<Out, In> {
 
     /// Returns whether the device holds half of the slots for callers who have given up.
     fn is_stuck(&self, ring: &Ring<'_, Out, In>) -> bool {
-        let is_abandoned = |slot: &&Slot<_, _>| matches!(slot, Slot::Abandoned);
-        let abandoned = self.slots.iter().filter(is_abandoned).count();
+        let unwaited = self.slots.iter().filter(|slot| slot.is_none()).count();
+        let abandoned = unwaited - self.free.len();
 
         abandoned > 0 && abandoned >= self.slots.len().min(ring.capacity(2)) / 2
     }
@@ -291,7 +286,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
 
             call.progress = timer::jiffies();
             call.unanswered += usize::from(!call.posted);
-            self.slots[number] = Slot::Sent((!call.posted).then_some(link));
+            self.slots[number] = Some(if call.posted { Self::POSTED } else { link });
         }
     }
 
@@ -314,7 +309,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
     /// Takes back a message that the device does not have any more.
     fn returned(&mut self, mut message: Buffer<Out, In>, written: Result<u32>) {
         let (number, request) = *message.private();
-        let slot = mem::replace(&mut self.slots[usize::from(number)], Slot::Idle);
+        let waiter = self.slots[usize::from(number)].take();
         let payload = message.set_payload(None);
         let answer = written.map(|written| Answer {
             response: message.response(),
@@ -324,7 +319,7 @@ impl<Out: Part, In: Part> Slots<Out, In> {
 
         let _ = self.free.push_within_capacity(message);
 
-        if let Slot::Sent(Some(waiter)) = slot {
+        if let Some(waiter) = waiter.filter(|&waiter| waiter != Self::POSTED) {
             // SAFETY: By the type invariants; the lock is held.
             let call = unsafe { call(waiter) };
 
@@ -351,11 +346,9 @@ impl<Out: Part, In: Part> Slots<Out, In> {
 
             for slot in &mut self.slots {
                 // A posted one may be what the device holds back.
-                let is_lost = |other: Option<_>| other.map_or(err == ETIMEDOUT, |w| w == waiter);
+                let is_lost = |w| w == waiter || w == Self::POSTED && err == ETIMEDOUT;
 
-                if matches!(*slot, Slot::Sent(other) if is_lost(other)) {
-                    *slot = Slot::Abandoned;
-                }
+                slot.take_if(|other| is_lost(*other));
             }
             *place = call.next.take();
             call.all_sent = Some(Err(err));
@@ -538,7 +531,7 @@ impl<Out: Part, In: Part> Requests<Out, In> {
             let parts = |number| (Out::new_zeroed(), blank, (number as u16, Out::new_zeroed()));
             let slots = Slots {
                 blank,
-                slots: KVec::from_elem(Slot::Idle, count, GFP_KERNEL)?,
+                slots: KVec::from_elem(None, count, GFP_KERNEL)?,
                 free: Message::many(count, parts, GFP_KERNEL)?,
                 first: None,
                 closed: Some(Closed::Held),
