@@ -4,61 +4,9 @@
 
 use kernel::prelude::*;
 
-use super::{
-    Action,
-    Event,
-    Line,
-    TriggerType, //
-};
-
-mod sleep;
-mod steps;
-mod walks;
-
-const ACCEPTED: Result = Ok(());
-const REFUSED: Result = Err(EIO);
-const UNANSWERED: Result = Err(ETIMEDOUT);
-const OUTCOMES: [Result; 3] = [ACCEPTED, REFUSED, UNANSWERED];
-const EVENTS: [Event; 3] = [Event::Valid, Event::Invalid, Event::Odd];
-const TYPES: [TriggerType; 6] = [
-    TriggerType::None,
-    TriggerType::EdgeRising,
-    TriggerType::EdgeFalling,
-    TriggerType::EdgeBoth,
-    TriggerType::LevelHigh,
-    TriggerType::LevelLow,
-];
-
-/// Has the next message have this outcome. Returns what the line says to both.
-fn exchange(line: &mut Line, outcome: Result) -> Option<(TriggerType, Action)> {
-    let kind = line.next_message()?;
-
-    Some((kind, line.answered(outcome)))
-}
-
-/// Returns a line that genirq has started with type `kind`.
-fn started(kind: TriggerType) -> Line {
-    let mut line = Line::NEW;
-
-    let _ = line.set_type(kind);
-    let _ = line.startup();
-    line
-}
-
-/// Returns a line that is armed for type `kind`.
-fn armed(kind: TriggerType) -> Line {
-    let mut line = started(kind);
-
-    let _ = exchange(&mut line, ACCEPTED);
-    line
-}
-
 #[kunit_tests(gpio_virtio_irq_line)]
 mod cases {
-    use super::{
-        super::*,
-        *, //
-    };
+    use super::super::*;
 
     use Event::{
         Invalid,
@@ -69,6 +17,44 @@ mod cases {
         EdgeFalling as Falling,
         EdgeRising as Rising, //
     };
+
+    pub(super) const ACCEPTED: Result = Ok(());
+    pub(super) const REFUSED: Result = Err(EIO);
+    pub(super) const UNANSWERED: Result = Err(ETIMEDOUT);
+    pub(super) const OUTCOMES: [Result; 3] = [ACCEPTED, REFUSED, UNANSWERED];
+    pub(super) const EVENTS: [Event; 3] = [Event::Valid, Event::Invalid, Event::Odd];
+    pub(super) const TYPES: [TriggerType; 6] = [
+        TriggerType::None,
+        TriggerType::EdgeRising,
+        TriggerType::EdgeFalling,
+        TriggerType::EdgeBoth,
+        TriggerType::LevelHigh,
+        TriggerType::LevelLow,
+    ];
+
+    /// Has the next message have this outcome. Returns what the line says to both.
+    pub(super) fn exchange(line: &mut Line, outcome: Result) -> Option<(TriggerType, Action)> {
+        let kind = line.next_message()?;
+
+        Some((kind, line.answered(outcome)))
+    }
+
+    /// Returns a line that genirq has started with type `kind`.
+    pub(super) fn started(kind: TriggerType) -> Line {
+        let mut line = Line::NEW;
+
+        let _ = line.set_type(kind);
+        let _ = line.startup();
+        line
+    }
+
+    /// Returns a line that is armed for type `kind`.
+    pub(super) fn armed(kind: TriggerType) -> Line {
+        let mut line = started(kind);
+
+        let _ = exchange(&mut line, ACCEPTED);
+        line
+    }
 
     #[test]
     fn enables_then_arms() {
@@ -589,3 +575,7 @@ mod cases {
         }
     }
 }
+
+mod sleep;
+mod steps;
+mod walks;
