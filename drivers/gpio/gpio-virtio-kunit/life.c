@@ -279,6 +279,34 @@ static void a8_reset_fails_at_first(struct kunit *test)
 	expect_as_before(f, user);
 }
 
+/* The event queue is the only one in use then. */
+static void expect_edge_after_failed_notification(struct fixture *f, struct irq_user *user)
+{
+	assert_soon(f, 1, "arm 0");
+	kunit_virtio_fail_notify(f->g->dev, true);
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 1);
+	gpio_model_mark(f->g);
+	kunit_virtio_fail_notify(f->g->dev, false);
+	assert_soon(f, 1, "arm 0");
+	gpio_model_rise(f->g, 0);
+	assert_irqs(user, 2);
+}
+
+static void a8_notification_of_a_callback_fails(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	expect_edge_after_failed_notification(f, irq_get(f, 0, IRQF_TRIGGER_RISING));
+}
+
+static void a8_notification_of_a_thread_fails(struct kunit *test)
+{
+	struct fixture *f = plug(test);
+
+	expect_edge_after_failed_notification(f, irq_get_threaded(f, 0, IRQF_TRIGGER_RISING));
+}
+
 static void expect_failure_soon(struct fixture *f, struct gpio_desc *desc)
 {
 	struct job *job = job_start(f, get_value, desc);
@@ -1111,6 +1139,8 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(a8_unbinds_while_it_is_reset),
 	KUNIT_CASE(a8_transport_resets_it_meanwhile),
 	KUNIT_CASE(a8_reset_fails_at_first),
+	KUNIT_CASE(a8_notification_of_a_callback_fails),
+	KUNIT_CASE(a8_notification_of_a_thread_fails),
 	KUNIT_CASE_SLOW(a8_transport_revives_what_was_given_up),
 	KUNIT_CASE_SLOW(a8_reset_never_works),
 	KUNIT_CASE(a8_change_without_a_reset),

@@ -201,7 +201,9 @@ impl VirtioGpio {
 
     /// Hands buffers to the device for the lines that wait for one, and notifies it.
     pub(crate) fn arm_lines(self: &Arc<Self>) {
-        let _ = self.eventq.with_kick(|ring, events| self.arm(ring, events));
+        let (_, notified) = self.eventq.with_kick(|ring, events| self.arm(ring, events));
+        // No event would come, and so nobody else notice.
+        let _ = notified.inspect_err(|_| self.check_device(0));
     }
 
     /// Hands out no buffers, and retries nothing, until the device is restored. Any context.
@@ -242,11 +244,13 @@ impl VirtioGpio {
     /// Handles the events that have come: the callback of the queue, in any context, or the work
     /// item.
     pub(crate) fn handle_events(self: &Arc<Self>, in_work: bool) {
-        let next =
-            |ring: &mut Access<'_, _>, events: &mut _| self.next_event(ring, events, in_work);
+        loop {
+            let (next, notified) =
+                (self.eventq).with_kick(|ring, events| self.next_event(ring, events, in_work));
+            let _ = notified.inspect_err(|_| self.check_device(0));
+            // Delivery is not under the lock: the flow handler masks and unmasks the line.
+            let Some(line) = next else { break };
 
-        // Delivery is not under the lock: the flow handler masks and unmasks the line.
-        while let Some(line) = self.eventq.with_kick(next).0 {
             // An event that is too early, or too late, for the domain has no consumer.
             if self.domain.handle_irq(line.into()).is_err() {
                 self.lines.with(|lines| lines.end_delivery(line));

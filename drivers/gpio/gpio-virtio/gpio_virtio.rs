@@ -303,8 +303,7 @@ impl virtio::Driver for GpioVirtio {
         vdev.find_vqs(Arc::new(Callbacks(gpio.clone()), GFP_KERNEL)?)
             .inspect_err(|err| dev_err!(dev, "cannot find the queues: {:?}\n", err))?;
         let too_small = |_: &_| dev_err!(dev, "a queue is too small, without room for a buffer\n");
-        let started = gpio.requests.start().and_then(|()| gpio.start_events());
-        started.inspect_err(too_small)?;
+        (gpio.requests.start().and_then(|()| gpio.start_events())).inspect_err(too_small)?;
         vdev.ready();
 
         let failed = |err: &Error| dev_err!(dev, "cannot read names and directions: {:?}\n", err);
