@@ -201,7 +201,7 @@ impl VirtioGpio {
 
     /// Hands buffers to the device for the lines that wait for one, and notifies it.
     pub(crate) fn arm_lines(self: &Arc<Self>) {
-        let (_, notified) = self.eventq.with_kick(|ring, events| self.arm(ring, events));
+        let ((), notified) = self.eventq.with_kick(|ring, events| self.arm(ring, events));
         // No event would come, and so nobody else notice.
         let _ = notified.inspect_err(|_| self.check_device(0));
     }
