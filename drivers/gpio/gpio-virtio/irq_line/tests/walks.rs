@@ -7,8 +7,8 @@ use kernel::prelude::*;
 #[kunit_tests(gpio_virtio_irq_line_walks)]
 mod cases {
     use super::super::{
-        cases::*,
-        super::*, //
+        super::*,
+        cases::*, //
     };
 
     use Event::{
