@@ -167,7 +167,8 @@ turned_back() {
 check 'rotary-encoder: the host turns a dial a little and back' turned_back
 
 # A key is released while the system sleeps, after a dial was turned that is not to wake it up. The
-# kernel releases keys for a suspend, and reports a press for the interrupt that has woken it up.
+# kernel releases keys for a suspend, and reports a press for the interrupt that has woken it up, if
+# gpio-keys is not resumed before genirq sends that again, from a tasklet.
 woken() {
 	watch_input events keys
 	await state_has board 0 armed
@@ -181,10 +182,11 @@ woken() {
 	expect "$(irq_of "$(device_of "$board")")" cat /sys/power/pm_wakeup_irq
 	host finish dial
 	host finish key
-	await expect '1 116 1,1 116 0,1 116 1,1 116 0' input_events events
 	# All is as before.
 	await dial_is_armed
 	await state_has board 0 armed
+	settle
+	input_events events | grep -Ex '1 116 1,1 116 0(,1 116 1,1 116 0)?'
 	expect 1 vgpio --device board get --numeric 2
 	: >"$tmp/events"
 	vgpio --device board set 0=1
