@@ -221,17 +221,6 @@ impl DmaPages {
         // exclusively.
         unsafe { self.addr.write_bytes(byte, len.min(self.len())) };
     }
-
-    /// Copies bytes in, up to the end of the pages. Returns their number.
-    fn write(&mut self, offset: usize, from: &[u8]) -> usize {
-        let len = from.len().min(self.len().saturating_sub(offset));
-
-        for (index, byte) in from.iter().take(len).enumerate() {
-            // SAFETY: As in `read()`; `self` is borrowed exclusively.
-            unsafe { self.addr.as_ptr().add(offset + index).write_volatile(*byte) };
-        }
-        len
-    }
 }
 
 impl Drop for DmaPages {
@@ -247,18 +236,19 @@ unsafe impl Send for DmaPages {}
 // SAFETY: A shared reference only reads.
 unsafe impl Sync for DmaPages {}
 
-/// Memory of any length for a [`Message`], in pages of its own.
+/// Memory of any length for a [`Message`], in pages of its own, which the device writes.
 ///
 /// # Examples
 ///
 /// ```
 /// use kernel::virtio::Payload;
 ///
-/// let payload = Payload::readable(b"text", GFP_KERNEL)?;
+/// let mut payload = Payload::writable(4, GFP_KERNEL)?;
 /// let mut bytes = [0; 4];
 ///
+/// payload.fill(b'x');
 /// assert_eq!(payload.read(2, &mut bytes), 2);
-/// assert_eq!(bytes, *b"xt\0\0");
+/// assert_eq!(bytes, *b"xx\0\0");
 /// assert_eq!(Payload::writable(512, GFP_KERNEL)?.len(), 512);
 /// # Ok::<(), Error>(())
 /// ```
@@ -267,37 +257,19 @@ pub struct Payload(KBox<PayloadInner>);
 struct PayloadInner {
     pages: DmaPages,
     len: usize,
-    place: Place,
-}
-
-/// The position of a payload among the segments of its message.
-#[derive(Clone, Copy)]
-enum Place {
-    /// After the request; the device reads it.
-    AfterRequest,
-    /// Before the response; the device writes it.
-    BeforeResponse,
-    /// Instead of the response; the device writes it.
-    Response,
+    /// The payload is there instead of the response, not before it.
+    is_response: bool,
 }
 
 impl Payload {
-    fn new(len: usize, place: Place, flags: Flags) -> Result<Self, AllocError> {
-        let pages = DmaPages::new(len, flags)?;
+    fn new(len: usize, is_response: bool, flags: Flags) -> Result<Self, AllocError> {
+        let inner = PayloadInner {
+            pages: DmaPages::new(len, flags)?,
+            len,
+            is_response,
+        };
 
-        Ok(Self(KBox::new(PayloadInner { pages, len, place }, flags)?))
-    }
-
-    /// Allocates a payload with a copy of `bytes`, which the device reads after the request.
-    ///
-    /// # Context
-    ///
-    /// Whatever `flags` allow.
-    pub fn readable(bytes: &[u8], flags: Flags) -> Result<Self, AllocError> {
-        let mut payload = Self::new(bytes.len(), Place::AfterRequest, flags)?;
-
-        payload.write(0, bytes);
-        Ok(payload)
+        Ok(Self(KBox::new(inner, flags)?))
     }
 
     /// Allocates a payload of `len` zero bytes, which the device writes before the response.
@@ -306,7 +278,7 @@ impl Payload {
     ///
     /// Whatever `flags` allow.
     pub fn writable(len: usize, flags: Flags) -> Result<Self, AllocError> {
-        Self::new(len, Place::BeforeResponse, flags)
+        Self::new(len, false, flags)
     }
 
     /// Allocates a payload of `len` zero bytes, which the device writes instead of the response,
@@ -316,18 +288,13 @@ impl Payload {
     ///
     /// Whatever `flags` allow.
     pub fn response(len: usize, flags: Flags) -> Result<Self, AllocError> {
-        Self::new(len, Place::Response, flags)
+        Self::new(len, true, flags)
     }
 
     /// Adds the payload to `list`. Returns whether it replaces the response.
     fn segment(&self, list: &mut SegmentList) -> bool {
-        let addr = self.0.pages.addr.cast();
-
-        match self.0.place {
-            Place::AfterRequest => list.readable(addr, self.0.len),
-            Place::BeforeResponse | Place::Response => list.writable(addr, self.0.len),
-        }
-        matches!(self.0.place, Place::Response)
+        list.writable(self.0.pages.addr.cast(), self.0.len);
+        self.0.is_response
     }
 
     /// Returns the length in bytes.
@@ -348,13 +315,6 @@ impl Payload {
         let len = to.len().min(self.0.len.saturating_sub(offset));
 
         self.0.pages.read(offset, &mut to[..len])
-    }
-
-    /// Copies `from` to `offset`, up to the end. Returns the number of bytes copied.
-    pub fn write(&mut self, offset: usize, from: &[u8]) -> usize {
-        let len = from.len().min(self.0.len.saturating_sub(offset));
-
-        self.0.pages.write(offset, &from[..len])
     }
 }
 
@@ -407,7 +367,7 @@ struct Inner<P> {
 /// It has these parts, each of which may be empty:
 ///
 /// - `Out`, the request, which the device reads,
-/// - a [`Payload`], which the device reads or writes, or which replaces the response,
+/// - a [`Payload`], which the device writes, too, or which replaces the response,
 /// - `In`, the response, which the device writes,
 /// - `P`, private to the driver, in an allocation that the device cannot access.
 ///
@@ -603,8 +563,8 @@ where
 //   other messages, on DMA cache lines of their own (`Layout`). The CPU writes none of them while
 //   the device has them: all methods need a `Message`, which does not exist then.
 // - There are no references to the memory: it is copied in and out.
-// - All bytes are initialised: `DmaPages` are zeroed, and only bytes of `IntoBytes` types and of
-//   slices are copied in.
+// - All bytes are initialised: `DmaPages` are zeroed, and only bytes of `IntoBytes` types are
+//   copied in.
 // - No method changes the segments of a raw buffer.
 unsafe impl<Out, In, P> Buffer for Message<Out, In, P>
 where
@@ -651,15 +611,10 @@ where
 
     #[inline]
     fn writable_len(&self) -> usize {
-        match self
-            .0
-            .payload
-            .as_ref()
-            .map(|payload| (payload.0.place, payload.0.len))
-        {
-            Some((Place::Response, len)) => len,
-            Some((Place::BeforeResponse, len)) => len + size_of::<In>(),
-            _ => size_of::<In>(),
+        match &self.0.payload {
+            Some(payload) if payload.0.is_response => payload.0.len,
+            Some(payload) => payload.0.len + size_of::<In>(),
+            None => size_of::<In>(),
         }
     }
 }
@@ -707,7 +662,10 @@ mod tests {
     fn nothing_of_others_is_behind_a_payload() -> Result {
         dirty_free_pages()?;
 
-        let payload = Payload::readable(&[3; 5], GFP_KERNEL)?;
+        let mut payload = Payload::writable(5, GFP_KERNEL)?;
+
+        payload.fill(3);
+
         let pages = &payload.0.pages;
         let counts = (count(pages, 3)?, count(pages, 0)?);
 
@@ -748,10 +706,6 @@ mod tests {
     fn segments_are_in_order() -> Result {
         let (lens, readable) = shape(message(None)?)?;
         assert_eq!((&lens[..], readable), (&[16, 1][..], 1));
-
-        let payload = Payload::readable(&[0; 512], GFP_KERNEL)?;
-        let (lens, readable) = shape(message(Some(payload))?)?;
-        assert_eq!((&lens[..], readable), (&[16, 512, 1][..], 2));
 
         let payload = Payload::writable(512, GFP_KERNEL)?;
         let (lens, readable) = shape(message(Some(payload))?)?;
@@ -807,12 +761,10 @@ mod tests {
         let mut bytes = [1; 20];
 
         payload.fill(5);
-        assert_eq!(payload.write(8, &[6; 20]), 2);
         assert_eq!(payload.read(0, &mut bytes), 10);
-        assert_eq!(bytes[..12], [5, 5, 5, 5, 5, 5, 5, 5, 6, 6, 1, 1]);
+        assert_eq!(bytes[..12], [5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 1, 1]);
         assert_eq!(payload.read(10, &mut bytes), 0);
         assert_eq!(payload.read(usize::MAX, &mut bytes), 0);
-        assert_eq!(payload.write(11, &[0; 1]), 0);
         Ok(())
     }
 }
