@@ -197,9 +197,11 @@ impl gpio::Chip for GpioChip {
 
     fn get_multiple(&self, mask: &Bitmap, bits: &mut Bitmap) -> Result {
         let mut requests = set_bits(mask).map(Request::get_value);
-        let mut each = |line: u16, value| match value {
-            0 => bits.clear_bit(line.into()),
-            _ => bits.set_bit(line.into()),
+        // All are clear.
+        let mut each = |line: u16, value| {
+            if value != 0 {
+                bits.set_bit(line.into());
+            }
         };
 
         (self.0).request_all(Scope::Any, &mut || requests.next(), &mut each)

@@ -295,7 +295,9 @@ impl<Out: Part, In: Part> Slots<Out, In> {
         while let Some((message, written)) = ring.pop() {
             self.returned(message, written);
         }
-        self.send_waiting(ring);
+        if self.first.is_some() {
+            self.send_waiting(ring);
+        }
     }
 
     /// Takes all answers that have come, and enables callbacks for the others, unless a task polls.
