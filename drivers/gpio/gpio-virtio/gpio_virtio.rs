@@ -200,7 +200,7 @@ impl VirtioGpio {
         }
 
         match self.request_names(size) {
-            Ok(block) => gpio::LineNames::new(names::parse(&block, self.ngpio)).map(Some),
+            Ok(block) => gpio::LineNames::new(&mut names::parse(&block, self.ngpio)).map(Some),
             Err(err) if err == EIO || err == EPROTO || err == ENOMEM => {
                 dev_warn!(self.vdev.as_ref(), "no line names: {:?}\n", err);
                 Ok(None)

@@ -516,7 +516,7 @@ pub struct ChipInfo<'a> {
 ///         }),
 ///         GFP_KERNEL,
 ///     )?;
-///     let names = LineNames::new((0..8).map(|offset| (offset == 0).then_some(c"first")))?;
+///     let names = LineNames::new(&mut (0..8).map(|offset| (offset == 0).then_some(c"first")))?;
 ///
 ///     gpio::Registration::new(
 ///         dev,
@@ -716,7 +716,7 @@ impl<T: Chip> PinnedDrop for Inner<T> {
 /// ```
 /// use kernel::gpio::LineNames;
 ///
-/// let names = LineNames::new([Some(c"reset"), None, Some(c"ready")].into_iter())?;
+/// let names = LineNames::new(&mut [Some(c"reset"), None, Some(c"ready")].into_iter())?;
 /// # Ok::<(), Error>(())
 /// ```
 ///
@@ -743,7 +743,7 @@ impl LineNames {
     /// # Errors
     ///
     /// [`ENOMEM`] if an allocation fails.
-    pub fn new<'a>(names: impl Iterator<Item = Option<&'a CStr>>) -> Result<Self> {
+    pub fn new(names: &mut dyn Iterator<Item = Option<&CStr>>) -> Result<Self> {
         let mut strings = KVVec::new();
         let mut starts = KVVec::new();
 

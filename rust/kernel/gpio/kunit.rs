@@ -711,9 +711,11 @@ mod tests {
 
     #[test]
     fn names_of_lines() -> Result {
-        let some = LineNames::new([None, Some(c"a"), Some(c""), Some(c"long name")].into_iter())?;
-        let none = LineNames::new(core::iter::empty())?;
-        let many = LineNames::new((0..65535).map(|line| (line % 2 == 0).then_some(c"0123456789")))?;
+        let some =
+            LineNames::new(&mut [None, Some(c"a"), Some(c""), Some(c"long name")].into_iter())?;
+        let none = LineNames::new(&mut core::iter::empty())?;
+        let many =
+            LineNames::new(&mut (0..65535).map(|line| (line % 2 == 0).then_some(c"0123456789")))?;
 
         assert_eq!(some.len(), 4);
         assert!(name_of(&some, 0).is_none());
@@ -893,7 +895,7 @@ mod tests {
             parent.device(),
             chip.clone(),
             ChipInfo {
-                names: Some(LineNames::new([Some(c"one")].into_iter())?),
+                names: Some(LineNames::new(&mut [Some(c"one")].into_iter())?),
                 ..info()
             },
             lock_classes!(),
@@ -915,7 +917,7 @@ mod tests {
     fn names_are_known() -> Result {
         let parent = Parent::new()?;
         let names =
-            LineNames::new((0..LINES).map(|line| (line == 7).then_some(c"the seventh line")))?;
+            LineNames::new(&mut (0..LINES).map(|line| (line == 7).then_some(c"the seventh line")))?;
         let chip_of_lines = Registration::new(
             parent.device(),
             Arc::new(Mute, GFP_KERNEL)?,
@@ -1488,7 +1490,7 @@ mod tests {
     fn a_failing_registration_leaves_nothing() -> Result {
         let parent = Parent::new()?;
         let chip = Edge::new(true)?;
-        let names = LineNames::new((0..LINES).map(|_| Some(c"a line")))?;
+        let names = LineNames::new(&mut (0..LINES).map(|_| Some(c"a line")))?;
         let failed = Registration::with_irq(
             parent.device(),
             chip.clone(),
