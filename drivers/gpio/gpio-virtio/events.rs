@@ -382,11 +382,8 @@ impl VirtioGpio {
 
             (lines.is_waiting() && !lines.handling).then_some(is_last)
         };
-        let unlocked = self.lines.with(|lines| {
-            let needs_sync = lines.get(line).irq.needs_sync();
-
-            (!needs_sync).then(|| unlock(lines))
-        });
+        let unlocked =
+            (self.lines).with(|lines| (!lines.get(line).irq.needs_sync()).then(|| unlock(lines)));
         let arms = unlocked.unwrap_or_else(|| {
             self.sync_line(line, Scope::Any);
             self.lines.with(unlock)
