@@ -31,9 +31,9 @@ RATIOS = [
 
 # Title, architecture, pass, workload, number of lines of the call and of the chip, what, and its unit.
 COUNTS = [
-    ("notifications for a get or set of 64 lines in one call", "um", "count", "get", 64, 64, "kicks", ""),
-    ("interrupts for it, in QEMU", "x86_64", "count", "get", 64, 64, "interrupts", ""),
-    ("notifications for `direction_output`", "um", "count", "output", 1, 64, "kicks", ""),
+    ("notifications for a get of 64 lines in one call, in QEMU", "x86_64", "count", "get", 64, 64, "kicks", ""),
+    ("interrupts for it", "x86_64", "count", "get", 64, 64, "interrupts", ""),
+    ("notifications for `direction_output`, in QEMU", "x86_64", "count", "output", 1, 64, "kicks", ""),
     ("notifications to bind the driver to 1024 lines, in QEMU", "x86_64", "count", "probe", 1024, 1024, "kicks", ""),
     ("notifications for a burst of 32 edges on 32 lines, in QEMU", "x86_64", "count", "edge-burst", 32, 64, "kicks", ""),
     ("allocations for a get or set of one line", "um", "count", "get", 1, 64, "allocations", ""),
@@ -86,7 +86,7 @@ def tables(results):
     for title, *key in RATIOS:
         yield (f"| {title} | {results.ratio('um', *key)} | {results.ratio('x86_64', *key)} |",)
     yield "", "![time of one call that gets several lines](Documentation/project/bench-lines.svg)", ""
-    yield "Counts that do not depend on the machine:", "", "| | C | Rust |", "|---|---|---|"
+    yield "Counts; a device that is busy with its queue is not notified:", "", "| | C | Rust |", "|---|---|---|"
     for title, arch, kind, *key, unit in COUNTS:
         c, rust = (results.count(arch, driver, kind, *key, unit=unit) for driver in ("c", "rust"))
         yield (f"| {title} | {c} | {rust} |",)
