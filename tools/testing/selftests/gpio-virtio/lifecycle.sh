@@ -37,7 +37,7 @@ unbound_in_use() {
 	state_has one only armed
 	start=$(seconds)
 	unbind "$one"
-	[ $(($(seconds) - start)) -lt 20 ]
+	[ $(($(seconds) - start)) -lt 5 ]
 	# Whether it notices or not, it does no harm and can be ended.
 	end mon
 	state_has one only unused

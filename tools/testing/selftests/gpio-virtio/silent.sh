@@ -7,7 +7,7 @@ no_value() {
 	vgpio --device main fault set silent,type=get-value,line=lid
 	start=$(seconds)
 	refuse 'unable to read GPIO line values' gpioget --chip "$main" lid
-	[ $(($(seconds) - start)) -lt 20 ]
+	[ $(($(seconds) - start)) -lt 5 ]
 	vgpio --device main fault clear
 	expect '"lid"=inactive' gpioget --chip "$main" lid
 }
