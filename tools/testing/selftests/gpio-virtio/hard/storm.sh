@@ -11,25 +11,25 @@ returned() {
 	stat main event_queue.returned
 }
 
-# A task that only computes does a part of what it did before, or more, on each processor: one of
-# PARTS. A device that was as busy before takes as much of the host's processors.
-is_left() { # PARTS STORM [BUSY]
+# A task that only computes does half of what it did before, or more, on each processor. A device
+# that was as busy before takes as much of the host's processors.
+half_is_left() { # STORM [BUSY]
 	local before quiet stormy seconds
-	${3:-:}
+	${2:-:}
 	quiet=$(./spin "$COUNT")
-	[ $# -lt 3 ] || host stop watch || :
+	[ $# -lt 2 ] || host stop watch || :
 	before=$(returned)
 	seconds=$(seconds)
-	"$2"
+	"$1"
 	stormy=$(./spin "$COUNT")
 	echo "$(($(returned) - before)) buffers in about $(($(seconds) - seconds)) seconds"
 	echo "$stormy rounds, $quiet without the storm"
-	[ $((stormy * $1)) -ge "$quiet" ]
+	[ $((stormy * 2)) -ge "$quiet" ]
 }
 
 invalid_events() {
 	monitor mon "$main" tamper
-	is_left 2 refuse_buffers
+	half_is_left refuse_buffers
 	vgpio --device main fault clear
 	pace mon main tamper=1 tamper=0 tamper=1 tamper=0
 }
@@ -40,11 +40,9 @@ refuse_buffers() {
 }
 check 'storm: of INVALID: half of each processor is left, then the line works' invalid_events
 
-# The interrupt threads and the reader of the edges take the rest. The more edges the host has
-# processors to make, the less they leave.
 edges() {
 	monitor mon "$main" tamper lid
-	is_left 10 toggle toggle_unwatched
+	half_is_left toggle toggle_unwatched
 	host stop watch || :
 	vgpio --device main set tamper=0 lid=0
 	settle
@@ -56,11 +54,11 @@ toggle_unwatched() {
 toggle() {
 	host start watch vgpio --device main toggle --count 10000000 --interval 0 tamper lid
 }
-check 'storm: of edges: a tenth of each processor is left, then the lines work' edges
+check 'storm: of edges: half of each processor is left, then the lines work' edges
 
 odd_events() {
 	monitor mon "$main" tamper
-	is_left 2 toggle_oddly toggle_unwatched
+	half_is_left toggle_oddly toggle_unwatched
 	host stop watch || :
 	vgpio --device main fault clear
 	vgpio --device main set tamper=0
@@ -71,7 +69,7 @@ toggle_oddly() {
 	vgpio --device main fault set event-status=7,line=tamper
 	host start watch vgpio --device main toggle --count 10000000 --interval 0 tamper
 }
-check 'storm: of events that make no sense: half is left, then the line works' odd_events
+check 'storm: of events that make no sense: the same' odd_events
 
 # The most lines that the kernel has logged within 60 seconds since this part began.
 most_lines() {
