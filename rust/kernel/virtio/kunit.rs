@@ -18,7 +18,12 @@ use crate::{
         Full,
         Relaxed, //
     },
-    time::Delta, //
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    },
+    workqueue, //
 };
 use core::{
     pin::Pin,
@@ -465,6 +470,8 @@ struct Oracle {
     asks: Atomic<i32>,
     /// The result of that.
     asked: Atomic<i32>,
+    /// Nothing is answered.
+    silent: Atomic<bool>,
     interrupts: Atomic<i32>,
 }
 
@@ -483,6 +490,7 @@ impl Oracle {
                 seen: Atomic::new(0),
                 asks: Atomic::new(0),
                 asked: Atomic::new(0),
+                silent: Atomic::new(false),
                 interrupts: Atomic::new(0),
             }? Error),
             GFP_KERNEL,
@@ -529,8 +537,10 @@ impl Oracle {
             this.asked
                 .store(ret.map_or_else(Error::to_errno, |_| 1), Relaxed);
         }
-        // CAST: It was stored above.
-        this.answer(seen as u16..available);
+        if !this.silent.load(Relaxed) {
+            // CAST: It was stored above.
+            this.answer(seen as u16..available);
+        }
         true
     }
 
@@ -890,6 +900,29 @@ mod tests {
         assert_eq!(answers, 2);
         assert_eq!(interrupts, 0);
         assert!(afterwards);
+        Ok(())
+    }
+
+    #[test]
+    fn task_that_polls_lets_others_run() -> Result {
+        let device = Fake::plug(0)?;
+        let oracle = Oracle::new(&device, Delta::from_millis(500))?;
+        let since = Instant::<Monotonic>::now();
+        let ran_after = Arc::new(Atomic::new(i64::MAX), GFP_KERNEL)?;
+        let work = ran_after.clone();
+
+        oracle.silent.store(true, Relaxed);
+        // It runs on this processor.
+        workqueue::system().try_spawn(GFP_KERNEL, move || {
+            work.store(since.elapsed().as_millis(), Relaxed)
+        })?;
+
+        let ret = oracle.requests.call(1, None);
+
+        drop(oracle);
+        drop(device);
+        assert_eq!(ret.err(), Some(ETIMEDOUT));
+        assert!(ran_after.load(Relaxed) < 250);
         Ok(())
     }
 

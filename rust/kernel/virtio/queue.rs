@@ -249,21 +249,25 @@ impl<B: Buffer, S: Reclaim<B>> Queue<B, S> {
         (ret, notified)
     }
 
-    /// Runs `f` as [`Queue::with_kick`] does, until it returns `true` or `time` has passed. Returns
-    /// what it has returned last.
+    /// Runs `f` as [`Queue::with_kick`] does, until it returns `true`, until `time` has passed, or
+    /// until another task wants the processor: see `kvm_vcpu_can_poll()`. Returns what it has
+    /// returned last.
     ///
     /// # Context
     ///
     /// Process context. Does not sleep.
     pub fn poll(&self, time: Delta, f: impl Fn(&mut Access<'_, B>, &mut S) -> bool) -> bool {
         let since = Instant::<Monotonic>::now();
-        let mut ret = false;
 
-        while !ret && since.elapsed() < time {
+        loop {
+            let (ret, _) = self.with_kick(&f);
+
+            // SAFETY: There are no requirements.
+            if ret || since.elapsed() >= time || !unsafe { bindings::single_task_running() } {
+                return ret;
+            }
             cpu_relax();
-            (ret, _) = self.with_kick(&f);
         }
-        ret
     }
 }
 

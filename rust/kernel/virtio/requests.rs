@@ -52,7 +52,8 @@ pub struct Options {
     pub slots: usize,
     /// How long a caller waits without progress, in milliseconds; 0: until it is killed.
     pub timeout_ms: Msecs,
-    /// How long a caller polls for the answer before it sleeps; zero: not at all.
+    /// How long a caller polls for the answer before it sleeps, while no other task wants its
+    /// processor; zero: not at all.
     pub poll: Delta,
 }
 
