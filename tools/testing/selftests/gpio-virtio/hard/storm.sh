@@ -11,10 +11,11 @@ returned() {
 	stat main event_queue.returned
 }
 
-# A task that only computes does half of what it did before, or more, on each processor. A device
-# that was as busy before takes as much of the host's processors.
-half_is_left() { # STORM [BUSY]
-	local before quiet stormy seconds
+# A task that only computes does so much of what it did before, on each processor. A device that
+# was as busy before takes as much of the host's processors.
+is_left() { # PERCENT STORM [BUSY]
+	local before quiet stormy seconds percent="$1"
+	shift
 	${2:-:}
 	quiet=$(./spin "$COUNT")
 	[ $# -lt 2 ] || host stop watch || :
@@ -24,12 +25,12 @@ half_is_left() { # STORM [BUSY]
 	stormy=$(./spin "$COUNT")
 	echo "$(($(returned) - before)) buffers in about $(($(seconds) - seconds)) seconds"
 	echo "$stormy rounds, $quiet without the storm"
-	[ $((stormy * 2)) -ge "$quiet" ]
+	[ $((stormy * 100)) -ge $((quiet * percent)) ]
 }
 
 invalid_events() {
 	monitor mon "$main" tamper
-	half_is_left refuse_buffers
+	is_left 50 refuse_buffers
 	vgpio --device main fault clear
 	pace mon main tamper=1 tamper=0 tamper=1 tamper=0
 }
@@ -40,25 +41,30 @@ refuse_buffers() {
 }
 check 'storm: of INVALID: half of each processor is left, then the line works' invalid_events
 
+# The reader wants each edge, and leaves the processor to others. QEMU emulates each interrupt and
+# each notification, at the expense of the guest's processor.
 edges() {
+	local percent=10
+	! is_uml || percent=66
 	monitor mon "$main" tamper lid
-	half_is_left toggle toggle_unwatched
+	renice -n 19 -p "$(cat "$tmp/mon.pid")"
+	is_left "$percent" toggle toggle_unwatched
 	host stop watch || :
 	vgpio --device main set tamper=0 lid=0
 	settle
 	pace mon main tamper=1 lid=1 tamper=0 lid=0
 }
 toggle_unwatched() {
-	host start watch vgpio --device main toggle --count 10000000 --interval 0 button door
+	host start watch vgpio --device main toggle --count 1000000000 --interval 0 button door
 }
 toggle() {
-	host start watch vgpio --device main toggle --count 10000000 --interval 0 tamper lid
+	host start watch vgpio --device main toggle --count 1000000000 --interval 0 tamper lid
 }
-check 'storm: of edges: half of each processor is left, then the lines work' edges
+check 'storm: of edges: other tasks have their share, then the lines work' edges
 
 odd_events() {
 	monitor mon "$main" tamper
-	half_is_left toggle_oddly toggle_unwatched
+	is_left 50 toggle_oddly toggle_unwatched
 	host stop watch || :
 	vgpio --device main fault clear
 	vgpio --device main set tamper=0
@@ -67,9 +73,10 @@ odd_events() {
 }
 toggle_oddly() {
 	vgpio --device main fault set event-status=7,line=tamper
-	host start watch vgpio --device main toggle --count 10000000 --interval 0 tamper
+	host start watch vgpio --device main toggle --count 1000000000 --interval 0 tamper
 }
-check 'storm: of events that make no sense: the same' odd_events
+check 'storm: of events that make no sense: half of each processor is left, then the line works' \
+	odd_events
 
 # The most lines that the kernel has logged within 60 seconds since this part began.
 most_lines() {
