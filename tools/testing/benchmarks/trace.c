@@ -207,6 +207,15 @@ static int compare(const void *a, const void *b)
 }
 
 /*
+ * Nodes of the tree in which kernfs keeps its numbers: one holds 64 of them, so whether an
+ * operation needs another depends on those before it.
+ */
+static bool is_node(const struct block *block)
+{
+	return !strcmp(block->site, "radix_tree_node_alloc") || !strcmp(block->site, "idr_get_free");
+}
+
+/*
  * Prints how much of what was allocated while the trace was on is still allocated at its
  * end, and which functions did that.
  */
@@ -222,7 +231,7 @@ void trace_print_memory(void)
 		const struct block *block = &blocks.list[i];
 		bool last = i + 1 == blocks.count || block->address != block[1].address;
 
-		if (last && block->size > 0)
+		if (last && block->size > 0 && !is_node(block))
 			add_to_site(&sites, block->site, block->size);
 	}
 	free(blocks.list);
