@@ -59,6 +59,9 @@ class Results:
                     if (section["workload"], section["lines"], section["chip"]) == key:
                         yield boot, section
 
+    def pairs(self):
+        return max(boot["pair"] for boot in self.boots)
+
     def ratio(self, arch, *key):
         """C over Rust, the median of the boots that were paired."""
         medians = {
@@ -81,7 +84,7 @@ class Results:
 
 
 def tables(results):
-    yield "", f"All figures are those of commit {results.facts['commit']}:", ""
+    yield "", f"All figures are those of commit {results.facts['commit']}, with {results.pairs()} pairs of boots:", ""
     yield "| | UML | QEMU (TCG) |", "|---|---|---|"
     for title, *key in RATIOS:
         yield (f"| {title} | {results.ratio('um', *key)} | {results.ratio('x86_64', *key)} |",)
