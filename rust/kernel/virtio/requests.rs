@@ -639,8 +639,8 @@ impl<Out: Part, In: Part> Requests<Out, In> {
     ///
     /// Those in the documentation of [`Requests`], [`EPROTO`] if the device claims to have written
     /// more than there is room for, [`ENOMEM`] if the request could not be mapped for it, and
-    /// [`ENOSPC`] if the ring is too small for a request with a payload. The payload is freed then,
-    /// when the device does not have it any more.
+    /// [`ENOSPC`] if the whole ring is too small for request, payload and response. The payload is
+    /// freed then, when the device does not have it any more.
     ///
     /// # Context
     ///
